@@ -1,0 +1,1 @@
+"""What two stages need, or a formula that deserves its own test. Imported, never run."""

@@ -1,0 +1,308 @@
+"""The schema of params.yaml: accepts or refuses a file, and never changes a value in it.
+
+Because a value is either tracked by DVC as a param or refused here, this module is the one import that
+no stage lists as a dep; otherwise a new param for plotting would re-run the teacher.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from distill.errors import UserError
+
+PATH = Path("params.yaml")
+
+
+def _number(value: Any) -> Any:
+    """PyYAML reads `1e-4` as a string and DVC reads it as a number: both mean the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Positive = Annotated[Real, Field(gt=0)]
+NotNegative = Annotated[Real, Field(ge=0)]
+Share = Annotated[Real, Field(ge=0, le=1)]
+Part = Annotated[Real, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: every key is known, present and of its type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Runtime(Section):
+    """What the bytes of a result depend on beside the data: see the README on reproducibility."""
+
+    threads: Count
+    dtype: Literal["auto", "bfloat16", "float32"]
+
+
+class LocalTeacher(Section):
+    """A transformers model in this process: a folder, a hub name, or a GGUF file.
+
+    `package:NAME/FILE` names a file inside an installed Python package. `sha256` pins a GGUF file, and
+    `revision` a hub name; null where they do not apply.
+    """
+
+    name: Name
+    kind: Literal["local"]
+    model: Text
+    revision: Text | None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    share: Part
+
+
+class ApiTeacher(Section):
+    """An OpenAI-compatible chat endpoint. `api_key_env` names the environment variable with the key."""
+
+    name: Name
+    kind: Literal["openai"]
+    model: Text
+    base_url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$")]
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+    concurrency: Count
+    timeout_s: Positive
+    max_retries: Annotated[int, Field(ge=0)]
+    share: Part
+
+
+Teacher = Annotated[LocalTeacher | ApiTeacher, Field(discriminator="kind")]
+
+
+class Generate(Section):
+    """How the teachers are asked."""
+
+    prompts: Text
+    system_prompt: Text | None
+    max_tokens: Count
+    sampling_temperature: Annotated[Real, Field(ge=0, le=2)]
+    top_p: Part
+    batch_size: Count
+
+
+class Clean(Section):
+    """Which rows are dropped, and how the topics are split."""
+
+    validation_topics: Share
+    test_topics: Part
+    drop_truncated: bool
+    min_words: Count
+    max_words: Count
+    max_repetition: Share
+    near_duplicate: Part
+    minhash_permutations: Count
+    contamination_ngram: Annotated[int, Field(ge=3)]
+    refusals: list[Text]
+    evaluation_texts: list[Text]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words ({self.min_words}) is larger than max_words ({self.max_words})")
+        if self.validation_topics + self.test_topics >= 1:
+            raise ValueError("validation_topics and test_topics leave no topic to train on")
+        return self
+
+
+class Targets(Section):
+    """The teacher's stored probabilities for logit distillation."""
+
+    teacher: Name
+    top_k: Annotated[int, Field(ge=1, le=1024)]
+    batch_tokens: Count
+
+
+class Weight(Section):
+    """How much each sample counts."""
+
+    scheme: Literal["confidence", "uniform", "shuffled"]
+    strength: NotNegative
+    length_buckets: Count
+    clip: Annotated[Real, Field(gt=1)]
+    min_effective_share: Part
+    targets: Targets | None
+
+
+class TeacherStudent(Section):
+    """A student cut from the teacher: some of its layers, part of its vocabulary."""
+
+    source: Literal["teacher"]
+    layers: Count
+    vocabulary: Annotated[int, Field(ge=300)]
+
+
+class PretrainedStudent(Section):
+    """A student that exists: a folder or a hub name."""
+
+    source: Literal["pretrained"]
+    model: Text
+    revision: Text | None
+
+
+Loss = Literal["cross_entropy", "forward_kl", "reverse_kl", "jsd", "skew_kl"]
+
+
+class Variant(Section):
+    """One student's loss; `cross_entropy_share` of it is cross-entropy on the teacher's text, the rest `loss`."""
+
+    loss: Loss
+    cross_entropy_share: Share
+    temperature: Positive
+    beta: Annotated[Real, Field(gt=0, lt=1)]
+    tail: Literal["bucket", "renormalise"]
+
+
+class Schedule(Section):
+    """The optimisation, the same for every variant."""
+
+    epochs: Count
+    batch_size: Count
+    gradient_accumulation: Count
+    learning_rate: Positive
+    warmup_share: Share
+    decay: Literal["linear", "cosine", "constant"]
+    weight_decay: NotNegative
+    max_grad_norm: Positive
+    max_length: Annotated[int, Field(ge=16)]
+    log_every: Count
+    save_every: Count
+
+
+class Train(Section):
+    """The students: what they start from and how they are trained."""
+
+    student: Annotated[TeacherStudent | PretrainedStudent, Field(discriminator="source")]
+    schedule: Schedule
+    sft: Variant
+    distilled: Variant
+    save_dtype: Literal["bfloat16", "float32"]
+
+    @model_validator(mode="after")
+    def _sft_is_sft(self) -> Self:
+        if self.sft.loss != "cross_entropy":
+            raise ValueError("sft.loss: must be cross_entropy; the other variant, distilled, takes any loss")
+        return self
+
+
+class Latency(Section):
+    """Batch-1 timing: `runs` interleaved runs a model after `warmup` ones."""
+
+    prompt_tokens: Count
+    new_tokens: Annotated[int, Field(ge=2)]
+    warmup: Annotated[int, Field(ge=0)]
+    runs: Count
+
+
+class Evaluate(Section):
+    """What is measured, on the held-out topics."""
+
+    teacher: Name
+    max_items: Count
+    max_generations: Count
+    max_new_tokens: Count
+    batch_tokens: Count
+    bootstrap: Annotated[int, Field(ge=100)]
+    extra_tasks: list[Text]
+    extra_limit: Count | None
+    latency: Latency
+
+
+class Plot(Section):
+    """How the figures look."""
+
+    dpi: Annotated[int, Field(ge=50, le=600)]
+    samples: Count
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    runtime: Runtime
+    teachers: Annotated[list[Teacher], Field(min_length=1)]
+    generate: Generate
+    clean: Clean
+    weight: Weight
+    train: Train
+    evaluate: Evaluate
+    plot: Plot
+
+    @model_validator(mode="after")
+    def _teachers_exist(self) -> Self:
+        names = [teacher.name for teacher in self.teachers]
+        if len(names) != len(set(names)):
+            raise ValueError(f"teachers: two have the same name, given {names}")
+        local = [teacher.name for teacher in self.teachers if teacher.kind == "local"]
+        asked = {"evaluate.teacher": self.evaluate.teacher}
+        if self.weight.targets is not None:
+            asked["weight.targets.teacher"] = self.weight.targets.teacher
+        for key, name in asked.items():
+            if name not in local:
+                raise ValueError(f"{key}: must be a local teacher of `teachers` ({local}), given {name!r}")
+        if self.weight.targets is None and self.train.distilled.loss != "cross_entropy":
+            raise ValueError(
+                f"train.distilled.loss: {self.train.distilled.loss} needs stored targets, but weight.targets is null"
+            )
+        parts = sum(teacher.share for teacher in self.teachers if teacher.share < 1)
+        if parts > 1 + 1e-9:
+            raise ValueError(f"teachers: shares below 1 divide the prompts and add up to {parts:g}, more than 1")
+        return self
+
+
+def check(value: Any) -> Params:
+    """The typed params, or one UserError that lists every mistake with its dotted path."""
+    if not isinstance(value, dict):
+        raise UserError(f"{PATH} must be a mapping of sections, but is {type(value).__name__}.")
+    try:
+        return Params.model_validate(value)
+    except ValidationError as error:
+        lines = [_line(details) for details in error.errors(include_url=False)]
+        shown = lines[:20] + ([f"  ... and {len(lines) - 20} more"] if len(lines) > 20 else [])
+        raise UserError(
+            f"{PATH} has {len(lines)} mistake{'s' * (len(lines) > 1)}:\n" + "\n".join(shown) + "\n"
+            "Every key is explained in params.yaml as committed (`git diff params.yaml` shows your changes)."
+        ) from None
+
+
+def load() -> Params:
+    """Reads params.yaml from the current folder and checks all of it."""
+    try:
+        value = yaml.safe_load(PATH.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{PATH} is missing: run the stage from the root of the repository.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{PATH} is not YAML: {error}") from None
+    return check(value)
+
+
+def _line(details: Any) -> str:
+    """`  train.schedule.epochs: input should be greater than or equal to 1 (given 0)`."""
+    location = details["loc"]
+    path = ".".join(str(part) for index, part in enumerate(location) if not _is_kind(location, index))
+    message = details["msg"].removeprefix("Value error, ")
+    if details["type"] == "missing":
+        return f"  {path}: is missing"
+    if details["type"] == "extra_forbidden":
+        return f"  {path}: is not a known key"
+    if details["type"] == "value_error":
+        return f"  {path + ': ' if path else ''}{message}"
+    given = repr(details["input"])
+    return f"  {path}: {message[0].lower()}{message[1:]} (given {given if len(given) <= 60 else given[:57] + '...'})"
+
+
+def _is_kind(location: tuple[int | str, ...], index: int) -> bool:
+    """Whether this part of the path is the kind of a union, which pydantic adds: it is no key of the file."""
+    return index > 0 and (isinstance(location[index - 1], int) or location[index - 1] == "student") and index < len(
+        location
+    ) and location[index] in ("local", "openai", "teacher", "pretrained")
