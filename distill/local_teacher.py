@@ -1,0 +1,113 @@
+"""A transformers model in this process as a teacher: batched decoding that keeps the log-probabilities."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from distill.answers import Answer, Request, Sampling, request_seed
+from distill.chat import end_of_turn, prompt_ids
+
+COMPACT_BELOW = 0.8  # rows still being written, as a share of the batch, at which finished ones leave it
+
+
+def batches(tokenizer: Any, requests: list[Request], batch_size: int) -> list[list[Request]]:
+    """The requests in batches of like prompt length.
+
+    They depend on all requests and not on which are answered already: a resumed run meets the same
+    batches, and so the same rounding, as one that was never interrupted.
+    """
+    lengths = {request.id: len(prompt_ids(tokenizer, request.messages)) for request in requests}
+    order = sorted(requests, key=lambda request: (lengths[request.id], request.id))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def answer(model: Any, tokenizer: Any, batches: list[list[Request]], sampling: Sampling) -> Iterator[list[Answer]]:
+    """Yields the answers of one batch after the other, in the order of its requests."""
+    for batch in batches:
+        prompts = [prompt_ids(tokenizer, request.messages) for request in batch]
+        seeds = [request_seed(sampling.seed, request.id) for request in batch]
+        end = end_of_turn(tokenizer)
+        responses = decode(model, prompts, seeds, end, sampling)
+        yield [
+            _answer(tokenizer, request, len(prompt), tokens, log_probs, end)
+            for request, prompt, (tokens, log_probs) in zip(batch, prompts, responses, strict=True)
+        ]
+
+
+@torch.inference_mode()
+def decode(
+    model: Any, prompts: list[list[int]], seeds: list[int], end: int, sampling: Sampling
+) -> list[tuple[list[int], list[float]]]:
+    """The new token ids of each prompt with their log-probabilities in nats under the model at temperature 1.
+
+    Greedy at temperature 0. Otherwise every row draws from a generator of its own seed, so that its text
+    does not depend on its neighbours. `end` is kept as the last token of a row that reaches it.
+    """
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    longest = int(lengths.max())
+    ids = torch.full((len(prompts), longest), end)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+    mask = (torch.arange(longest) >= (longest - lengths)[:, None]).long()
+    where = model.device
+    ids, mask = ids.to(where), mask.to(where)
+    position = (mask.cumsum(1) - 1).clamp(min=0)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    results: list[tuple[list[int], list[float]]] = [([], []) for _ in prompts]
+    rows = torch.arange(len(prompts))  # of the prompts still in the batch
+    done = torch.zeros(len(prompts), dtype=torch.bool)
+    cache = DynamicCache(config=model.config)
+    for _ in range(sampling.max_tokens):
+        logits = model(
+            input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, logits_to_keep=1
+        ).logits[:, -1].float()
+        chosen = _choose(logits, [generators[row] for row in rows.tolist()], sampling)
+        log_probs = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
+        for row, finished, token, log_prob in zip(
+            rows.tolist(), done.tolist(), chosen.tolist(), log_probs.tolist(), strict=True
+        ):
+            if not finished:
+                results[row][0].append(token)
+                results[row][1].append(log_prob)
+        done |= (chosen == end).cpu()
+        if done.all():
+            break
+        if (~done).float().mean() <= COMPACT_BELOW:
+            keep = (~done).nonzero()[:, 0]
+            cache.batch_select_indices(keep.to(where))
+            rows, done = rows[keep], done[keep]
+            chosen, mask, position = (value[keep.to(where)] for value in (chosen, mask, position))
+        ids = chosen[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        position = position[:, -1:] + 1
+    return results
+
+
+def _choose(logits: torch.Tensor, generators: list[torch.Generator], sampling: Sampling) -> torch.Tensor:
+    """The next token of each row, [batch] from [batch, vocab]: greedy, or by temperature and nucleus (top_p)."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    probs, order = (logits / sampling.temperature).softmax(-1).sort(descending=True)
+    before = probs.cumsum(-1) - probs
+    probs = probs.masked_fill(before >= sampling.top_p, 0.0)
+    draws = torch.stack([torch.rand((), generator=generator) for generator in generators]).to(logits.device)
+    cumulative = probs.cumsum(-1)
+    place = torch.searchsorted(cumulative, (draws * cumulative[:, -1])[:, None], right=True)
+    return order.gather(1, place.clamp(max=(probs > 0).sum(-1, keepdim=True) - 1))[:, 0]
+
+
+def _answer(
+    tokenizer: Any, request: Request, prompt_tokens: int, tokens: list[int], log_probs: list[float], end: int
+) -> Answer:
+    ended = tokens[-1] == end
+    text = tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=False)
+    return Answer(
+        id=request.id,
+        response=text,
+        finish_reason="stop" if ended else "length",
+        logprobs=[round(value, 4) for value in log_probs],
+        usage={"prompt_tokens": prompt_tokens, "completion_tokens": len(tokens)},
+        error=None,
+    )

@@ -1,0 +1,161 @@
+"""The losses: cross-entropy on the teacher's text and divergences from the teacher's distribution.
+
+One convention: P is the teacher and S the student, both at temperature T over the vocabulary; a loss is
+summed over the vocabulary, in nats per token, and multiplied by T^2 once (Hinton et al. 2015), so that its
+gradient keeps its size when T changes. Top-k targets are k + 1 outcomes: the k best tokens and the rest.
+Both sides are brought to these outcomes at T = 1 first and tempered then; the other way round the loss is
+not 0 where S = P.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import log_softmax
+
+CHUNK = 512  # tokens whose [tokens, vocab] fp32 copy exists at one time
+LEAST = math.log(1e-10)  # log-probability below which a stored mass is taken for this: keeps reverse KL finite
+NEVER = -1e4  # log-probability of an outcome that does not exist (ragged rows): exp of it is exactly 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which loss: `cross_entropy_share` of it is cross-entropy on the text, the rest is `loss`.
+
+    `beta` is the teacher's part in the mixture of jsd and skew_kl. `tail` says what becomes of the mass
+    outside the k stored tokens: one outcome of its own (bucket), or dropped on both sides (renormalise),
+    which is blind to it.
+    """
+
+    loss: str
+    cross_entropy_share: float
+    temperature: float
+    beta: float
+    tail: str
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The teacher's distribution at each token, at temperature 1, in the student's vocabulary."""
+
+    ids: torch.Tensor  # [tokens, k] long
+    log_probs: torch.Tensor  # [tokens, k] nats, -inf where a row has fewer than k
+    tail: torch.Tensor  # [tokens] log of the mass of all other tokens
+    known: torch.Tensor  # [tokens] bool: false where the teacher has no distribution; cross-entropy serves there
+
+
+def forward_kl(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> torch.Tensor:
+    """KL(P || S), [..., outcomes] log-probabilities to [...] nats."""
+    return (teacher.exp() * (teacher - student)).sum(-1)
+
+
+def reverse_kl(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> torch.Tensor:
+    """KL(S || P), as in MiniLLM (Gu et al. 2024)."""
+    return (student.exp() * (student - teacher)).sum(-1)
+
+
+def jsd(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> torch.Tensor:
+    """beta KL(P || M) + (1 - beta) KL(S || M) with M = beta P + (1 - beta) S, as in GKD (Agarwal et al. 2024).
+
+    Towards beta = 0 and 1 it tends to 0 and not to the KLs (at 0.01 it is about a hundredth of one): use
+    forward_kl and reverse_kl for those.
+    """
+    mixture = torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
+    return beta * forward_kl(mixture, teacher, beta) + (1 - beta) * forward_kl(mixture, student, beta)
+
+
+def skew_kl(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> torch.Tensor:
+    """KL(P || beta P + (1 - beta) S), as in DistiLLM (Ko et al. 2024)."""
+    mixture = torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
+    return forward_kl(mixture, teacher, beta)
+
+
+DIVERGENCES: dict[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {
+    "forward_kl": forward_kl,
+    "reverse_kl": reverse_kl,
+    "jsd": jsd,
+    "skew_kl": skew_kl,
+}
+
+
+def total(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor,
+    top: TopK | None,
+    settings: Settings,
+    chunk: int = CHUNK,
+) -> torch.Tensor:
+    """The sum over tokens of weight x loss, a scalar; the caller divides by the sum of weights of the whole step.
+
+    `logits` is [tokens, vocab] of any float type, `labels` and `weights` are [tokens]. `top` may be None for
+    cross-entropy only.
+    """
+    if settings.loss == "cross_entropy" or settings.cross_entropy_share == 1:
+        nothing = labels.new_zeros(len(labels), 0)
+        _, _, label_log_probs = Outcomes.apply(logits, nothing, labels, chunk)
+        return (weights * -label_log_probs).sum()
+    assert top is not None, f"{settings.loss} needs the teacher's targets"
+    exists = top.log_probs > -math.inf
+    ids = torch.where(exists, top.ids, top.ids[:, :1])
+    log_probs, tail, label_log_probs = Outcomes.apply(logits, ids, labels, chunk)
+    student = log_probs.masked_fill(~exists, NEVER)
+    teacher = top.log_probs.float().clamp(min=LEAST).masked_fill(~exists, NEVER)
+    if settings.tail == "bucket":
+        student = torch.cat([student, tail[:, None]], dim=-1)
+        teacher = torch.cat([teacher, top.tail.float().clamp(min=LEAST)[:, None]], dim=-1)
+    student, teacher = (log_softmax(side / settings.temperature, dim=-1) for side in (student, teacher))
+    divergence = DIVERGENCES[settings.loss](student, teacher, settings.beta) * settings.temperature**2
+    mixed = settings.cross_entropy_share * -label_log_probs + (1 - settings.cross_entropy_share) * divergence
+    return (weights * torch.where(top.known, mixed, -label_log_probs)).sum()
+
+
+class Outcomes(torch.autograd.Function):
+    """Log-probabilities of chosen tokens, of the rest together, and of the label, from [tokens, vocab] logits.
+
+    (logits, ids [tokens, k], labels [tokens], chunk) -> ([tokens, k], [tokens], [tokens]), fp32. Equal ids in
+    a row are one outcome. With q the softmax, K the chosen tokens and Q the mass of the rest, the gradient
+    of a log-probability log q_i is 1[v = i] - q_v, and that of log Q is 1[v not in K] q_v / Q - q_v; so
+    the backward needs the logits alone, and no fp32 [tokens, vocab] is kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: torch.Tensor, ids: torch.Tensor, labels: torch.Tensor, chunk: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        places = torch.cat([ids, labels[:, None]], dim=1)
+        highest, total, rest, chosen = [], [], [], []
+        for start in range(0, len(logits), chunk):
+            part = logits[start : start + chunk].float()
+            best = part.amax(-1, keepdim=True)
+            chosen.append(part.gather(1, places[start : start + chunk]) - best)
+            mass = part.sub_(best).exp_() if part.data_ptr() != logits[start:].data_ptr() else (part - best).exp_()
+            total.append(mass.sum(-1, keepdim=True))
+            rest.append(mass.scatter_(1, ids[start : start + chunk], 0.0).sum(-1, keepdim=True))
+            highest.append(best)
+        sums, rests = torch.cat(total), torch.cat(rest).clamp(min=1e-30)
+        log_probs = torch.cat(chosen) - sums.log()
+        ctx.save_for_backward(logits, ids, labels, torch.cat(highest) + sums.log(), rests / sums)
+        ctx.chunk = chunk
+        return log_probs[:, :-1], (rests / sums).log()[:, 0], log_probs[:, -1]
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad_ids: torch.Tensor, grad_rest: torch.Tensor, grad_label: torch.Tensor
+    ) -> tuple[torch.Tensor, None, None, None]:
+        logits, ids, labels, normaliser, rests = ctx.saved_tensors
+        result = torch.empty_like(logits)
+        everything = grad_ids.sum(-1) + grad_rest + grad_label
+        for start in range(0, len(logits), ctx.chunk):
+            span = slice(start, start + ctx.chunk)
+            probs = (logits[span].float() - normaliser[span]).exp_()
+            chosen = probs.gather(1, ids[span])
+            grad = probs.mul_((grad_rest[span, None] / rests[span]) - everything[span, None])
+            # the chosen tokens are no part of the rest
+            grad.scatter_(1, ids[span], -everything[span, None] * chosen)
+            grad.scatter_add_(1, ids[span], grad_ids[span])
+            grad.scatter_add_(1, labels[span, None], grad_label[span, None])
+            result[span] = grad.to(logits.dtype)
+        return result, None, None, None

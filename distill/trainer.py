@@ -1,0 +1,133 @@
+"""transformers' Trainer with our loss, an order fixed in advance, and checkpoints that are whole."""
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from distill import losses
+from distill.dataset import Sample, collate
+from distill.logits import logits_at
+from distill.params import Schedule
+
+WHOLE = "whole"  # a file written last into a checkpoint: without it the checkpoint is half written
+NEIGHBOURS = 8  # batches whose samples are sorted by length together
+
+
+def order(lengths: Sequence[int], batch_size: int, epochs: int, seed: int) -> list[int]:
+    """Indices of the samples in the order of training, epoch after epoch.
+
+    Each epoch is shuffled; then samples of like length are put into the same batch within a window of
+    NEIGHBOURS batches, and the batches of the window are shuffled. It depends on its arguments alone, so
+    that a resumed run goes on exactly where it was.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    result: list[int] = []
+    for _ in range(epochs):
+        shuffled = torch.randperm(len(lengths), generator=generator).tolist()
+        for start in range(0, len(shuffled), batch_size * NEIGHBOURS):
+            window = sorted(shuffled[start : start + batch_size * NEIGHBOURS], key=lambda index: -lengths[index])
+            batches = [window[place : place + batch_size] for place in range(0, len(window), batch_size)]
+            short = [batch for batch in batches if len(batch) < batch_size]
+            full = [batch for batch in batches if len(batch) == batch_size]
+            mixed = [full[place] for place in torch.randperm(len(full), generator=generator).tolist()]
+            result += [index for batch in mixed + short for index in batch]
+    return result
+
+
+class Ordered(Dataset):
+    """The samples of all epochs, one after the other."""
+
+    def __init__(self, samples: Sequence[Sample], indices: Sequence[int]) -> None:
+        self.samples, self.indices = samples, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> Sample:
+        return self.samples[self.indices[place]]
+
+
+class DistillTrainer(Trainer):
+    """The Trainer for `losses.Settings`: lm_head at response positions only, weights x tokens as the divisor."""
+
+    def __init__(self, settings: losses.Settings, autocast: torch.dtype, **arguments: Any) -> None:
+        super().__init__(data_collator=collate, **arguments)
+        self.settings = settings
+        self.autocast = autocast
+        self.loss_is_scaled_for_ga = True  # we divide by the whole step's weights x tokens
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
+        return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
+        total = torch.stack([batch["weights"].sum() for batch in batch_samples]).sum().to(device)
+        return self.accelerator.gather(total).sum()
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """The micro-batch's weighted sum of token losses over the sum of weights x tokens of the optimiser step."""
+        device = inputs["input_ids"].device
+        enabled = self.autocast != torch.float32
+        with (
+            torch.autocast(device.type, dtype=self.autocast, enabled=enabled),
+            logits_at(self.accelerator.unwrap_model(model), inputs["predicts"]),
+        ):
+            logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+        top = None
+        if "top_ids" in inputs:
+            top = losses.TopK(inputs["top_ids"], inputs["top_log_probs"], inputs["top_tail"], inputs["top_known"])
+        total = losses.total(logits, inputs["labels"], inputs["weights"], top, self.settings)
+        return total * self.accelerator.num_processes / num_items_in_batch
+
+
+class MarkWhole(TrainerCallback):
+    """Marks each checkpoint after its last file, so that one cut off by a kill is never resumed from."""
+
+    def on_save(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint; half-written ones are removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    for path in found:
+        if not (path / WHOLE).exists():
+            shutil.rmtree(path)
+    whole = [path for path in found if path.exists()]
+    return whole[-1] if whole else None
+
+
+def arguments(folder: Path, schedule: Schedule, steps: int, seed: int) -> TrainingArguments:
+    """The TrainingArguments of a schedule: `steps` optimiser steps in one pass over `Ordered`."""
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=schedule.batch_size,
+        gradient_accumulation_steps=schedule.gradient_accumulation,
+        learning_rate=schedule.learning_rate,
+        warmup_steps=math.ceil(schedule.warmup_share * steps),
+        lr_scheduler_type=schedule.decay if schedule.warmup_share == 0 or schedule.decay != "constant"
+        else "constant_with_warmup",
+        weight_decay=schedule.weight_decay,
+        max_grad_norm=schedule.max_grad_norm,
+        optim="adamw_torch_fused",
+        logging_steps=schedule.log_every,
+        logging_first_step=False,
+        save_strategy="steps",
+        save_steps=schedule.save_every,
+        save_total_limit=2,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_drop_last=False,
+        seed=seed,
+        report_to="none",
+        use_cpu=not torch.cuda.is_available(),
+    )
