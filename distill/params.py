@@ -138,6 +138,7 @@ class TeacherStudent(Section):
     """A student cut from the teacher: some of its layers, part of its vocabulary."""
 
     source: Literal["teacher"]
+    teacher: Name
     layers: Count
     vocabulary: Annotated[int, Field(ge=300)]
 
@@ -177,6 +178,15 @@ class Schedule(Section):
     max_length: Annotated[int, Field(ge=16)]
     log_every: Count
     save_every: Count
+
+    @model_validator(mode="after")
+    def _saves_are_logged(self) -> Self:
+        if self.save_every % self.log_every:
+            raise ValueError(
+                f"save_every ({self.save_every}) must be a multiple of log_every ({self.log_every}), so that a "
+                "resumed run logs the same losses"
+            )
+        return self
 
 
 class Train(Section):
@@ -245,6 +255,8 @@ class Params(Section):
             raise ValueError(f"teachers: two have the same name, given {names}")
         local = [teacher.name for teacher in self.teachers if teacher.kind == "local"]
         asked = {"evaluate.teacher": self.evaluate.teacher}
+        if self.train.student.source == "teacher":
+            asked["train.student.teacher"] = self.train.student.teacher
         if self.weight.targets is not None:
             asked["weight.targets.teacher"] = self.weight.targets.teacher
         for key, name in asked.items():

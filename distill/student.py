@@ -27,10 +27,10 @@ def kept_layers(total: int, layers: int) -> list[int]:
 
 
 @torch.no_grad()
-def cut(teacher: Any, layers: int, kept: Sequence[int], tokenizer: Any) -> Any:
+def cut(teacher: Any, layers: int, kept: Sequence[int]) -> Any:
     """A model of the teacher's architecture with `layers` of its layers and the embedding rows `kept`, in fp32.
 
-    `tokenizer` is the student's own, whose special ids go into the configuration. With all layers kept its
+    With all layers kept its
     logits are the teacher's at the kept ids.
     """
     chosen = kept_layers(teacher.config.num_hidden_layers, layers)

@@ -16,7 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from distill.errors import UserError
-from distill.files import file_hash, read_json, write_json
+from distill.files import file_hash, read_json, value_hash, write_json
+from distill.params import LocalTeacher
+from distill.vocabulary import fingerprint
 
 MANIFEST = "manifest.json"
 SHARD_TOKENS = 65536
@@ -44,6 +46,21 @@ class Rows:
     ids: torch.Tensor  # [tokens, k] int32, of the teacher's vocabulary
     log_probs: torch.Tensor  # [tokens, k] float16
     tail: torch.Tensor  # [tokens] float32, log of the mass outside the k
+
+
+def source(teacher: LocalTeacher, tokenizer: Any, rows: list[dict[str, Any]], dtype: str, k: int) -> Source:
+    """What targets of these rows by this teacher are made from."""
+    return Source(
+        teacher=teacher.name,
+        model=teacher.model,
+        revision=teacher.revision,
+        sha256=teacher.sha256,
+        tokenizer=fingerprint(tokenizer),
+        template=value_hash(tokenizer.chat_template),
+        data=value_hash([[row["id"], row["messages"], row["response"], row["finish_reason"]] for row in rows]),
+        dtype=dtype,
+        top_k=k,
+    )
 
 
 def top_k(logits: torch.Tensor, k: int) -> Rows:

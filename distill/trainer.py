@@ -2,12 +2,13 @@
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
+from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from distill import losses
@@ -20,23 +21,22 @@ NEIGHBOURS = 8  # batches whose samples are sorted by length together
 
 
 def order(lengths: Sequence[int], batch_size: int, epochs: int, seed: int) -> list[int]:
-    """Indices of the samples in the order of training, epoch after epoch.
+    """Indices of the samples in the order of training, all epochs in one stream.
 
     Each epoch is shuffled; then samples of like length are put into the same batch within a window of
-    NEIGHBOURS batches, and the batches of the window are shuffled. It depends on its arguments alone, so
-    that a resumed run goes on exactly where it was.
+    NEIGHBOURS batches, and the batches of a window are shuffled. It depends on its arguments alone, so that
+    a resumed run goes on exactly where it was.
     """
     generator = torch.Generator().manual_seed(seed)
+    stream = [index for _ in range(epochs) for index in torch.randperm(len(lengths), generator=generator).tolist()]
     result: list[int] = []
-    for _ in range(epochs):
-        shuffled = torch.randperm(len(lengths), generator=generator).tolist()
-        for start in range(0, len(shuffled), batch_size * NEIGHBOURS):
-            window = sorted(shuffled[start : start + batch_size * NEIGHBOURS], key=lambda index: -lengths[index])
-            batches = [window[place : place + batch_size] for place in range(0, len(window), batch_size)]
-            short = [batch for batch in batches if len(batch) < batch_size]
-            full = [batch for batch in batches if len(batch) == batch_size]
-            mixed = [full[place] for place in torch.randperm(len(full), generator=generator).tolist()]
-            result += [index for batch in mixed + short for index in batch]
+    for start in range(0, len(stream), batch_size * NEIGHBOURS):
+        window = sorted(stream[start : start + batch_size * NEIGHBOURS], key=lambda index: -lengths[index])
+        batches = [window[place : place + batch_size] for place in range(0, len(window), batch_size)]
+        places = torch.randperm(len(batches), generator=generator).tolist()
+        if len(window) < batch_size * NEIGHBOURS:  # a last batch that is not full stays the last
+            places = list(range(len(batches)))
+        result += [index for place in places for index in batches[place]]
     return result
 
 
@@ -92,6 +92,22 @@ class MarkWhole(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+
+
+class Validate(TrainerCallback):
+    """Adds `validation_loss` to the log at the end of each epoch of `measure(model)`, and prints it."""
+
+    def __init__(self, measure: Callable[[Any], float], steps: int, epochs: int) -> None:
+        self.measure = measure
+        self.at = {round(steps * epoch / epochs) for epoch in range(1, epochs + 1)}
+
+    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step in self.at:
+            model = kwargs["model"].eval()
+            loss = self.measure(model)
+            model.train()
+            state.log_history.append({"step": state.global_step, "validation_loss": loss})
+            tqdm.write(f"step {state.global_step}: validation perplexity {math.exp(loss):.2f}")
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:

@@ -1,0 +1,44 @@
+# Two commands: `make repro` runs the whole experiment, `make test` proves that it works. Both are safe to repeat.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+REQUIREMENTS := requirements.txt requirements-teacher.txt constraints.txt
+# DVC runs `python`: the environment's own, whatever the shell has
+export PATH := $(abspath $(BIN)):$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: repro test check install table clean help
+
+help:  ## the commands
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
+
+repro: install  ## run the experiment: what changed, and no more
+	dvc repro
+	@$(BIN)/python -m tools.table
+
+test: install  ## run all tests
+	$(BIN)/python -m pytest
+
+check: install  ## lint, types, params and pipeline
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	dvc dag > /dev/null
+
+table: install  ## write the result table into the README
+	$(BIN)/python -m tools.table --write README.md
+
+install: $(VENV)/.installed  ## make the virtual environment
+
+# The stamp is written last: an interrupted install is taken up again.
+$(VENV)/.installed: $(REQUIREMENTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python 3.11 or newer is needed, $(PYTHON) is older or missing. Give one: make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-teacher.txt
+	touch $@
+
+clean:  ## remove the environment and the journals (teacher answers!), keep the results
+	rm -rf $(VENV) .distill

@@ -1,0 +1,87 @@
+"""A loaded model behind lm-eval's interface, scoring and decoding exactly as in training."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from tqdm import tqdm
+
+from distill.answers import Sampling
+from distill.chat import Example, end_of_turn
+from distill.local_teacher import decode
+from distill.scoring import scores
+
+Place = tuple[int, int, int, int]
+
+
+class Scored(tuple):
+    """lm-eval's (log-likelihood, whether greedy), with the places of the tokens that the model ranks first."""
+
+    ranked_first: frozenset[Place]
+
+
+def places(tokenizer: Any, text: str) -> tuple[list[int], list[Place]]:
+    """The ids of a text, and for each token where it stands: first character, end, which of how many there.
+
+    Pieces of one character (an emoji cut into bytes) share its span: they are the same tokens only where
+    they are as many.
+    """
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    spans = [tuple(span) for span in encoded.offset_mapping]
+    counts, seen = Counter(spans), Counter[Any]()
+    result = []
+    for start, end in spans:
+        result.append((start, end, seen[start, end], counts[start, end]))
+        seen[start, end] += 1
+    return encoded.input_ids, result
+
+
+class DistillLM(LM):
+    """Contexts are rendered prompts; context and continuation are encoded apart, as in training.
+
+    lm-eval's own HFLM encodes them together and moves the prompt's last newline into the answer.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, batch_tokens: int, batch_size: int, max_new_tokens: int) -> None:
+        super().__init__()
+        self.model, self.hf_tokenizer = model, tokenizer
+        self.batch_tokens, self.batch_size, self.max_new_tokens = batch_tokens, batch_size, max_new_tokens
+
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        """(Nats of the continuation, whether it is the greedy one) of each (context, continuation)."""
+        examples, where = [], []
+        for number, request in enumerate(requests):
+            context, continuation = request.args
+            ids, spans = places(self.hf_tokenizer, continuation)
+            prompt = self.hf_tokenizer(context, add_special_tokens=False).input_ids
+            examples.append(Example(f"{number:09d}", prompt, ids))
+            where.append(spans)
+        results: list[Any] = [None] * len(examples)
+        for index, score in scores(self.model, examples, self.batch_tokens):
+            scored = Scored((sum(score.log_probs), all(score.ranked_first)))
+            scored.ranked_first = frozenset(
+                place for place, first in zip(where[index], score.ranked_first, strict=True) if first
+            )
+            results[index] = scored
+        return results
+
+    def loglikelihood_rolling(self, requests: Sequence[Instance]) -> list[float]:
+        """Not of use for our tasks; lm-eval's own run through its HFLM."""
+        raise NotImplementedError("our tasks score answers to prompts; whole texts go through lm-eval's HFLM")
+
+    def generate_until(self, requests: Sequence[Instance]) -> list[str]:
+        """The greedy answer to each context, without the end-of-turn token."""
+        end = end_of_turn(self.hf_tokenizer)
+        prompts = [self.hf_tokenizer(request.args[0], add_special_tokens=False).input_ids for request in requests]
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        greedy = Sampling(max_tokens=self.max_new_tokens, temperature=0.0, top_p=1.0, seed=0)
+        results = [""] * len(prompts)
+        for start in tqdm(range(0, len(order), self.batch_size), desc="generation", unit="batch", leave=False):
+            chosen = order[start : start + self.batch_size]
+            decoded = decode(self.model, [prompts[index] for index in chosen], [0] * len(chosen), end, greedy)
+            for index, (tokens, _) in zip(chosen, decoded, strict=True):
+                kept = tokens[:-1] if tokens[-1] == end else tokens
+                results[index] = self.hf_tokenizer.decode(kept).strip()
+        return results

@@ -1,0 +1,206 @@
+"""Makes one student, untrained or trained: `python -m stages.train init|sft|distilled`.
+
+Reads  data/weighted/train.jsonl, data/weighted/targets, data/clean/validation.jsonl,
+       params seed, runtime, teachers, weight.targets, train
+Writes models/<variant>, metrics/train/<variant>.json, metrics/train/<variant>_log.csv;
+       checkpoints to resume from in .distill/checkpoints
+"""
+
+import argparse
+import math
+import os
+import shutil
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+
+from distill import losses, models, student, targets, vocabulary
+from distill import params as params_file
+from distill.chat import encode, response_ids
+from distill.dataset import samples
+from distill.errors import UserError, run
+from distill.files import file_hash, read_rows, value_hash, whole_file, whole_folder, write_json
+from distill.home import home
+from distill.params import LocalTeacher, Params, Variant
+from distill.scoring import negative_log_likelihood
+from distill.trainer import DistillTrainer, MarkWhole, Ordered, Validate, arguments, last_whole_checkpoint, order
+
+TRAIN = Path("data/weighted/train.jsonl")
+TARGETS = Path("data/weighted/targets")
+VALIDATION = Path("data/clean/validation.jsonl")
+MODELS = Path("models")
+METRICS = Path("metrics/train")
+VARIANTS = ("init", "sft", "distilled")
+CODE = [Path(__file__), *sorted(Path(losses.__file__).parent.glob("*.py"))]
+VALIDATION_TOKENS = 4096  # padded tokens of one validation batch
+CHECKPOINT_BYTES = 3 * 12 + 4  # a parameter: three checkpoints of weights and two moments in fp32, and the model
+
+Rows = list[dict[str, Any]]
+
+
+def teacher_of(params: Params, name: str) -> LocalTeacher:
+    """The local teacher of this name; the schema has checked that there is one."""
+    return next(teacher for teacher in params.teachers if teacher.name == name and teacher.kind == "local")
+
+
+def token_counts(rows: Rows, tokenizer: Any) -> Counter[int]:
+    """How often each token occurs in the prompts and responses."""
+    counts: Counter[int] = Counter()
+    for row in rows:
+        example = encode(tokenizer, row)
+        counts.update(example.prompt)
+        counts.update(example.response)
+    return counts
+
+
+def untrained(params: Params, rows: Rows, validation: Rows) -> tuple[Any, Any, dict[str, Any]]:
+    """The student before training, its tokenizer, and what there is to report of them."""
+    choice = params.train.student
+    if choice.source == "pretrained":
+        network, tokenizer = models.load(choice.model, torch.float32, choice.revision)
+        return network, tokenizer, {"source": choice.model}
+    spec = teacher_of(params, choice.teacher)
+    teacher, whole = models.load(spec.model, torch.float32, spec.revision, spec.sha256)
+    kept = vocabulary.choose(whole, token_counts(rows, whole), choice.vocabulary)
+    tokenizer = vocabulary.trim(whole, kept)
+    network = student.cut(teacher, choice.layers, kept).to(models.device())
+    unseen = [response_ids(whole, row["response"], row["finish_reason"] == "stop") for row in validation]
+    report = {
+        "source": spec.name,
+        "layers": student.kept_layers(teacher.config.num_hidden_layers, choice.layers),
+        "vocabulary": len(tokenizer),
+        "validation_coverage": round(vocabulary.coverage(unseen, kept), 5),
+    }
+    return network, tokenizer, report
+
+
+def validation_loss(network: Any, validation: Rows, tokenizer: Any, teacher_tokens: int, dtype: torch.dtype) -> float:
+    """Nats per token of the teacher for the validation responses: the same measure for every student."""
+    examples = [encode(tokenizer, row) for row in validation]
+    device = network.device
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        return negative_log_likelihood(network, examples, VALIDATION_TOKENS) / teacher_tokens
+
+
+def checkpoint_folder(params: Params, variant: str) -> Path:
+    """Where this run's checkpoints are: a run that differs in params, data, code or torch has another folder."""
+    data = [TRAIN, VALIDATION, TARGETS / targets.MANIFEST]
+    key = {
+        "variant": variant,
+        "params": [part.model_dump() for part in (params.train, params.runtime)] + [params.seed],
+        "data": [file_hash(path) for path in data if path.exists()],
+        "code": [file_hash(path) for path in CODE],
+        "torch": torch.__version__,
+    }
+    return home() / "checkpoints" / f"{variant}-{value_hash(key)[:16]}"
+
+
+def stored_targets(params: Params, rows: Rows, settings: Variant) -> tuple[Any, Any]:
+    """The teacher's tokenizer and an iterator over its stored targets; (None, ()) where the loss needs none."""
+    wanted = params.weight.targets
+    if wanted is None or settings.loss == "cross_entropy" or settings.cross_entropy_share == 1:
+        return None, ()
+    spec = teacher_of(params, wanted.teacher)
+    tokenizer = models.load_tokenizer(spec.model, spec.revision, spec.sha256)
+    dtype = str(models.compute_dtype(params.runtime.dtype)).removeprefix("torch.")
+    return tokenizer, targets.read(TARGETS, targets.source(spec, tokenizer, rows, dtype, wanted.top_k))
+
+
+def fit(
+    network: Any, tokenizer: Any, rows: Rows, settings: Variant, params: Params, folder: Path, measure: Any
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Trains the network in place; returns the Trainer's log and what there is to report."""
+    schedule = params.train.schedule
+    teacher_tokenizer, stored = stored_targets(params, rows, settings)
+    data = samples(rows, tokenizer, schedule.max_length, teacher_tokenizer, stored)
+    step_size = schedule.batch_size * schedule.gradient_accumulation
+    indices = order([len(sample) for sample in data], step_size, schedule.epochs, params.seed)
+    steps = math.ceil(len(indices) / step_size)
+    tokens = sum(len(sample.response) for sample in data) * schedule.epochs
+    needed = models.parameter_count(network) * CHECKPOINT_BYTES
+    folder.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(folder).free < needed:
+        raise UserError(f"{folder} has less than the {needed / 1e9:.1f} GB free that checkpoints and the model need.")
+    if network.device.type == "cpu":
+        network.set_attn_implementation("eager")  # short rows: 1.2 times as fast as sdpa's backward
+    trainer = DistillTrainer(
+        settings=losses.Settings(**settings.model_dump()),
+        autocast=models.compute_dtype(params.runtime.dtype),
+        model=network,
+        args=arguments(folder, schedule, steps, params.seed),
+        train_dataset=Ordered(data, indices),
+        callbacks=[Validate(measure, steps, schedule.epochs), MarkWhole()],
+    )
+    resumed = last_whole_checkpoint(folder)
+    if resumed:
+        print(f"going on from {resumed.name}")
+    started = time.monotonic()
+    try:
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    except (RuntimeError, SafetensorError) as error:
+        if shutil.disk_usage(folder).free > needed / 4:
+            raise
+        raise UserError(
+            f"{folder}: the disk is full ({error}). Free some space and run the same command again; it goes on "
+            "from the last whole checkpoint."
+        ) from None
+    seconds = time.monotonic() - started
+    if not resumed:
+        print(f"{steps} steps, {tokens} response tokens in {seconds:.0f} s: {tokens / seconds:.0f} tokens/s")
+    return trainer.state.log_history, {"steps": steps, "epochs": schedule.epochs, "response_tokens": tokens}
+
+
+def log_table(log: list[dict[str, Any]], first: float, steps_per_epoch: float) -> pd.DataFrame:
+    """The losses as rows of step, epoch, split (train, validation), loss; training's are of the variant's own kind."""
+    rows = [(0, 0.0, "validation", first)]
+    for entry in log:
+        for key, split in (("loss", "train"), ("validation_loss", "validation")):
+            if key in entry:
+                rows.append((entry["step"], entry["step"] / steps_per_epoch, split, entry[key]))
+    table = pd.DataFrame(rows, columns=["step", "epoch", "split", "loss"])
+    return table.round({"epoch": 3, "loss": 4})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("variant", choices=VARIANTS)
+    variant = parser.parse_args().variant
+    params = params_file.load()
+    models.prepare(params.runtime.threads, params.seed)
+    rows, validation = list(read_rows(TRAIN, "stage weight")), list(read_rows(VALIDATION, "stage clean"))
+    network, tokenizer, report = untrained(params, rows, validation)
+    teacher_tokens = sum(len(row["logprobs"] or row["response"].split()) for row in validation)
+    dtype = models.compute_dtype(params.runtime.dtype)
+    measure = partial(
+        validation_loss, validation=validation, tokenizer=tokenizer, teacher_tokens=teacher_tokens, dtype=dtype
+    )
+    first = measure(network)
+    print(f"{models.parameter_count(network):,} parameters, validation perplexity {math.exp(first):.4g} untrained")
+    log: list[dict[str, Any]] = []
+    folder = checkpoint_folder(params, variant)
+    if variant != "init":
+        settings = params.train.sft if variant == "sft" else params.train.distilled
+        log, trained = fit(network, tokenizer, rows, settings, params, folder, measure)
+        report |= {"loss": settings.loss} | trained
+    table = log_table(log, first, report.get("steps", 1) / report.get("epochs", 1))
+    report |= {
+        "parameters": models.parameter_count(network),
+        "validation_loss": float(table[table.split == "validation"].loss.iloc[-1]),
+    }
+    with whole_folder(MODELS / variant) as target:
+        network.to(getattr(torch, params.train.save_dtype)).save_pretrained(target)
+        tokenizer.save_pretrained(target)
+    with whole_file(METRICS / f"{variant}_log.csv") as target:
+        table.to_csv(target, index=False, lineterminator="\n")
+    write_json(METRICS / f"{variant}.json", {"variant": variant} | report)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,112 @@
+"""A chat endpoint on this machine that answers from the prompt alone and fails when a script says so."""
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Script = Callable[[int, dict[str, Any]], Any]
+WORDS = "amber brook cedar dune ember fern glade heath iris jade kelp lake moss north oak pine".split()
+
+
+@dataclass
+class Reply:
+    """What to send instead of an answer; `hang` seconds first, and no word at all where `drop`."""
+
+    status: int = 200
+    body: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    hang: float = 0.0
+    drop: bool = False
+
+
+def completion(body: dict[str, Any]) -> dict[str, Any]:
+    """A chat completion whose text depends on the messages alone."""
+    digest = hashlib.sha256(json.dumps(body["messages"]).encode()).digest()
+    words = [WORDS[byte % len(WORDS)] for byte in digest[:8]]
+    tokens = [{"token": word, "logprob": -0.1 * (place + 1), "bytes": None, "top_logprobs": []} for place, word in enumerate(words)]
+    return {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": body["model"],
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": " ".join(words)},
+                "finish_reason": "stop",
+                "logprobs": {"content": tokens},
+            }
+        ],
+        "usage": {"prompt_tokens": 5, "completion_tokens": 8, "total_tokens": 13},
+    }
+
+
+@dataclass
+class ChatServer:
+    """`script(number of the request, its body)` gives a Reply, or None for the usual answer."""
+
+    url: str
+    bodies: list[dict[str, Any]]
+    keys: list[str]
+    most_at_once: int = 0
+
+
+@contextmanager
+def chat_server(script: Script = lambda number, body: None, delay: float = 0.0) -> Iterator[ChatServer]:
+    """Serves until the block ends."""
+    state = ChatServer("", [], [])
+    lock = threading.Lock()
+    at_once = 0
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            nonlocal at_once
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with lock:
+                number = len(state.bodies)
+                state.bodies.append(body)
+                state.keys.append(self.headers["Authorization"])
+                at_once += 1
+                state.most_at_once = max(state.most_at_once, at_once)
+            try:
+                time.sleep(delay)
+                reply = script(number, body) or Reply(body=json.dumps(completion(body)))
+                time.sleep(reply.hang)
+                if reply.drop:
+                    self.close_connection = True
+                    self.connection.close()
+                    return
+                data = reply.body.encode()
+                self.send_response(reply.status)
+                headers = {"Content-Type": "application/json", "Content-Length": str(len(data))} | reply.headers
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+            except (BrokenPipeError, ConnectionResetError):
+                self.close_connection = True
+            finally:
+                with lock:
+                    at_once -= 1
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    state.url = f"http://127.0.0.1:{server.server_port}/v1"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
