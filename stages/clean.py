@@ -1,29 +1,28 @@
 """Drops what no student should learn from and splits by topic: `python -m stages.clean`.
 
-Reads  data/raw/responses.jsonl, params seed, clean
+Reads  data/raw/responses.jsonl, the files that clean.evaluation_texts names, params seed, clean
 Writes data/clean/{train,validation,test,dropped}.jsonl, metrics/clean.json
 """
 
 import hashlib
-import json
-import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from datasketch import MinHash, MinHashLSH
+from pydantic import BaseModel, Field, ValidationError
 
 from distill import params as params_file
 from distill.errors import UserError, run
 from distill.files import read_rows, write_json, write_rows
 from distill.params import Clean
-from distill.text import ngrams, normalise, repetition, words
+from distill.text import Kept, forbidden_ngrams, normalise, opens_with, repetition, shared_ngram, words
 
 RESPONSES = Path("data/raw/responses.jsonl")
 FOLDER = Path("data/clean")
 METRICS = Path("metrics/clean.json")
-SPLITS = ("test", "validation", "train")  # the order in which rows claim a text: a leak costs training its row
+SPLITS = ("train", "validation", "test")
+FIRST_CLAIM = ("test", "validation", "train")  # of rows that repeat each other, training is the first to lose its own
 REASONS = (
     "failed",
     "filtered",
@@ -37,59 +36,113 @@ REASONS = (
     "near_duplicate",
     "contaminated",
 )
-SHINGLE = 3  # words
-KEYS = {"id": str, "prompt_id": str, "topic": str, "teacher": str, "messages": list, "response": str}
 
 Row = dict[str, Any]
-Verdict = tuple[str, str]  # reason and detail
+Verdict = tuple[str, str]  # reason, detail
 
 
-def checked(row: Row, number: int) -> Row:
-    """The row if it has every key of a raw row. Raises UserError with its line otherwise."""
-    wrong = [key for key, kind in KEYS.items() if not isinstance(row.get(key), kind)]
-    wrong += [key for key in ("finish_reason", "logprobs", "usage", "error") if key not in row]
-    if wrong:
-        raise UserError(
-            f"{RESPONSES}, line {number} ({row.get('id')!r}) has no valid {', '.join(wrong)}. "
-            "Run `dvc repro generate` to write the file anew from the journal."
-        )
-    return row
+class Turn(BaseModel):
+    """One message."""
+
+    role: str
+    content: str
 
 
-def split_topics(topics: set[str], clean: Clean, seed: int) -> dict[str, str]:
-    """The split of every topic (normalised), by a seeded hash order: it depends on the topics and the seed alone.
+class Usage(BaseModel):
+    """Tokens, as the teacher counted them."""
 
-    Raises UserError where no topic is left for training.
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Failure(BaseModel):
+    """Why there is no answer."""
+
+    kind: str = Field(alias="class")
+    message: str
+
+
+class RawRow(BaseModel):
+    """A row of data/raw/responses.jsonl."""
+
+    id: str
+    prompt_id: str
+    topic: str
+    teacher: str
+    messages: Annotated[list[Turn], Field(min_length=1)]
+    response: str
+    finish_reason: Literal["stop", "length", "error", "content_filter", "other"]
+    logprobs: list[Annotated[float, Field(allow_inf_nan=False)]] | None
+    usage: Usage | None
+    error: Failure | None
+
+
+def checked(lines: Iterable[Row]) -> list[Row]:
+    """The rows in order of prompt and teacher. Raises UserError for a broken one, a repeated id and for none."""
+    rows: dict[str, Row] = {}
+    for number, row in enumerate(lines, start=1):
+        where = f"{RESPONSES}, line {number} (id {row.get('id')!r})"
+        try:
+            RawRow.model_validate(row, strict=True)
+        except ValidationError as error:
+            raise UserError(
+                f"{where} is broken: {described(error)}. Run `dvc repro --force --single-item generate` to write the "
+                "file anew; no teacher is asked again what it answered."
+            ) from None
+        if row["id"] in rows:
+            raise UserError(f"{where} has the id of an earlier line; each prompt and teacher has one row.")
+        rows[row["id"]] = row
+    if not rows:
+        raise UserError(f"{RESPONSES} has no rows: is the prompts file (params generate.prompts) empty?")
+    return sorted(rows.values(), key=lambda row: (row["prompt_id"], row["teacher"]))
+
+
+def described(error: ValidationError) -> str:
+    """The first mistakes of a row: `messages.0.content: field required; logprobs.3: input should be ...`."""
+    mistakes = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors(include_url=False)]
+    more = f"; and {len(mistakes) - 3} more" if len(mistakes) > 3 else ""
+    return "; ".join(f"{path}: {text[0].lower()}{text[1:]}" for path, text in mistakes[:3]) + more
+
+
+def topic(row: Row) -> str:
+    """The row's topic; in another case or with other spaces it is the same."""
+    return normalise(row["topic"])
+
+
+def split_topics(topics: Iterable[str], clean: Clean, seed: int) -> dict[str, str]:
+    """The split of each topic, which depends on the topics and the seed alone.
+
+    In the order of SHA-256(seed/topic) the first part is test, the next validation, the rest train; a part
+    that is not 0 gets at least one topic. Raises UserError where none is left for training.
     """
-    order = sorted({normalise(topic) for topic in topics}, key=lambda topic: hashlib.sha256(f"{seed}/{topic}".encode()).hexdigest())
-    test = math.ceil(clean.test_topics * len(order))
-    validation = math.ceil(clean.validation_topics * len(order))
+    order = sorted(set(topics), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).hexdigest())
+    test, validation = (
+        max(1, round(share * len(order))) if share else 0 for share in (clean.test_topics, clean.validation_topics)
+    )
     if test + validation >= len(order):
         raise UserError(
-            f"clean: of {len(order)} topics {test} go to test and {validation} to validation, which leaves none to "
-            "train on. Lower clean.test_topics and clean.validation_topics, or add topics."
+            f"of {len(order)} topics, {test} for test and {validation} for validation leave none to train on. Ask "
+            "prompts of more topics, or lower clean.test_topics and clean.validation_topics in params.yaml."
         )
-    return {
-        topic: "test" if place < test else "validation" if place < test + validation else "train"
-        for place, topic in enumerate(order)
-    }
+    names = ["test"] * test + ["validation"] * validation + ["train"] * (len(order) - test - validation)
+    return dict(zip(order, names, strict=True))
 
 
 def quality(row: Row, clean: Clean) -> Verdict | None:
-    """Why the row is bad by itself, or None."""
-    text = row["response"]
-    if row["error"] is not None or row["finish_reason"] == "error":
-        return "failed", (row["error"] or {}).get("class", "")
-    if row["finish_reason"] == "content_filter":
+    """Why the response is bad by itself, or None."""
+    text, finish = row["response"], row["finish_reason"]
+    if row["error"] is not None or finish == "error":
+        return "failed", ": ".join((row["error"]["class"], row["error"]["message"])) if row["error"] else ""
+    if finish == "content_filter":
         return "filtered", ""
-    if row["finish_reason"] == "length" and clean.drop_truncated:
-        return "truncated", f"{len(words(text))} words"
+    count = len(words(text))
+    if finish == "length" and clean.drop_truncated:
+        return "truncated", f"after {count} words"
     if not text.strip():
         return "empty", ""
     for opening in clean.refusals:
-        if normalise(text).startswith(normalise(opening)):
+        if opens_with(text, opening):
             return "refused", opening
-    count = len(words(text))
     if count < clean.min_words:
         return "too_short", f"{count} words"
     if count > clean.max_words:
@@ -99,60 +152,8 @@ def quality(row: Row, clean: Clean) -> Verdict | None:
     return None
 
 
-def jaccard(one: set[Any], other: set[Any]) -> float:
-    """|A n B| / |A u B|, 1 for two empty sets."""
-    return len(one & other) / len(one | other) if one | other else 1.0
-
-
-class Seen:
-    """The texts kept so far, found again when exactly or nearly repeated (MinHash LSH, Broder 1997).
-
-    What LSH proposes is checked by the exact Jaccard similarity of word 3-grams, so that the luck of the
-    hashes can only miss a pair and never drop a row wrongly.
-    """
-
-    def __init__(self, threshold: float, permutations: int) -> None:
-        self.threshold, self.permutations = threshold, permutations
-        self.exact: dict[str, str] = {}
-        self.shingles: dict[str, set[Any]] = {}
-        self.index = None if threshold == 1 else MinHashLSH(threshold=threshold, num_perm=permutations)
-
-    def verdict(self, key: str, text: str) -> Verdict | None:
-        """Why this text is a repetition, or None, and then it counts as seen under `key`."""
-        plain = " ".join(words(text))
-        if plain in self.exact:
-            return "duplicate", self.exact[plain]
-        if self.index is not None:
-            shingles = set(ngrams(words(text), SHINGLE))
-            sketch = MinHash(num_perm=self.permutations, seed=1)
-            sketch.update_batch([" ".join(gram).encode() for gram in sorted(shingles)])
-            for other in sorted(self.index.query(sketch)):
-                if jaccard(shingles, self.shingles[other]) >= self.threshold:
-                    return "near_duplicate", other
-            self.index.insert(key, sketch)
-            self.shingles[key] = shingles
-        self.exact[plain] = key
-        return None
-
-
-def held_out_ngrams(rows: list[Row], splits: dict[str, str], clean: Clean) -> dict[tuple[str, ...], str]:
-    """The n-grams that no training row may share, with where each comes from: held-out prompts and texts of files.
-
-    GPT-3 (Brown et al. 2020, appendix C) took 13 words; a shorter text counts as a whole.
-    """
-    result: dict[tuple[str, ...], str] = {}
-    texts = [(row["id"], row["messages"][-1]["content"]) for row in rows if splits[normalise(row["topic"])] == "test"]
-    for name in clean.evaluation_texts:
-        path = Path(name)
-        texts += [(name, text) for row in read_rows(path, "you (params clean.evaluation_texts)") for text in strings(row)]
-    for source, text in texts:
-        for gram in ngrams(words(text), clean.contamination_ngram):
-            result.setdefault(gram, source)
-    return result
-
-
 def strings(value: Any) -> Iterator[str]:
-    """All strings inside a JSON value."""
+    """All strings inside a JSON value, keys aside."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
@@ -160,75 +161,104 @@ def strings(value: Any) -> Iterator[str]:
             yield from strings(part)
 
 
-def contamination(row: Row, forbidden: dict[tuple[str, ...], str], n: int) -> Verdict | None:
-    """The forbidden n-gram that prompt or response of a row contain, or None."""
-    for text in (*(turn["content"] for turn in row["messages"]), row["response"]):
-        own = words(text)
-        for gram in (*ngrams(own, n), tuple(own)):
-            if gram in forbidden:
-                return "contaminated", f"{forbidden[gram]}: {' '.join(gram)}"
-    return None
-
-
-def cleaned(rows: list[Row], clean: Clean, seed: int) -> dict[str, list[Row]]:
-    """The rows of each split and, with `reason` and `detail`, under "dropped"; in the order given."""
-    splits = split_topics({row["topic"] for row in rows}, clean, seed)
-    forbidden = held_out_ngrams(rows, splits, clean)
-    seen = Seen(clean.near_duplicate, clean.minhash_permutations)
-    verdicts: dict[str, Verdict | None] = {}
-    for split in SPLITS:
-        for row in rows:
-            if splits[normalise(row["topic"])] != split:
-                continue
-            verdict = quality(row, clean) or seen.verdict(row["id"], row["response"])
-            if verdict is None and split != "test":
-                verdict = contamination(row, forbidden, clean.contamination_ngram)
-            verdicts[row["id"]] = verdict
-    result: dict[str, list[Row]] = {split: [] for split in SPLITS} | {"dropped": []}
+def held_out_texts(rows: list[Row], splits: dict[str, str], clean: Clean) -> Iterator[tuple[str, str]]:
+    """Source and text of what training must not see: what users ask in the test split, and the evaluation files."""
     for row in rows:
-        verdict = verdicts[row["id"]]
-        if verdict is None:
-            result[splits[normalise(row["topic"])]].append(row)
+        if splits[topic(row)] == "test":
+            yield from ((row["prompt_id"], turn["content"]) for turn in row["messages"] if turn["role"] == "user")
+    for name in clean.evaluation_texts:
+        for value in read_rows(Path(name), "you: clean.evaluation_texts in params.yaml names it"):
+            yield from ((name, text) for text in strings(value))
+
+
+def verdicts(rows: list[Row], splits: dict[str, str], clean: Clean) -> dict[str, Verdict]:
+    """Why rows are dropped, by id.
+
+    A row is compared with the kept ones alone. Of rows that repeat each other the test row stays, then the
+    validation row, then the first. Contamination costs training and validation their row (13 words in GPT-3,
+    Brown et al. 2020), never test.
+    """
+    asked = ((topic(row), turn["content"]) for row in rows for turn in row["messages"])
+    forbidden = forbidden_ngrams(held_out_texts(rows, splits, clean), asked, clean.contamination_ngram)
+    kept = Kept(clean.near_duplicate, clean.minhash_permutations)
+    result: dict[str, Verdict] = {}
+    for row in sorted(rows, key=lambda row: FIRST_CLAIM.index(splits[topic(row)])):
+        if verdict := quality(row, clean):
+            result[row["id"]] = verdict
+            continue
+        fingerprint = kept.fingerprint(row["response"])
+        texts = [*(turn["content"] for turn in row["messages"]), row["response"]]
+        if other := kept.same(fingerprint):
+            result[row["id"]] = "duplicate", other
+        elif other := kept.similar(fingerprint):
+            result[row["id"]] = "near_duplicate", other
+        elif splits[topic(row)] != "test" and (gram := shared_ngram(texts, forbidden, clean.contamination_ngram)):
+            result[row["id"]] = "contaminated", f"{forbidden[gram]}: {' '.join(gram)}"
         else:
-            result["dropped"].append({**row, "reason": verdict[0], "detail": verdict[1]})
+            kept.add(row["id"], fingerprint)
     return result
 
 
-def summary(parts: dict[str, list[Row]]) -> dict[str, Any]:
-    """Counts by reason and split; requested = kept + dropped."""
+def cleaned(rows: list[Row], clean: Clean, seed: int) -> dict[str, list[Row]]:
+    """The kept rows of each split, and under "dropped" the others with `reason` and `detail`, in the order given."""
+    splits = split_topics(map(topic, rows), clean, seed)
+    why = verdicts(rows, splits, clean)
+    parts: dict[str, list[Row]] = {name: [] for name in (*SPLITS, "dropped")}
+    for row in rows:
+        if row["id"] in why:
+            reason, detail = why[row["id"]]
+            parts["dropped"].append({**row, "reason": reason, "detail": detail})
+        else:
+            parts[splits[topic(row)]].append(row)
+    return parts
+
+
+def summary(requested: int, parts: dict[str, list[Row]]) -> dict[str, Any]:
+    """The counts of metrics/clean.json."""
+    kept, dropped = sum(len(parts[split]) for split in SPLITS), len(parts["dropped"])
+    assert requested == kept + dropped, f"{requested} rows requested, but {kept} kept and {dropped} dropped"
     reasons = Counter(row["reason"] for row in parts["dropped"])
-    kept = sum(len(parts[split]) for split in SPLITS)
+    assert set(reasons) <= set(REASONS), f"unknown reasons: {set(reasons) - set(REASONS)}"
     return {
-        "requested": kept + len(parts["dropped"]),
+        "requested": requested,
         "kept": kept,
-        "dropped": len(parts["dropped"]),
+        "dropped": dropped,
         "reasons": {reason: reasons[reason] for reason in REASONS},
         "splits": {
             split: {
                 "rows": len(parts[split]),
-                "topics": len({row["topic"] for row in parts[split]}),
+                "topics": len({topic(row) for row in parts[split]}),
                 "words": sum(len(words(row["response"])) for row in parts[split]),
             }
-            for split in reversed(SPLITS)
+            for split in SPLITS
         },
     }
 
 
+def refuse_empty(metrics: dict[str, Any], clean: Clean) -> None:
+    """Raises UserError where a split that should have rows lost them all."""
+    wanted = [split for split in SPLITS if split != "validation" or clean.validation_topics]
+    if empty := [split for split in wanted if not metrics["splits"][split]["rows"]]:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in metrics["reasons"].items() if count)
+        raise UserError(
+            f"cleaning left no row in {' and '.join(empty)}; of {metrics['requested']} rows were dropped: {reasons}. "
+            "Loosen section clean of params.yaml for the reason that is too common, hold out more topics, ask more "
+            "prompts, or raise generate.max_tokens where rows are truncated. Nothing was written."
+        )
+
+
 def main() -> None:
+    """Loads the responses, cleans and splits them, writes the parts and their counts."""
     params = params_file.load()
-    rows = [checked(row, number) for number, row in enumerate(read_rows(RESPONSES, "stage generate"), start=1)]
+    rows = checked(read_rows(RESPONSES, "stage generate"))
     parts = cleaned(rows, params.clean, params.seed)
-    metrics = summary(parts)
+    metrics = summary(len(rows), parts)
     for reason, count in metrics["reasons"].items():
         if count:
-            print(f"{reason}: {count} dropped")
-    print(f"{metrics['kept']} of {metrics['requested']} rows kept")
-    empty = [split for split in SPLITS if not parts[split]]
-    if empty:
-        raise UserError(
-            f"clean left no row for {' and '.join(empty)}; dropped were {json.dumps(metrics['reasons'])}. "
-            "Loosen the limits in params clean, ask more prompts, or raise generate.max_tokens."
-        )
+            print(f"dropped {count:6} {reason}")
+    for split, counts in metrics["splits"].items():
+        print(f"kept    {counts['rows']:6} {split}: {counts['topics']} topics, {counts['words']} words")
+    refuse_empty(metrics, params.clean)
     for name, part in parts.items():
         write_rows(FOLDER / f"{name}.jsonl", part)
     write_json(METRICS, metrics)

@@ -1,6 +1,6 @@
 """Asks every teacher its prompts: `python -m stages.generate`.
 
-Reads  the prompts (params generate.prompts), params seed, runtime, teachers, generate
+Reads  the prompts that params name, params seed, runtime, teachers, generate
 Writes data/raw/responses.jsonl, metrics/generate.json; journals in .distill/journal
 """
 
@@ -178,7 +178,7 @@ def main() -> None:
         requests = {prompt["id"]: request(prompt) for prompt in mine}
         dtype = str(models.compute_dtype(runtime.dtype)).removeprefix("torch.")
         settings = journal_settings(teacher, generate, seed, dtype)
-        path = home() / "journal" / f"{teacher.name}-{value_hash(settings)[:16]}.jsonl"
+        path = home(os.environ, Path.cwd()) / "journal" / f"{teacher.name}-{value_hash(settings)[:16]}.jsonl"
         with Journal(path, settings) as journal:
             answered = {item.id for item in requests.values() if item.id in journal.answers}
             if len(answered) < len(requests):

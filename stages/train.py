@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import time
-from collections import Counter
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,14 +49,31 @@ def teacher_of(params: Params, name: str) -> LocalTeacher:
     return next(teacher for teacher in params.teachers if teacher.name == name and teacher.kind == "local")
 
 
-def token_counts(rows: Rows, tokenizer: Any) -> Counter[int]:
-    """How often each token occurs in the prompts and responses."""
-    counts: Counter[int] = Counter()
+def token_counts(rows: Rows, tokenizer: Any, stored: Iterable[tuple[str, targets.Rows]]) -> dict[int, float]:
+    """How often each of the teacher's tokens occurs in prompts and responses, and was expected by the teacher.
+
+    The stored probabilities add what the teacher might have written as well: on unseen topics they find more
+    of its words than the text alone.
+    """
+    counts = torch.zeros(len(tokenizer))
     for row in rows:
         example = encode(tokenizer, row)
-        counts.update(example.prompt)
-        counts.update(example.response)
-    return counts
+        ids = torch.tensor([*example.prompt, *example.response])
+        counts += torch.bincount(ids, minlength=len(counts))
+    for _, part in stored:
+        counts.scatter_add_(0, part.ids.flatten().long(), part.log_probs.flatten().float().exp())
+    return {token: count for token, count in enumerate(counts.tolist()) if count > 0}
+
+
+def stored_targets(params: Params, rows: Rows) -> tuple[Any, Iterable[tuple[str, targets.Rows]]]:
+    """The teacher's tokenizer and an iterator over its stored targets; (None, ()) where none are stored."""
+    wanted = params.weight.targets
+    if wanted is None:
+        return None, ()
+    spec = teacher_of(params, wanted.teacher)
+    tokenizer = models.load_tokenizer(spec.model, spec.revision, spec.sha256)
+    dtype = str(models.compute_dtype(params.runtime.dtype)).removeprefix("torch.")
+    return tokenizer, targets.read(TARGETS, targets.source(spec, tokenizer, rows, dtype, wanted.top_k))
 
 
 def untrained(params: Params, rows: Rows, validation: Rows) -> tuple[Any, Any, dict[str, Any]]:
@@ -67,7 +84,8 @@ def untrained(params: Params, rows: Rows, validation: Rows) -> tuple[Any, Any, d
         return network, tokenizer, {"source": choice.model}
     spec = teacher_of(params, choice.teacher)
     teacher, whole = models.load(spec.model, torch.float32, spec.revision, spec.sha256)
-    kept = vocabulary.choose(whole, token_counts(rows, whole), choice.vocabulary)
+    _, stored = stored_targets(params, rows)
+    kept = vocabulary.choose(whole, token_counts(rows, whole, stored), choice.vocabulary)
     tokenizer = vocabulary.trim(whole, kept)
     network = student.cut(teacher, choice.layers, kept).to(models.device())
     unseen = [response_ids(whole, row["response"], row["finish_reason"] == "stop") for row in validation]
@@ -98,18 +116,7 @@ def checkpoint_folder(params: Params, variant: str) -> Path:
         "code": [file_hash(path) for path in CODE],
         "torch": torch.__version__,
     }
-    return home() / "checkpoints" / f"{variant}-{value_hash(key)[:16]}"
-
-
-def stored_targets(params: Params, rows: Rows, settings: Variant) -> tuple[Any, Any]:
-    """The teacher's tokenizer and an iterator over its stored targets; (None, ()) where the loss needs none."""
-    wanted = params.weight.targets
-    if wanted is None or settings.loss == "cross_entropy" or settings.cross_entropy_share == 1:
-        return None, ()
-    spec = teacher_of(params, wanted.teacher)
-    tokenizer = models.load_tokenizer(spec.model, spec.revision, spec.sha256)
-    dtype = str(models.compute_dtype(params.runtime.dtype)).removeprefix("torch.")
-    return tokenizer, targets.read(TARGETS, targets.source(spec, tokenizer, rows, dtype, wanted.top_k))
+    return home(os.environ, Path.cwd()) / "checkpoints" / f"{variant}-{value_hash(key)[:16]}"
 
 
 def fit(
@@ -117,16 +124,17 @@ def fit(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Trains the network in place; returns the Trainer's log and what there is to report."""
     schedule = params.train.schedule
-    teacher_tokenizer, stored = stored_targets(params, rows, settings)
+    needed = settings.loss != "cross_entropy" and settings.cross_entropy_share < 1
+    teacher_tokenizer, stored = stored_targets(params, rows) if needed else (None, ())
     data = samples(rows, tokenizer, schedule.max_length, teacher_tokenizer, stored)
     step_size = schedule.batch_size * schedule.gradient_accumulation
     indices = order([len(sample) for sample in data], step_size, schedule.epochs, params.seed)
     steps = math.ceil(len(indices) / step_size)
     tokens = sum(len(sample.response) for sample in data) * schedule.epochs
-    needed = models.parameter_count(network) * CHECKPOINT_BYTES
+    space = models.parameter_count(network) * CHECKPOINT_BYTES
     folder.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(folder).free < needed:
-        raise UserError(f"{folder} has less than the {needed / 1e9:.1f} GB free that checkpoints and the model need.")
+    if shutil.disk_usage(folder).free < space:
+        raise UserError(f"{folder} has less than the {space / 1e9:.1f} GB free that checkpoints and the model need.")
     if network.device.type == "cpu":
         network.set_attn_implementation("eager")  # short rows: 1.2 times as fast as sdpa's backward
     trainer = DistillTrainer(
@@ -144,7 +152,7 @@ def fit(
     try:
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     except (RuntimeError, SafetensorError) as error:
-        if shutil.disk_usage(folder).free > needed / 4:
+        if shutil.disk_usage(folder).free > space / 4:
             raise
         raise UserError(
             f"{folder}: the disk is full ({error}). Free some space and run the same command again; it goes on "

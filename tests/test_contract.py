@@ -1,0 +1,187 @@
+"""The pipeline's contract: dvc.yaml says what the code does, and params.yaml is what the schema takes."""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from distill import params as params_file
+
+ROOT = Path(__file__).parent.parent
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES = sorted(PIPELINE)
+# Accepts or refuses params.yaml and never changes a value, which DVC tracks itself: see its docstring.
+EXEMPT = "distill/params.py"
+TASKS = {f"distill/tasks/{path.name}" for path in (ROOT / "distill/tasks").iterdir() if path.suffix in (".yaml", ".py")}
+TASKS -= {"distill/tasks/__init__.py"}
+
+
+def tree(path: str) -> ast.Module:
+    return ast.parse((ROOT / path).read_text())
+
+
+@cache
+def imports(path: str) -> frozenset[str]:
+    """The project's files that a file imports, directly."""
+    found = set()
+    for node in ast.walk(tree(path)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            file = f"{name.replace('.', '/')}.py"
+            if name.split(".")[0] in ("distill", "stages", "tools") and (ROOT / file).is_file():
+                found.add(file)
+    return frozenset(found)
+
+
+def transitive(path: str) -> set[str]:
+    found, todo = set(), [path]
+    while todo:
+        for file in imports(todo.pop()) - found - {EXEMPT}:
+            found.add(file)
+            todo.append(file)
+    return found
+
+
+def listed(stage: str, kind: str) -> list[str]:
+    """The paths that dvc.yaml lists, with params filled in."""
+    entries = PIPELINE[stage].get(kind, [])
+    names = [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+    prompts = yaml.safe_load((ROOT / "params.yaml").read_text())["generate"]["prompts"]
+    return [name.replace("${generate.prompts}", prompts) for name in names]
+
+
+def promised(stage: str) -> dict[str, set[str]]:
+    """The paths and params that the stage's docstring says it reads and writes."""
+    text = " ".join((ast.get_docstring(tree(f"stages/{stage}.py")) or "").split())
+    reads, writes = re.search(r"Reads (.*) Writes (.*)", text).groups()
+    writes = writes.partition(";")[0]
+    reads, _, params = reads.partition("params ")
+    if "params" in params:  # generate: the prompts are a param themselves
+        params = params.rpartition("params ")[2]
+    return {
+        "reads": {path for part in re.findall(r"(?:data|models|metrics)/\S+", reads) for path in expand(part)},
+        "writes": {path for part in re.findall(r"(?:data|models|metrics)/\S+", writes) for path in expand(part)},
+        "params": {name.strip() for name in params.split(",") if name.strip()},
+    }
+
+
+def expand(pattern: str) -> list[str]:
+    """`a/{b,c}.json` as two paths; `<variant>` as dvc.yaml writes it."""
+    pattern = pattern.rstrip(",").replace("<variant>", "${item.variant}")
+    found = re.fullmatch(r"([^{}$]*)\{([^{}]*)\}(.*)", pattern)
+    return [f"{found[1]}{part}{found[3]}" for part in found[2].split(",")] if found else [pattern]
+
+
+def params_used(stage: str) -> set[str]:
+    """The sections of params.yaml that the script reads: `params.X` wherever `params` is a name."""
+    return {
+        node.attr
+        for node in ast.walk(tree(f"stages/{stage}.py"))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
+    }
+
+
+def test_each_stage_is_one_word_in_five_places():
+    sections = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert STAGES == sorted(["generate", "clean", "weight", "train", "evaluate", "plot"])
+    for stage in STAGES:
+        assert (ROOT / f"stages/{stage}.py").is_file()
+        assert stage in sections
+        assert PIPELINE[stage]["cmd"].startswith(f"python -m stages.{stage}")
+        assert PIPELINE[stage]["desc"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_are_exactly_the_modules_that_the_stage_imports(stage):
+    code = {path for path in listed(stage, "deps") if path.startswith(("stages/", "distill/", "tools/"))}
+    wanted = {f"stages/{stage}.py"} | transitive(f"stages/{stage}.py")
+    assert code == wanted | (TASKS if stage == "evaluate" else set())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_params_in_the_pipeline_are_those_that_the_code_reads(stage):
+    tracked = set(listed(stage, "params"))
+    assert {name.partition(".")[0] for name in tracked} == params_used(stage)
+    if stage != "train":
+        assert tracked == promised(stage)["params"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_paths_in_the_pipeline_are_those_that_the_docstring_promises(stage):
+    data = {path for path in listed(stage, "deps") if not path.startswith(("stages/", "distill/", "tools/"))}
+    if stage == "generate":
+        data = set()
+    outs = {path for kind in ("outs", "metrics", "plots") for path in listed(stage, kind)}
+    assert data == promised(stage)["reads"]
+    # latency.json differs from run to run: it is a top-level metric and no out, so that dvc.lock stays the same
+    assert outs == promised(stage)["writes"] - {"metrics/latency.json"}
+
+
+def test_a_stage_is_never_imported_by_another():
+    for folder in ("stages", "distill", "tools"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not any(file.startswith("stages/") for file in imports(str(path.relative_to(ROOT))))
+
+
+def test_distill_reads_no_params_and_no_environment():
+    for path in (ROOT / "distill").rglob("*.py"):
+        text = path.read_text()
+        assert "os.environ" not in text, path
+        assert "getenv" not in text, path
+        if path.name != "params.py":
+            assert "params_file.load" not in text, path
+
+
+def test_packages_hold_a_docstring_and_no_code():
+    for package in ("distill", "distill/tasks", "stages", "tools"):
+        assert len(tree(f"{package}/__init__.py").body) <= 1
+
+
+def test_no_stage_works_at_import():
+    for stage in STAGES:
+        for node in tree(f"stages/{stage}.py").body:
+            assert isinstance(
+                node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
+                | ast.Expr | ast.If
+            )  # fmt: skip
+
+
+def test_the_schema_takes_the_shipped_params_and_changes_no_value(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert flat(params_file.load().model_dump()) == flat(raw)
+
+
+def flat(value: object) -> object:
+    """The value with numbers as numbers: PyYAML takes 1e-3 for a string."""
+    if isinstance(value, dict):
+        return {key: flat(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [flat(part) for part in value]
+    if isinstance(value, str) and re.fullmatch(r"[\d.]+e-?\d+", value):
+        return float(value)
+    return value
+
+
+def test_the_committed_prompts_are_those_of_topics_and_forms():
+    from tools import prompts
+
+    topics = yaml.safe_load((ROOT / prompts.TOPICS).read_text())
+    forms = yaml.safe_load((ROOT / prompts.FORMS).read_text())
+    rows = [yaml.safe_load(line) for line in (ROOT / prompts.PROMPTS).read_text().splitlines()[:40]]
+    assert prompts.prompts(topics, forms, prompts.FORMS_PER_TOPIC)[:40] == rows
+
+
+def test_nothing_loads_pickles_or_remote_code():
+    for folder in ("stages", "distill", "tools"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = path.read_text()
+            for word in ("pickle", "torch.load", "trust_remote_code=True", "weights_only=False"):
+                assert word not in text.replace("never a pickle", "").replace("no pickle", ""), (path, word)

@@ -1,0 +1,36 @@
+"""Prints the result table of metrics/metrics.json, or writes it into a file: `python -m tools.table [--write README.md]`."""
+
+import argparse
+from pathlib import Path
+
+from distill import report
+from distill.errors import UserError, run
+from distill.files import read_json, write_text
+
+METRICS = Path("metrics/metrics.json")
+BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
+
+
+def between(text: str, block: str, source: str) -> str:
+    """The text with what stands between the marks replaced. Raises UserError where a mark is missing."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f"{source} has no lines {BEGIN} and {END} to write the table between.")
+    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between the marks in FILE")
+    file = parser.parse_args().write
+    metrics = read_json(METRICS, "stage evaluate")
+    block = f"{report.results(metrics)}\n\n{report.goals(metrics)}"
+    if file is None:
+        print(block)
+    else:
+        write_text(file, between(file.read_text(encoding="utf-8"), block, str(file)))
+
+
+if __name__ == "__main__":
+    run(main)
