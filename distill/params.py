@@ -154,6 +154,10 @@ class PretrainedStudent(Section):
 Loss = Literal["cross_entropy", "forward_kl", "reverse_kl", "jsd", "skew_kl"]
 
 
+class Untrained(Section):
+    """The student before training: there is nothing to choose."""
+
+
 class Variant(Section):
     """One student's loss; `cross_entropy_share` of it is cross-entropy on the teacher's text, the rest `loss`."""
 
@@ -194,6 +198,7 @@ class Train(Section):
 
     student: Annotated[TeacherStudent | PretrainedStudent, Field(discriminator="source")]
     schedule: Schedule
+    init: Untrained
     sft: Variant
     distilled: Variant
     save_dtype: Literal["bfloat16", "float32"]

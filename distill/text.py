@@ -79,7 +79,7 @@ class Kept:
     """Texts under their ids, to find the first one that a new text repeats.
 
     MinHash LSH (Broder 1997) proposes and the exact Jaccard similarity of the word 3-grams decides: the luck
-    of the hashes calls no two texts alike, and misses a pair at the threshold with a chance below MISSED.
+    of the hashes calls no two texts alike, and seldom misses a pair (see `bands`).
     """
 
     def __init__(self, threshold: float, permutations: int) -> None:
@@ -118,7 +118,8 @@ class Kept:
 def bands(threshold: float, permutations: int) -> tuple[int, int]:
     """Bands and rows a band for LSH: the longest bands that miss a pair at the threshold with a chance below MISSED.
 
-    A pair of similarity t agrees in no band with probability (1 - t^rows)^bands.
+    A pair of similarity t agrees in no band with probability (1 - t^rows)^bands. Where there are too few
+    permutations for that, bands have one row. At least two permutations are needed.
     """
     rows = permutations // 2
     while rows > 1 and (1 - threshold**rows) ** (permutations // rows) >= MISSED:

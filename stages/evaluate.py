@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from distill import latency, models
 from distill import params as params_file
@@ -127,8 +128,8 @@ def own_tasks(lm: DistillLM, docs: list[Row], generations: set[str], seed: int) 
         for task, rows in files.items():
             write_rows(folder / f"{task}.jsonl", rows)
             data = {"data_files": {"test": str(folder / f"{task}.jsonl")}, "cache_dir": str(folder / "cache")}
-            tasks.append({"task": task, "dataset_kwargs": data})
-        manager = TaskManager(include_path=str(TASKS), include_defaults=False)
+            tasks.append(load_yaml(TASKS / f"{task}.yaml") | {"dataset_kwargs": data})
+        manager = TaskManager(include_defaults=False)
         samples = harness(lm, tasks, seed, task_manager=manager)["samples"]
     items: dict[str, Row] = {doc["id"]: {"item": doc["id"]} for doc in docs}
     for sample in samples["teacher_choice"]:

@@ -1,0 +1,402 @@
+"""Cleaning: every reason on a literal row, the split by topic, leaks between splits, and the command itself."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill import text
+from distill.errors import UserError
+from distill.params import Clean
+from stages import clean as stage
+
+ROOT = Path(__file__).parent.parent
+SECTION = {
+    "validation_topics": 0.25,
+    "test_topics": 0.25,
+    "drop_truncated": True,
+    "min_words": 3,
+    "max_words": 40,
+    "max_repetition": 0.5,
+    "near_duplicate": 0.8,
+    "minhash_permutations": 128,
+    "contamination_ngram": 13,
+    "refusals": ["I'm sorry, but", "As an AI"],
+    "evaluation_texts": [],
+}
+CLEAN = Clean.model_validate(SECTION)
+SEED = 3
+SPLIT = stage.split_topics(["ants", "bees", "cats", "dogs"], CLEAN, SEED)
+TOPIC = {name: topic for topic, name in SPLIT.items()}
+LETTERS = ["alpha", "beta", "gamma", *(f"letter{number}" for number in range(3, 16))]
+
+
+def with_params(**changes):
+    return Clean.model_validate({**SECTION, **changes})
+
+
+def raw(topic, response, form="fact", **changes):
+    row = {
+        "id": f"{topic}/{form}@t",
+        "prompt_id": f"{topic}/{form}",
+        "topic": topic,
+        "teacher": "t",
+        "messages": [{"role": "user", "content": f"Say a {form} about {topic}."}],
+        "response": response,
+        "finish_reason": "stop",
+        "logprobs": [-0.5, -0.25],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 2},
+        "error": None,
+    }
+    return {**row, **changes}
+
+
+def asked(text):
+    return {"messages": [{"role": "user", "content": text}]}
+
+
+def reasons(rows, clean=CLEAN):
+    """Reason and detail of what is dropped, by id."""
+    dropped = stage.cleaned(rows, clean, SEED)["dropped"]
+    return {row["id"]: (row["reason"], row["detail"]) for row in dropped}
+
+
+def corpus():
+    """One good, unlike row for each topic, so that no split is empty."""
+    return [raw(topic, f"Most {topic} like to {word} early.") for topic, word in zip(SPLIT, LETTERS, strict=False)]
+
+
+# --- words ---
+
+
+@pytest.mark.parametrize(
+    "loop", ["1. " * 40, "They like to dance in the sun. " * 4, "Bumble" * 30 + " is what bees say"]
+)
+def test_loops_are_repetitive(loop):
+    assert stage.quality(raw("bees", loop), with_params(min_words=1, max_words=99))[0] == "repetitive"
+
+
+@pytest.mark.parametrize(
+    ("response", "refused"),
+    [
+        ("I\u2019M SORRY, but no.", True),
+        ("**I'm sorry but** no.", True),
+        ("As an AI, I have no opinion.", True),
+        ("As an airline pilot, I fly.", False),
+        ("Well, as an AI I fly.", False),
+        ("I'm sorry", False),
+    ],
+)
+def test_a_refusal_is_told_by_its_first_words(response, refused):
+    verdict = stage.quality(raw("bees", response), CLEAN)
+    assert (verdict is not None and verdict[0] == "refused") is refused
+
+
+# --- repeated texts ---
+
+
+def test_the_first_of_equal_responses_in_a_split_stays_whatever_its_prompt():
+    rows = [
+        *corpus(),
+        raw(TOPIC["train"], "They live in large families.", "home"),
+        raw(TOPIC["train"], "they  live in large FAMILIES.", "life"),
+    ]
+    assert reasons(rows) == {rows[-1]["id"]: ("duplicate", rows[-2]["id"])}
+
+
+def test_near_duplicates_begin_at_the_threshold():
+    base = LETTERS[:12]
+    rows = [
+        *corpus(),
+        raw(TOPIC["train"], " ".join(base), "a"),
+        raw(TOPIC["train"], " ".join([*base[:11], "omega"]), "b"),
+    ]
+    similarity = 9 / 11
+    assert reasons(rows, with_params(near_duplicate=similarity)) == {rows[-1]["id"]: ("near_duplicate", rows[-2]["id"])}
+    assert reasons(rows, with_params(near_duplicate=similarity + 0.01)) == {}
+
+
+@pytest.mark.parametrize(("holder", "loser"), [("test", "train"), ("test", "validation"), ("validation", "train")])
+def test_of_a_response_in_two_splits_the_one_nearer_to_training_goes(holder, loser):
+    rows = [
+        *corpus(),
+        raw(TOPIC[loser], "They live in large families.", "a"),
+        raw(TOPIC[holder], "They live in large families!", "z"),
+    ]
+    assert reasons(rows) == {rows[-2]["id"]: ("near_duplicate", rows[-1]["id"])}
+
+
+def test_a_row_that_is_itself_dropped_takes_no_other_with_it():
+    held_out = " ".join(LETTERS)
+    rows = [
+        *corpus(),
+        raw(TOPIC["test"], "Greek letters are old.", "a", **asked(held_out)),
+        raw(TOPIC["train"], "They live in large families.", "b", **asked(held_out)),
+        raw(TOPIC["train"], "They live in large families.", "c"),
+    ]
+    assert list(reasons(rows)) == [rows[-2]["id"]]
+
+
+# --- contamination ---
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize("place", ["prompt", "response"])
+def test_training_and_validation_share_no_13_words_with_a_held_out_prompt(split, place):
+    held_out = "Please " + " ".join(LETTERS[:13])
+    leak = "So: " + ", ".join(LETTERS[:13]).upper() + "!"
+    row = raw(TOPIC[split], "They live in large families.", "leak", **asked(leak))
+    if place == "response":
+        row = raw(TOPIC[split], leak, "leak")
+    rows = [*corpus(), raw(TOPIC["test"], "Greek letters are old.", "order", **asked(held_out)), row]
+    verdict = ("contaminated", f"{TOPIC['test']}/order: {' '.join(LETTERS[:13])}")
+    assert reasons(rows) == ({} if split == "test" else {row["id"]: verdict})
+
+
+def test_twelve_shared_words_are_no_contamination():
+    rows = [
+        *corpus(),
+        raw(TOPIC["test"], "Greek letters are old.", "order", **asked(" ".join(LETTERS[:13]))),
+        raw(TOPIC["train"], "They live in large families.", "leak", **asked(" ".join(LETTERS[:12]))),
+    ]
+    assert reasons(rows) == {}
+
+
+def test_a_short_held_out_prompt_counts_as_a_whole():
+    short = "Why do they sing?"
+    rows = [
+        *corpus(),
+        raw(TOPIC["test"], "Greek letters are old.", "order", **asked(short)),
+        raw(TOPIC["train"], "They live in large families.", "same", **asked("why do they sing")),
+        raw(TOPIC["train"], "They sing for company.", "longer", **asked("Tell me: why do they sing?")),
+    ]
+    assert reasons(rows) == {rows[-2]["id"]: ("contaminated", f"{TOPIC['test']}/order: why do they sing")}
+
+
+def test_no_string_of_an_evaluation_file_stands_in_training(tmp_path):
+    file = tmp_path / "exam.jsonl"
+    file.write_text(json.dumps({"id": 1, "doc": {"choices": ["no", " ".join(LETTERS[:13])]}}) + "\n")
+    rows = [*corpus(), raw(TOPIC["train"], " ".join(LETTERS), "leak"), raw(TOPIC["test"], " ".join(LETTERS[1:]), "x")]
+    clean = with_params(evaluation_texts=[str(file)], near_duplicate=1.0)
+    assert reasons(rows, clean) == {rows[-2]["id"]: ("contaminated", f"{file}: {' '.join(LETTERS[:13])}")}
+    with pytest.raises(UserError, match="evaluation_texts"):
+        reasons(rows, with_params(evaluation_texts=[str(tmp_path / "none.jsonl")]))
+
+
+BAD = [
+    ("failed", {"error": {"class": "Timeout", "message": "60 s"}, "finish_reason": "error", "response": ""}),
+    ("failed", {"finish_reason": "error", "response": ""}),
+    ("filtered", {"finish_reason": "content_filter", "response": ""}),
+    ("truncated", {"finish_reason": "length", "response": ""}),
+    ("empty", {"response": " \n"}),
+    ("refused", {"response": "As an AI"}),
+    ("too_short", {"response": "Yes, indeed!"}),
+    ("too_long", {"response": "so " * 41}),
+    ("repetitive", {"response": "1. " * 20}),
+]
+
+
+@pytest.mark.parametrize(("reason", "changes"), BAD)
+def test_the_first_reason_that_fits_is_given(reason, changes):
+    verdict = stage.quality({**raw("bees", "They live in large families."), **changes}, CLEAN)
+    assert verdict is not None
+    assert verdict[0] == reason
+
+
+def test_limits_belong_to_what_is_kept():
+    long = " ".join(f"word{number}" for number in range(40))
+    for response in ("Bees like honey.", long, "b c d b c d"):
+        assert stage.quality(raw("bees", response), with_params(max_repetition=0.25)) is None
+
+
+def test_truncated_rows_stay_where_they_are_wanted():
+    row = raw("bees", "They live in large", finish_reason="length")
+    assert stage.quality(row, with_params(drop_truncated=False)) is None
+
+
+# --- the split ---
+
+
+def test_the_split_follows_the_hash_of_seed_and_topic():
+    topics = [f"topic {number}" for number in range(20)]
+    split = stage.split_topics(topics, with_params(test_topics=0.1, validation_topics=0.15), 7)
+    order = sorted(topics, key=lambda name: hashlib.sha256(f"7/{name}".encode()).hexdigest())
+    assert [split[name] for name in order] == ["test"] * 2 + ["validation"] * 3 + ["train"] * 15
+    assert split == stage.split_topics(reversed(topics), with_params(test_topics=0.1, validation_topics=0.15), 7)
+    assert split != stage.split_topics(topics, with_params(test_topics=0.1, validation_topics=0.15), 8)
+
+
+def test_a_share_above_0_is_at_least_one_topic_and_0_is_none():
+    topics = ["a", "b", "c"]
+    tiny = stage.split_topics(topics, with_params(test_topics=0.01, validation_topics=0.01), 0)
+    assert sorted(tiny.values()) == ["test", "train", "validation"]
+    assert "validation" not in stage.split_topics(topics, with_params(validation_topics=0.0), 0).values()
+
+
+def test_no_topic_left_for_training_is_the_users_to_mend():
+    with pytest.raises(UserError, match="leave none to train on"):
+        stage.split_topics(["a", "b"], CLEAN, 0)
+
+
+def test_dropped_rows_and_new_teachers_move_no_topic():
+    rows = corpus()
+    worse = [{**row, "response": ""} if row["topic"] == TOPIC["test"] else row for row in rows]
+    more = [*rows, *({**row, "id": f"{row['prompt_id']}@u", "teacher": "u", "response": row["id"]} for row in rows)]
+    for changed in (rows, worse, more):
+        parts = stage.cleaned(changed, CLEAN, SEED)
+        assert all(SPLIT[row["topic"]] == split for split in stage.SPLITS for row in parts[split])
+
+
+def test_a_topic_in_another_case_or_spacing_is_the_same():
+    rows = [*corpus(), raw(f" {TOPIC['test'].upper()} ", "They live in large families.", "x")]
+    parts = stage.cleaned(rows, CLEAN, SEED)
+    assert rows[-1] in parts["test"]
+    assert stage.summary(len(rows), parts)["splits"]["test"]["topics"] == 1
+
+
+# --- the whole ---
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(sorted(SPLIT)),
+            st.one_of(st.sampled_from([" ".join(LETTERS), "They live in large families.", "no", ""]), st.text()),
+            st.sampled_from(["stop", "length", "error", "content_filter", "other"]),
+        )
+    )
+)
+def test_every_row_is_kept_or_dropped_and_never_both(drawn):
+    rows = corpus() + [
+        raw(topic, response, f"q{number}", finish_reason=finish)
+        for number, (topic, response, finish) in enumerate(drawn)
+    ]
+    parts = stage.cleaned(rows, CLEAN, SEED)
+    metrics = stage.summary(len(rows), parts)
+    assert metrics["requested"] == len(rows) == metrics["kept"] + metrics["dropped"]
+    assert sum(metrics["reasons"].values()) == metrics["dropped"]
+    assert sorted(row["id"] for part in parts.values() for row in part) == sorted(row["id"] for row in rows)
+    kept = [text.normalise(row["response"]) for split in stage.SPLITS for row in parts[split]]
+    assert len(kept) == len(set(kept))
+
+
+def test_a_lost_row_does_not_pass_unseen():
+    with pytest.raises(AssertionError, match="5 rows requested, but 4 kept and 0 dropped"):
+        stage.summary(5, stage.cleaned(corpus(), CLEAN, SEED))
+
+
+def test_the_summary_counts_every_reason_and_split():
+    rows = [*corpus(), raw(TOPIC["train"], "", "x")]
+    metrics = stage.summary(5, stage.cleaned(rows, CLEAN, SEED))
+    assert metrics["reasons"] == dict.fromkeys(stage.REASONS, 0) | {"empty": 1}
+    assert metrics["splits"] == {
+        "train": {"rows": 2, "topics": 2, "words": 12},
+        "validation": {"rows": 1, "topics": 1, "words": 6},
+        "test": {"rows": 1, "topics": 1, "words": 6},
+    }
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_split_without_rows_is_refused_with_the_reasons(split):
+    rows = [{**row, "response": ""} if SPLIT[row["topic"]] == split else row for row in corpus()]
+    metrics = stage.summary(len(rows), stage.cleaned(rows, CLEAN, SEED))
+    with pytest.raises(UserError, match=rf"no row in {split}; of 4 rows were dropped: empty \d"):
+        stage.refuse_empty(metrics, CLEAN)
+
+
+def test_no_validation_is_fine_where_none_is_asked_for():
+    clean = with_params(validation_topics=0.0)
+    stage.refuse_empty(stage.summary(4, stage.cleaned(corpus(), clean, SEED)), clean)
+
+
+BROKEN = [
+    ({"response": None}, "response: input should be a valid string"),
+    ({"messages": []}, "messages: list should have at least 1 item"),
+    ({"messages": [{"role": "user"}]}, "messages.0.content: field required"),
+    ({"finish_reason": "done"}, "finish_reason: input should be 'stop'"),
+    ({"logprobs": [-0.5, float("nan")]}, "logprobs.1: input should be a finite number"),
+    ({"usage": {"prompt_tokens": "9", "completion_tokens": 2}}, "usage.prompt_tokens: input should be a valid integer"),
+    ({"error": {"message": "?"}}, "error.class: field required"),
+    ({"response": "half \ud83d a pair"}, "response: "),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BROKEN)
+def test_a_broken_row_is_named_with_line_id_and_what_is_wrong(changes, message):
+    with pytest.raises(UserError) as caught:
+        stage.checked([raw("ants", "One."), {**raw("bees", "Two."), **changes}])
+    assert "responses.jsonl, line 2 (id 'bees/fact@t') is broken: " + message in str(caught.value)
+
+
+def test_a_row_that_lacks_a_key_a_repeated_id_and_no_rows_are_refused():
+    row = raw("ants", "One.")
+    with pytest.raises(UserError, match=r"line 1 .*teacher: field required"):
+        stage.checked([{key: value for key, value in row.items() if key != "teacher"}])
+    with pytest.raises(UserError, match=r"line 2 .*has the id of an earlier line"):
+        stage.checked([row, row])
+    with pytest.raises(UserError, match="has no rows"):
+        stage.checked([])
+
+
+def test_rows_are_taken_in_order_of_prompt_and_teacher():
+    rows = [raw("bees", "One."), raw("ants", "Two.", id="x", teacher="b"), raw("ants", "Three.", id="y", teacher="a")]
+    assert [row["response"] for row in stage.checked(rows)] == ["Three.", "Two.", "One."]
+
+
+def command(folder):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "stages.clean"], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({**params, "seed": SEED, "clean": SECTION}))
+    (tmp_path / "data/raw").mkdir(parents=True)
+    rows = [*corpus(), *(raw("cats", **{"response": "", "form": f"q{n}", **bad}) for n, (_, bad) in enumerate(BAD))]
+    rows.append(raw("dogs", "Caf\u00e9s \u2028 are nice.", "line", note="an extra key"))
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / stage.RESPONSES).write_text(lines, encoding="utf-8")
+    return tmp_path
+
+
+def outputs(folder):
+    files = [*(stage.FOLDER / f"{name}.jsonl" for name in (*stage.SPLITS, "dropped")), stage.METRICS]
+    return {str(file): (folder / file).read_bytes() for file in files}
+
+
+def test_the_command_gives_the_same_bytes_twice_and_keeps_rows_as_they_were(folder):
+    first_run = command(folder)
+    assert first_run.returncode == 0, first_run.stderr
+    assert "dropped      2 failed\n" in first_run.stdout
+    first = outputs(folder)
+    assert command(folder).returncode == 0
+    assert outputs(folder) == first
+    given = {row["id"]: row for row in map(json.loads, (folder / stage.RESPONSES).open(encoding="utf-8"))}
+    for name, content in first.items():
+        if name.endswith(".jsonl"):
+            for row in map(json.loads, content.decode().split("\n")[:-1]):
+                row.pop("reason", None), row.pop("detail", None)
+                assert row == given.pop(row["id"])
+    assert given == {}
+    assert json.loads(first["metrics/clean.json"])["reasons"]["failed"] == 2
+
+
+def test_the_command_stops_with_one_message_and_writes_nothing_for_a_broken_row(folder):
+    with (folder / stage.RESPONSES).open("a") as file:
+        file.write('{"id": "half"}\n')
+    result = command(folder)
+    assert result.returncode == 1
+    assert "line 15 (id 'half') is broken: prompt_id: field required" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (folder / stage.FOLDER).exists()

@@ -1,0 +1,158 @@
+"""An experiment small enough for tests: a random teacher of 4 layers with a real byte-level BPE tokenizer."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+from tokenizers.models import BPE
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+ROOT = Path(__file__).parent.parent
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TOPICS = "ants bread chess dunes eagles ferns glass honey ivory jazz kites lakes maple north".split()
+FORMS = ("What is {}?", "Tell me more about {}, please.", "Why do people like {} so much?")
+CORPUS = [form.format(topic) for topic in TOPICS for form in FORMS] * 3 + ["the quick brown fox jumps over a lazy dog"]
+
+
+def tokenizer(size: int = 400) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with a ChatML template, trained on the prompts; pad and end of turn are one token."""
+    backend = Tokenizer(BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(CORPUS, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        chat_template=TEMPLATE,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        unk_token="<|endoftext|>",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def model(vocabulary: int, layers: int = 4, spread: float = 0.3) -> LlamaForCausalLM:
+    """A random Llama whose answers depend on the prompt: its weights are spread wide."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=spread,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def params(**changes: Any) -> dict[str, Any]:
+    """The shipped params.yaml made tiny; `changes` are dotted paths with `__` for the dot."""
+    value = yaml.safe_load((ROOT / "params.yaml").read_text())
+    small = {
+        "runtime.threads": 1,
+        "runtime.dtype": "float32",
+        "teachers": [
+            {"name": "tiny", "kind": "local", "model": "teacher", "revision": None, "sha256": None, "share": 1.0}
+        ],
+        "generate.prompts": "data/prompts/tiny.jsonl",
+        "generate.max_tokens": 12,
+        "generate.sampling_temperature": 1.0,
+        "generate.batch_size": 8,
+        "clean.validation_topics": 0.15,
+        "clean.test_topics": 0.3,
+        "clean.drop_truncated": False,
+        "clean.min_words": 1,
+        "clean.max_repetition": 1.0,
+        "clean.near_duplicate": 1.0,
+        "weight.targets": {"teacher": "tiny", "top_k": 8, "batch_tokens": 256},
+        "train.student": {"source": "teacher", "teacher": "tiny", "layers": 2, "vocabulary": 320},
+        "train.schedule.epochs": 2,
+        "train.schedule.batch_size": 4,
+        "train.schedule.log_every": 1,
+        "train.schedule.save_every": 2,
+        "train.save_dtype": "float32",
+        "evaluate.teacher": "tiny",
+        "evaluate.max_items": 10,
+        "evaluate.max_generations": 4,
+        "evaluate.max_new_tokens": 8,
+        "evaluate.batch_tokens": 512,
+        "evaluate.bootstrap": 100,
+        "evaluate.latency": {"prompt_tokens": 8, "new_tokens": 4, "warmup": 1, "runs": 3},
+        "plot.samples": 2,
+    }
+    for path, new in (small | {key.replace("__", "."): part for key, part in changes.items()}).items():
+        *parents, last = path.split(".")
+        place = value
+        for name in parents:
+            place = place[name]
+        place[last] = new
+    return value
+
+
+def prompts() -> str:
+    """The lines of a prompts file: every topic in every form."""
+    rows = [
+        {"id": f"{topic}/{place}", "topic": topic, "messages": [{"role": "user", "content": form.format(topic)}]}
+        for topic in TOPICS
+        for place, form in enumerate(FORMS)
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def environment() -> dict[str, str]:
+    """The environment of a user's shell in which the project's own comes first."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    names = {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t"}
+    ours = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return {key: part for key, part in os.environ.items() if key != "DISTILL_HOME"} | names | ours
+
+
+def repository(folder: Path, **changes: Any) -> Path:
+    """A clone of the project as it stands in the working tree, with the tiny experiment in it, committed."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file() and not name.startswith(("metrics/", "data/prompts/")) and name != "dvc.lock":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    own = tokenizer()
+    own.save_pretrained(folder / "teacher")
+    model(len(own)).save_pretrained(folder / "teacher")
+    (folder / "data/prompts").mkdir(parents=True, exist_ok=True)
+    (folder / "data/prompts/tiny.jsonl").write_text(prompts())
+    (folder / "params.yaml").write_text(yaml.safe_dump(params(**changes), sort_keys=False))
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "tiny"]):
+        subprocess.run(["git", *command], cwd=folder, env=environment(), check=True)
+    return folder
+
+
+def run(folder: Path, *command: str, check: bool = True, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Runs a command there as a user would; with `check` its output is shown where it fails."""
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
+    )
+    assert not check or done.returncode == 0, f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}"
+    return done
