@@ -137,7 +137,7 @@ def from_completion(request: Request, completion: Any) -> Answer:
         return failed(request, "empty", "the message has no content")
     return Answer(
         id=request.id,
-        response=choice.message.content or "",
+        response=(choice.message.content or "").encode(errors="replace").decode(),  # a lone surrogate is no text
         finish_reason=choice.finish_reason if choice.finish_reason in FINISHED else "other",
         logprobs=_log_probs(choice.logprobs.content if choice.logprobs else None),
         usage=usage and {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens},

@@ -94,14 +94,14 @@ class Generate(Section):
 class Clean(Section):
     """Which rows are dropped, and how the topics are split."""
 
-    validation_topics: Share
+    validation_topics: Part
     test_topics: Part
     drop_truncated: bool
     min_words: Count
     max_words: Count
     max_repetition: Share
     near_duplicate: Part
-    minhash_permutations: Count
+    minhash_permutations: Annotated[int, Field(ge=16)]
     contamination_ngram: Annotated[int, Field(ge=3)]
     refusals: list[Text]
     evaluation_texts: list[Text]

@@ -1,4 +1,4 @@
-"""Cleaning: every reason on a literal row, the split by topic, leaks between splits, and the command itself."""
+"""Cleaning: every reason on a literal row, the split by topic, broken input, and the command itself."""
 
 import hashlib
 import json
@@ -14,66 +14,10 @@ from hypothesis import strategies as st
 
 from distill import text
 from distill.errors import UserError
-from distill.params import Clean
 from stages import clean as stage
+from tests.cleaning import CLEAN, LETTERS, SECTION, SEED, SPLIT, TOPIC, corpus, raw, with_params
 
 ROOT = Path(__file__).parent.parent
-SECTION = {
-    "validation_topics": 0.25,
-    "test_topics": 0.25,
-    "drop_truncated": True,
-    "min_words": 3,
-    "max_words": 40,
-    "max_repetition": 0.5,
-    "near_duplicate": 0.8,
-    "minhash_permutations": 128,
-    "contamination_ngram": 13,
-    "refusals": ["I'm sorry, but", "As an AI"],
-    "evaluation_texts": [],
-}
-CLEAN = Clean.model_validate(SECTION)
-SEED = 3
-SPLIT = stage.split_topics(["ants", "bees", "cats", "dogs"], CLEAN, SEED)
-TOPIC = {name: topic for topic, name in SPLIT.items()}
-LETTERS = ["alpha", "beta", "gamma", *(f"letter{number}" for number in range(3, 16))]
-
-
-def with_params(**changes):
-    return Clean.model_validate({**SECTION, **changes})
-
-
-def raw(topic, response, form="fact", **changes):
-    row = {
-        "id": f"{topic}/{form}@t",
-        "prompt_id": f"{topic}/{form}",
-        "topic": topic,
-        "teacher": "t",
-        "messages": [{"role": "user", "content": f"Say a {form} about {topic}."}],
-        "response": response,
-        "finish_reason": "stop",
-        "logprobs": [-0.5, -0.25],
-        "usage": {"prompt_tokens": 9, "completion_tokens": 2},
-        "error": None,
-    }
-    return {**row, **changes}
-
-
-def asked(text):
-    return {"messages": [{"role": "user", "content": text}]}
-
-
-def reasons(rows, clean=CLEAN):
-    """Reason and detail of what is dropped, by id."""
-    dropped = stage.cleaned(rows, clean, SEED)["dropped"]
-    return {row["id"]: (row["reason"], row["detail"]) for row in dropped}
-
-
-def corpus():
-    """One good, unlike row for each topic, so that no split is empty."""
-    return [raw(topic, f"Most {topic} like to {word} early.") for topic, word in zip(SPLIT, LETTERS, strict=False)]
-
-
-# --- words ---
 
 
 @pytest.mark.parametrize(
@@ -99,99 +43,8 @@ def test_a_refusal_is_told_by_its_first_words(response, refused):
     assert (verdict is not None and verdict[0] == "refused") is refused
 
 
-# --- repeated texts ---
-
-
-def test_the_first_of_equal_responses_in_a_split_stays_whatever_its_prompt():
-    rows = [
-        *corpus(),
-        raw(TOPIC["train"], "They live in large families.", "home"),
-        raw(TOPIC["train"], "they  live in large FAMILIES.", "life"),
-    ]
-    assert reasons(rows) == {rows[-1]["id"]: ("duplicate", rows[-2]["id"])}
-
-
-def test_near_duplicates_begin_at_the_threshold():
-    base = LETTERS[:12]
-    rows = [
-        *corpus(),
-        raw(TOPIC["train"], " ".join(base), "a"),
-        raw(TOPIC["train"], " ".join([*base[:11], "omega"]), "b"),
-    ]
-    similarity = 9 / 11
-    assert reasons(rows, with_params(near_duplicate=similarity)) == {rows[-1]["id"]: ("near_duplicate", rows[-2]["id"])}
-    assert reasons(rows, with_params(near_duplicate=similarity + 0.01)) == {}
-
-
-@pytest.mark.parametrize(("holder", "loser"), [("test", "train"), ("test", "validation"), ("validation", "train")])
-def test_of_a_response_in_two_splits_the_one_nearer_to_training_goes(holder, loser):
-    rows = [
-        *corpus(),
-        raw(TOPIC[loser], "They live in large families.", "a"),
-        raw(TOPIC[holder], "They live in large families!", "z"),
-    ]
-    assert reasons(rows) == {rows[-2]["id"]: ("near_duplicate", rows[-1]["id"])}
-
-
-def test_a_row_that_is_itself_dropped_takes_no_other_with_it():
-    held_out = " ".join(LETTERS)
-    rows = [
-        *corpus(),
-        raw(TOPIC["test"], "Greek letters are old.", "a", **asked(held_out)),
-        raw(TOPIC["train"], "They live in large families.", "b", **asked(held_out)),
-        raw(TOPIC["train"], "They live in large families.", "c"),
-    ]
-    assert list(reasons(rows)) == [rows[-2]["id"]]
-
-
-# --- contamination ---
-
-
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
-@pytest.mark.parametrize("place", ["prompt", "response"])
-def test_training_and_validation_share_no_13_words_with_a_held_out_prompt(split, place):
-    held_out = "Please " + " ".join(LETTERS[:13])
-    leak = "So: " + ", ".join(LETTERS[:13]).upper() + "!"
-    row = raw(TOPIC[split], "They live in large families.", "leak", **asked(leak))
-    if place == "response":
-        row = raw(TOPIC[split], leak, "leak")
-    rows = [*corpus(), raw(TOPIC["test"], "Greek letters are old.", "order", **asked(held_out)), row]
-    verdict = ("contaminated", f"{TOPIC['test']}/order: {' '.join(LETTERS[:13])}")
-    assert reasons(rows) == ({} if split == "test" else {row["id"]: verdict})
-
-
-def test_twelve_shared_words_are_no_contamination():
-    rows = [
-        *corpus(),
-        raw(TOPIC["test"], "Greek letters are old.", "order", **asked(" ".join(LETTERS[:13]))),
-        raw(TOPIC["train"], "They live in large families.", "leak", **asked(" ".join(LETTERS[:12]))),
-    ]
-    assert reasons(rows) == {}
-
-
-def test_a_short_held_out_prompt_counts_as_a_whole():
-    short = "Why do they sing?"
-    rows = [
-        *corpus(),
-        raw(TOPIC["test"], "Greek letters are old.", "order", **asked(short)),
-        raw(TOPIC["train"], "They live in large families.", "same", **asked("why do they sing")),
-        raw(TOPIC["train"], "They sing for company.", "longer", **asked("Tell me: why do they sing?")),
-    ]
-    assert reasons(rows) == {rows[-2]["id"]: ("contaminated", f"{TOPIC['test']}/order: why do they sing")}
-
-
-def test_no_string_of_an_evaluation_file_stands_in_training(tmp_path):
-    file = tmp_path / "exam.jsonl"
-    file.write_text(json.dumps({"id": 1, "doc": {"choices": ["no", " ".join(LETTERS[:13])]}}) + "\n")
-    rows = [*corpus(), raw(TOPIC["train"], " ".join(LETTERS), "leak"), raw(TOPIC["test"], " ".join(LETTERS[1:]), "x")]
-    clean = with_params(evaluation_texts=[str(file)], near_duplicate=1.0)
-    assert reasons(rows, clean) == {rows[-2]["id"]: ("contaminated", f"{file}: {' '.join(LETTERS[:13])}")}
-    with pytest.raises(UserError, match="evaluation_texts"):
-        reasons(rows, with_params(evaluation_texts=[str(tmp_path / "none.jsonl")]))
-
-
 BAD = [
-    ("failed", {"error": {"class": "Timeout", "message": "60 s"}, "finish_reason": "error", "response": ""}),
+    ("failed", {"error": {"class": "Timeout", "message": "60 s"}}),
     ("failed", {"finish_reason": "error", "response": ""}),
     ("filtered", {"finish_reason": "content_filter", "response": ""}),
     ("truncated", {"finish_reason": "length", "response": ""}),
@@ -219,9 +72,6 @@ def test_limits_belong_to_what_is_kept():
 def test_truncated_rows_stay_where_they_are_wanted():
     row = raw("bees", "They live in large", finish_reason="length")
     assert stage.quality(row, with_params(drop_truncated=False)) is None
-
-
-# --- the split ---
 
 
 def test_the_split_follows_the_hash_of_seed_and_topic():
@@ -259,9 +109,6 @@ def test_a_topic_in_another_case_or_spacing_is_the_same():
     parts = stage.cleaned(rows, CLEAN, SEED)
     assert rows[-1] in parts["test"]
     assert stage.summary(len(rows), parts)["splits"]["test"]["topics"] == 1
-
-
-# --- the whole ---
 
 
 @settings(max_examples=60, deadline=None)
@@ -325,7 +172,6 @@ BROKEN = [
     ({"logprobs": [-0.5, float("nan")]}, "logprobs.1: input should be a finite number"),
     ({"usage": {"prompt_tokens": "9", "completion_tokens": 2}}, "usage.prompt_tokens: input should be a valid integer"),
     ({"error": {"message": "?"}}, "error.class: field required"),
-    ({"response": "half \ud83d a pair"}, "response: "),
 ]
 
 
@@ -386,8 +232,8 @@ def test_the_command_gives_the_same_bytes_twice_and_keeps_rows_as_they_were(fold
     for name, content in first.items():
         if name.endswith(".jsonl"):
             for row in map(json.loads, content.decode().split("\n")[:-1]):
-                row.pop("reason", None), row.pop("detail", None)
-                assert row == given.pop(row["id"])
+                original = given.pop(row["id"])
+                assert row == original | {key: row[key] for key in ("reason", "detail") if "dropped" in name}
     assert given == {}
     assert json.loads(first["metrics/clean.json"])["reasons"]["failed"] == 2
 

@@ -1,0 +1,139 @@
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill import params
+from distill.errors import UserError
+
+SHIPPED = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text())
+
+
+def changed(path: str, value: object) -> dict:
+    result = copy.deepcopy(SHIPPED)
+    *parents, last = path.split(".")
+    place = result
+    for name in parents:
+        place = place[int(name)] if isinstance(place, list) else place[name]
+    place[last] = value
+    return result
+
+
+def refused(value: object) -> str:
+    with pytest.raises(UserError) as error:
+        params.check(value)
+    return str(error.value)
+
+
+def test_the_shipped_file_is_accepted():
+    assert params.check(SHIPPED).seed == SHIPPED["seed"]
+
+
+def test_a_number_written_as_1e_minus_4_means_the_number_in_yaml_and_as_text():
+    assert yaml.safe_load("1e-4") == "1e-4"
+    assert params.check(changed("train.schedule.learning_rate", "1e-4")).train.schedule.learning_rate == 1e-4
+    assert params.check(changed("train.schedule.learning_rate", 0.0001)).train.schedule.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("train.schedule.epochs", 0, "train.schedule.epochs: input should be greater than or equal to 1 (given 0)"),
+        ("train.schedule.epochs", "three", "train.schedule.epochs: input should be a valid integer"),
+        ("train.schedule.epochs", 2.5, "train.schedule.epochs:"),
+        ("train.schedule.save_every", 15, "must be a multiple of log_every (10)"),
+        ("train.schedule.learning_rate", "fast", "train.schedule.learning_rate:"),
+        ("train.schedule.learning_rate", float("nan"), "train.schedule.learning_rate:"),
+        ("train.distilled.loss", "kl", "train.distilled.loss: input should be 'cross_entropy', 'forward_kl'"),
+        ("train.sft.loss", "forward_kl", "sft.loss: must be cross_entropy"),
+        ("train.student.layers", True, "train.student.layers:"),
+        ("train.student.source", "hub", "train.student"),
+        ("train.student.teacher", "nobody", "train.student.teacher: must be a local teacher of `teachers`"),
+        ("evaluate.teacher", "nobody", "evaluate.teacher: must be a local teacher of `teachers` (['smollm2'])"),
+        ("weight.targets", None, "train.distilled.loss: forward_kl needs stored targets"),
+        ("clean.test_topics", 0.99, "leave no topic to train on"),
+        ("clean.min_words", 500, "min_words (500) is larger than max_words"),
+        ("teachers.0.sha256", "abc", "teachers.0.sha256:"),
+        ("teachers.0.kind", "magic", "teachers.0: input tag 'magic'"),
+        ("seed", -1, "seed: input should be greater than or equal to 0"),
+        ("plot", None, "plot:"),
+    ],
+)
+def test_a_mistake_is_named_with_its_path_and_what_is_allowed(path, value, words):
+    assert words in refused(changed(path, value))
+
+
+def test_all_mistakes_are_listed_at_once():
+    value = changed("train.schedule.epochs", 0)
+    value["seed"] = "x"
+    value["extra"] = 1
+    del value["plot"]["dpi"]
+    message = refused(value)
+    assert "4 mistakes" in message
+    for words in ("train.schedule.epochs", "seed:", "extra: is not a known key", "plot.dpi: is missing"):
+        assert words in message
+
+
+def test_a_message_fits_one_screen_however_many_the_mistakes():
+    value = {name: {f"key{number}": 1 for number in range(60)} for name in SHIPPED}
+    assert len(refused(value).splitlines()) <= 24
+
+
+def test_shares_that_divide_the_prompts_may_not_exceed_them():
+    value = copy.deepcopy(SHIPPED)
+    value["teachers"] = [value["teachers"][0] | {"share": 0.6, "name": name} for name in ("smollm2", "other")]
+    assert "add up to 1.2" in refused(value)
+
+
+def test_a_key_in_the_address_of_an_endpoint_is_refused():
+    value = copy.deepcopy(SHIPPED)
+    value["teachers"].append(
+        {"name": "api", "kind": "openai", "model": "m", "base_url": "https://user:secret@host/v1",
+         "api_key_env": "KEY", "concurrency": 1, "timeout_s": 1, "max_retries": 1, "share": 1.0}
+    )  # fmt: skip
+    assert "teachers.1.base_url" in refused(value)
+
+
+@pytest.mark.parametrize("value", [None, [], "text", 3])
+def test_a_file_that_is_no_mapping_is_refused(value):
+    assert "must be a mapping" in refused(value)
+
+
+@pytest.mark.parametrize("text", ["a: [1", "\x00", "a:\n\t- b"])
+def test_a_file_that_is_no_yaml_is_refused(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"params\.yaml is not YAML"):
+        params.load()
+
+
+def test_a_missing_file_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"params\.yaml is missing"):
+        params.load()
+
+
+def leaves(value: object, path: tuple = ()) -> list[tuple]:
+    if isinstance(value, dict):
+        return [leaf for key, part in value.items() for leaf in leaves(part, (*path, key))]
+    return [path]
+
+
+JUNK = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers(), max_size=2))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(leaves(SHIPPED)), JUNK)
+def test_any_junk_anywhere_is_taken_or_refused_with_one_message(path, junk):
+    value = copy.deepcopy(SHIPPED)
+    place = value
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = junk
+    try:
+        params.check(value)
+    except UserError as error:
+        assert len(str(error).splitlines()) <= 24
