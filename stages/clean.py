@@ -112,13 +112,11 @@ def topic(row: Row) -> str:
 def split_topics(topics: Iterable[str], clean: Clean, seed: int) -> dict[str, str]:
     """The split of each topic, which depends on the topics and the seed alone.
 
-    In the order of SHA-256(seed/topic) the first part is test, the next validation, the rest train; a part
-    that is not 0 gets at least one topic. Raises UserError where none is left for training.
+    In the order of SHA-256(seed/topic) the first part is test, the next validation, the rest train; each
+    held-out part gets at least one topic. Raises UserError where none is left for training.
     """
     order = sorted(set(topics), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).hexdigest())
-    test, validation = (
-        max(1, round(share * len(order))) if share else 0 for share in (clean.test_topics, clean.validation_topics)
-    )
+    test, validation = (max(1, round(share * len(order))) for share in (clean.test_topics, clean.validation_topics))
     if test + validation >= len(order):
         raise UserError(
             f"of {len(order)} topics, {test} for test and {validation} for validation leave none to train on. Ask "
@@ -235,10 +233,9 @@ def summary(requested: int, parts: dict[str, list[Row]]) -> dict[str, Any]:
     }
 
 
-def refuse_empty(metrics: dict[str, Any], clean: Clean) -> None:
-    """Raises UserError where a split that should have rows lost them all."""
-    wanted = [split for split in SPLITS if split != "validation" or clean.validation_topics]
-    if empty := [split for split in wanted if not metrics["splits"][split]["rows"]]:
+def refuse_empty(metrics: dict[str, Any]) -> None:
+    """Raises UserError where a split lost all its rows."""
+    if empty := [split for split in SPLITS if not metrics["splits"][split]["rows"]]:
         reasons = ", ".join(f"{reason} {count}" for reason, count in metrics["reasons"].items() if count)
         raise UserError(
             f"cleaning left no row in {' and '.join(empty)}; of {metrics['requested']} rows were dropped: {reasons}. "
@@ -258,7 +255,7 @@ def main() -> None:
             print(f"dropped {count:6} {reason}")
     for split, counts in metrics["splits"].items():
         print(f"kept    {counts['rows']:6} {split}: {counts['topics']} topics, {counts['words']} words")
-    refuse_empty(metrics, params.clean)
+    refuse_empty(metrics)
     for name, part in parts.items():
         write_rows(FOLDER / f"{name}.jsonl", part)
     write_json(METRICS, metrics)

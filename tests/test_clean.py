@@ -83,11 +83,10 @@ def test_the_split_follows_the_hash_of_seed_and_topic():
     assert split != stage.split_topics(topics, with_params(test_topics=0.1, validation_topics=0.15), 8)
 
 
-def test_a_share_above_0_is_at_least_one_topic_and_0_is_none():
+def test_a_share_is_at_least_one_topic():
     topics = ["a", "b", "c"]
     tiny = stage.split_topics(topics, with_params(test_topics=0.01, validation_topics=0.01), 0)
     assert sorted(tiny.values()) == ["test", "train", "validation"]
-    assert "validation" not in stage.split_topics(topics, with_params(validation_topics=0.0), 0).values()
 
 
 def test_no_topic_left_for_training_is_the_users_to_mend():
@@ -156,12 +155,7 @@ def test_a_split_without_rows_is_refused_with_the_reasons(split):
     rows = [{**row, "response": ""} if SPLIT[row["topic"]] == split else row for row in corpus()]
     metrics = stage.summary(len(rows), stage.cleaned(rows, CLEAN, SEED))
     with pytest.raises(UserError, match=rf"no row in {split}; of 4 rows were dropped: empty \d"):
-        stage.refuse_empty(metrics, CLEAN)
-
-
-def test_no_validation_is_fine_where_none_is_asked_for():
-    clean = with_params(validation_topics=0.0)
-    stage.refuse_empty(stage.summary(4, stage.cleaned(corpus(), clean, SEED)), clean)
+        stage.refuse_empty(metrics)
 
 
 BROKEN = [

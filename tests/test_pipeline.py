@@ -1,0 +1,285 @@
+"""The whole pipeline by real commands on the tiny experiment: reproduced, resumed, changed, broken on purpose."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+from chat_server import chat_server
+
+from distill.goals import GOALS
+
+STAGES = ["generate", "clean", "weight", "train init", "train sft", "train distilled", "evaluate", "plot"]
+OUTS = ("data", "models", "metrics")
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The hash of every file that the stages wrote, but for what time changes."""
+    found = {}
+    for part in OUTS:
+        for path in sorted((folder / part).rglob("*")):
+            if path.is_file() and path.name != ".gitignore" and "latency" not in path.name:
+                found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def without_timing(files: dict[str, str]) -> dict[str, str]:
+    """Less what repeats the latency gain: the main table, and what is drawn from it."""
+    drawn = ("metrics/metrics.json", "metrics/report.md", "metrics/figures/goals.png")
+    return {path: value for path, value in files.items() if path not in drawn}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A repository in which `dvc repro` ran once."""
+    folder = tiny.repository(tmp_path_factory.mktemp("first"))
+    tiny.run(folder, "dvc", "repro")
+    return folder
+
+
+def copied(finished: Path, folder: Path) -> Path:
+    """The finished repository at another place, with its outputs, without its cache and journals."""
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("cache", "tmp", ".distill"), dirs_exist_ok=True)
+    return folder
+
+
+def stage(folder: Path, name: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    word, *arguments = name.split()
+    return tiny.run(folder, "python", "-m", f"stages.{word}", *arguments, check=check)
+
+
+def test_a_run_writes_the_main_table_in_its_fixed_shape(finished):
+    table = json.loads((finished / "metrics/metrics.json").read_text())
+    assert list(table) == ["teacher", "init", "sft", "distilled", "goals"]
+    for name in ("teacher", "init", "sft", "distilled"):
+        assert list(table[name]) == [
+            "accuracy", "accuracy_ci_low", "accuracy_ci_high", "accuracy_above_chance",
+            "perplexity", "agreement", "rouge_l", "parameters", "bytes",
+        ]  # fmt: skip
+        assert table[name]["accuracy_ci_low"] <= table[name]["accuracy"] <= table[name]["accuracy_ci_high"]
+        assert isinstance(table[name]["parameters"], int)
+    goals = table["goals"]
+    assert list(goals) == [
+        "accuracy_ratio", "accuracy_ratio_above_chance", "perplexity", "compression_ratio", "latency_gain", "met",
+    ]  # fmt: skip
+    assert goals["met"] == sum(goal.met(goals[goal.name]) for goal in GOALS)
+    assert goals["perplexity"] == table["distilled"]["perplexity"]
+    assert goals["compression_ratio"] == pytest.approx(
+        table["distilled"]["parameters"] / table["teacher"]["parameters"], rel=1e-5
+    )
+    assert goals["latency_gain"] == round(goals["latency_gain"], 1)
+
+
+def test_training_helps_on_topics_that_it_never_saw(finished):
+    table = json.loads((finished / "metrics/metrics.json").read_text())
+    assert table["sft"]["perplexity"] < table["init"]["perplexity"]
+    assert table["teacher"]["perplexity"] < table["sft"]["perplexity"]
+
+
+def test_nothing_of_a_held_out_topic_is_in_training(finished):
+    def topics(name: str) -> set[str]:
+        return {json.loads(line)["topic"] for line in (finished / f"data/clean/{name}.jsonl").read_text().splitlines()}
+
+    train, validation, test = topics("train"), topics("validation"), topics("test")
+    assert train
+    assert validation
+    assert test
+    assert not train & test
+    assert not train & validation
+    assert not validation & test
+
+
+def test_a_second_run_does_nothing(finished):
+    before = contents(finished)
+    done = tiny.run(finished, "dvc", "repro")
+    assert "Data and pipelines are up to date" in done.stdout
+    assert contents(finished) == before
+
+
+def test_the_same_seed_gives_the_same_bytes_elsewhere(finished, tmp_path):
+    folder = tiny.repository(tmp_path)
+    tiny.run(folder, "dvc", "repro")
+    first, second = without_timing(contents(finished)), without_timing(contents(folder))
+    assert second == first
+
+
+def test_dvc_shows_metrics_params_plots_and_the_graph(finished):
+    assert "accuracy_ratio" in tiny.run(finished, "dvc", "metrics", "show").stdout
+    assert "train@distilled" in tiny.run(finished, "dvc", "dag").stdout
+    assert "html" in tiny.run(finished, "dvc", "plots", "show").stdout
+    assert tiny.run(finished, "dvc", "params", "diff").returncode == 0
+    assert "up to date" in tiny.run(finished, "dvc", "status").stdout
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_killed_in_the_middle_and_run_again_gives_the_same_bytes(finished, tmp_path, name):
+    folder = copied(finished, tmp_path / "repo")
+    before = without_timing(contents(folder))
+    started = time.monotonic()
+    stage(folder, name)
+    duration = time.monotonic() - started
+    assert without_timing(contents(folder)) == before
+    for share in (0.6, 0.9):
+        shutil.rmtree(folder / ".distill", ignore_errors=True)
+        killed = start(folder, name)
+        wait_until_at_work(folder, name, killed, duration * share)
+        kill(killed)
+        assert without_timing(whole(contents(folder))) == before, "a killed stage left something half written"
+    stage(folder, name)
+    assert without_timing(whole(contents(folder))) == before
+
+
+def start(folder: Path, name: str) -> subprocess.Popen:
+    word, *arguments = name.split()
+    return subprocess.Popen(
+        ["python", "-m", f"stages.{word}", *arguments], cwd=folder, env=tiny.environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+
+
+def kill(process: subprocess.Popen) -> None:
+    """SIGKILL for it and its children; nothing where it has ended already."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def whole(files: dict[str, str]) -> dict[str, str]:
+    """Less the temporary files, whose names begin with a dot: a kill may leave one, and nothing reads it."""
+    return {path: value for path, value in files.items() if not any(part.startswith(".") for part in Path(path).parts)}
+
+
+def wait_until_at_work(folder: Path, name: str, process: subprocess.Popen, seconds: float) -> None:
+    """Returns when the stage has something to lose: an answer in the journal, a checkpoint; else after `seconds`."""
+    word = name.split()[0] if name != "train init" else "init"
+    sign = {"generate": "journal/*.jsonl", "train": "checkpoints/*/checkpoint-2/whole"}.get(word)
+    until = time.monotonic() + (60 if sign else seconds)
+    while time.monotonic() < until and process.poll() is None:
+        found = list((folder / ".distill").glob(sign)) if sign else []
+        if any(path.name == "whole" or path.read_bytes().count(b"\n") > 1 for path in found):
+            return
+        time.sleep(0.005)
+
+
+def test_a_run_interrupted_by_ctrl_c_goes_on_where_it_was(finished, tmp_path):
+    folder = copied(finished, tmp_path / "repo")
+    shutil.rmtree(folder / "models/sft")
+    run = subprocess.Popen(
+        ["dvc", "repro"], cwd=folder, env=tiny.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    wait_until_at_work(folder, "train sft", run, 60)
+    os.killpg(run.pid, signal.SIGINT)
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode != 0
+    assert "Traceback" not in output
+    assert "run the same command again" in output
+    assert "going on from checkpoint" in tiny.run(folder, "dvc", "repro").stdout
+    assert without_timing(contents(folder)) == without_timing(contents(finished))
+
+
+def test_answers_already_in_the_journal_are_not_asked_again(tmp_path):
+    with chat_server() as server:
+        teacher = {
+            "name": "api", "kind": "openai", "model": "m", "base_url": server.url, "api_key_env": "TINY_KEY",
+            "concurrency": 4, "timeout_s": 5, "max_retries": 1, "share": 1.0,
+        }  # fmt: skip
+        folder = tiny.repository(tmp_path / "repo", teachers=[*tiny.params()["teachers"], teacher])
+        refused = stage(folder, "generate", check=False)
+        assert refused.returncode == 1
+        assert "TINY_KEY, which is not set" in refused.stderr
+        secret = "-".join(("sk", "never", "to", "be", "seen"))
+        os.environ["TINY_KEY"] = secret
+        try:
+            stage(folder, "generate")
+            first = (folder / "data/raw/responses.jsonl").read_bytes()
+            asked = len(server.bodies)
+            stage(folder, "generate")
+        finally:
+            del os.environ["TINY_KEY"]
+    prompts = len(tiny.TOPICS) * len(tiny.FORMS)
+    assert asked == prompts == len(server.bodies)
+    assert (folder / "data/raw/responses.jsonl").read_bytes() == first
+    assert len(first.splitlines()) == 2 * prompts
+    for path in folder.rglob("*"):
+        assert not path.is_file() or secret.encode() not in path.read_bytes(), path
+
+
+def test_rows_of_an_endpoint_without_log_probabilities_are_weighted_neutrally(finished, tmp_path):
+    folder = copied(finished, tmp_path / "repo")
+    path = folder / "data/clean/train.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["logprobs"] = None
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stage(folder, "weight")
+    weighted = [json.loads(line) for line in (folder / "data/weighted/train.jsonl").read_text().splitlines()]
+    assert weighted[0]["confidence"] is None
+    assert len(weighted) == len(rows)
+    assert json.loads((folder / "metrics/weight.json").read_text())["without_confidence"] == 1
+
+
+def broken(folder: Path, change) -> None:
+    path = folder / "params.yaml"
+    value = yaml.safe_load(path.read_text())
+    change(value)
+    path.write_text(yaml.safe_dump(value, sort_keys=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "mischief", "words"),
+    [
+        ("clean", lambda f: (f / "data/raw/responses.jsonl").unlink(), "it comes from stage generate"),
+        ("weight", lambda f: (f / "data/clean/train.jsonl").unlink(), "it comes from stage clean"),
+        ("train sft", lambda f: (f / "data/weighted/train.jsonl").unlink(), "it comes from stage weight"),
+        ("train distilled", lambda f: shutil.rmtree(f / "data/weighted/targets"), "stage weight"),
+        ("evaluate", lambda f: shutil.rmtree(f / "models/sft"), "train@sft writes it"),
+        ("plot", lambda f: (f / "metrics/evaluate.json").unlink(), "it comes from stage evaluate"),
+        ("clean", lambda f: (f / "data/raw/responses.jsonl").write_text("{oops\n"), "line 1 is not JSON"),
+        ("generate", lambda f: (f / "data/prompts/tiny.jsonl").write_text('{"id": "a"}\n'), "is not a prompt"),
+        ("generate", lambda f: broken(f, lambda v: v["train"]["schedule"].update(epochs=-1)), "train.schedule.epochs"),
+        ("generate", lambda f: broken(f, lambda v: v["teachers"][0].update(model="nowhere/at-all")), "cannot be loaded"),
+        ("generate", lambda f: broken(f, lambda v: v["teachers"][0].update(sha256="0" * 64)), "params pin sha256"),
+        ("train distilled", lambda f: broken(f, lambda v: v["weight"]["targets"].update(top_k=3)), "top_k: 8 (expected 3)"),
+        ("train init", lambda f: broken(f, lambda v: v["train"]["student"].update(layers=9)), "more than the teacher's 4"),
+        ("train init", lambda f: broken(f, lambda v: v["train"]["student"].update(vocabulary=300)), None),
+    ],
+)  # fmt: skip
+def test_a_users_mistake_ends_in_one_message_on_one_screen(finished, tmp_path, name, mischief, words):
+    folder = copied(finished, tmp_path / "repo")
+    mischief(folder)
+    done = stage(folder, name, check=False)
+    if words is None:
+        assert done.returncode == 0
+        return
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) < 24
+
+
+def test_a_checkpoint_of_another_experiment_is_never_resumed_from(finished, tmp_path):
+    folder = copied(finished, tmp_path / "repo")
+    killed = start(folder, "train sft")
+    wait_until_at_work(folder, "train sft", killed, 60)
+    kill(killed)
+    assert list((folder / ".distill/checkpoints").glob("sft-*/checkpoint-*/whole"))
+    broken(folder, lambda value: value["train"]["schedule"].update(learning_rate=0.002))
+    assert "going on from" not in stage(folder, "train sft").stdout
+    broken(folder, lambda value: value["train"]["schedule"].update(learning_rate=1e-3))
+    assert "going on from" in stage(folder, "train sft").stdout
+    assert without_timing(contents(folder)) == without_timing(contents(finished))
+
+
+def test_an_experiment_in_a_copy_below_dvc_finds_the_journal_of_its_owner(finished):
+    done = tiny.run(finished, "dvc", "exp", "run", "--temp", "-S", "clean.min_words=2", "generate", "clean")
+    assert "failed" not in done.stdout.lower()
+    journals = list((finished / ".distill/journal").iterdir())
+    assert len(journals) == 1
