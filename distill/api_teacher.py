@@ -74,7 +74,9 @@ async def _stream(
             await asyncio.gather(*pending, return_exceptions=True)
 
 
-async def _ask(client: openai.AsyncOpenAI, teacher: ApiTeacher, key: str, request: Request, sampling: Sampling) -> Answer:
+async def _ask(
+    client: openai.AsyncOpenAI, teacher: ApiTeacher, key: str, request: Request, sampling: Sampling
+) -> Answer:
     def clean(error: Exception) -> str:
         return str(error).replace(key, "***")
 
@@ -107,8 +109,9 @@ async def _ask(client: openai.AsyncOpenAI, teacher: ApiTeacher, key: str, reques
         return failed(request, "timeout", f"no answer within {teacher.timeout_s:g} s")
     except openai.APIConnectionError as error:
         raise UserError(
-            f"{teacher.base_url} of teacher {teacher.name!r} cannot be reached ({clean(error.__cause__ or error)[:150]}), "
-            f"tried {teacher.max_retries + 1} times. Is the server up? All answers so far are kept; run again to go on."
+            f"{teacher.base_url} of teacher {teacher.name!r} cannot be reached "
+            f"({clean(error.__cause__ or error)[:150]}), tried {teacher.max_retries + 1} times. Is the server up? "
+            "All answers so far are kept; run again to go on."
         ) from None
     except openai.RateLimitError as error:
         if error.code == "insufficient_quota":

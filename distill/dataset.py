@@ -1,6 +1,6 @@
 """Training samples as tensors: the student's token ids, its weights, and the teacher's targets in its vocabulary."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +92,4 @@ def _in_student_vocabulary(rows: targets.Rows, places: list[int | None], pieces:
     ids, probs = merge_duplicates(pieces[rows.ids[index].long()], rows.log_probs[index].float().exp())
     tail = rows.tail[index].exp()
     total = probs.sum(-1) + tail
-    return TopK(
-        ids=ids, log_probs=(probs / total[:, None]).log(), tail=(tail / total).log(), known=known
-    )
+    return TopK(ids=ids, log_probs=(probs / total[:, None]).log(), tail=(tail / total).log(), known=known)

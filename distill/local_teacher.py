@@ -60,11 +60,13 @@ def decode(
     done = torch.zeros(len(prompts), dtype=torch.bool)
     cache = DynamicCache(config=model.config)
     for _ in range(sampling.max_tokens):
-        logits = model(
-            input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, logits_to_keep=1
-        ).logits[:, -1].float()
+        logits = (
+            model(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, logits_to_keep=1)
+            .logits[:, -1]
+            .float()
+        )
         chosen = _choose(logits, [generators[row] for row in rows.tolist()], sampling)
-        log_probs = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
+        log_probs = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
         for row, finished, token, log_prob in zip(
             rows.tolist(), done.tolist(), chosen.tolist(), log_probs.tolist(), strict=True
         ):

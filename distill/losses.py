@@ -104,6 +104,8 @@ def total(
     student = log_probs.masked_fill(~exists, NEVER)
     teacher = top.log_probs.float().clamp(min=LEAST).masked_fill(~exists, NEVER)
     if settings.tail == "bucket":
+        nothing = top.tail <= LEAST  # of the teacher's mass: there the student's is floored alike
+        tail = torch.where(nothing, tail.clamp(min=LEAST), tail)
         student = torch.cat([student, tail[:, None]], dim=-1)
         teacher = torch.cat([teacher, top.tail.float().clamp(min=LEAST)[:, None]], dim=-1)
     student, teacher = (log_softmax(side / settings.temperature, dim=-1) for side in (student, teacher))

@@ -74,9 +74,7 @@ def locate(model: str) -> str:
     return str(path)
 
 
-def load(
-    model: str, dtype: torch.dtype, revision: str | None = None, sha256: str | None = None
-) -> tuple[Any, Any]:
+def load(model: str, dtype: torch.dtype, revision: str | None = None, sha256: str | None = None) -> tuple[Any, Any]:
     """A causal language model in eval mode, without dropout, on the device, and its tokenizer.
 
     A GGUF file is de-quantised to `dtype`. Raises UserError where the model cannot be had or is not the

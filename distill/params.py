@@ -139,8 +139,14 @@ class TeacherStudent(Section):
 
     source: Literal["teacher"]
     teacher: Name
-    layers: Count
+    layers: Count | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     vocabulary: Annotated[int, Field(ge=300)]
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if isinstance(self.layers, list) and self.layers != sorted(set(self.layers)):
+            raise ValueError(f"layers: a list must name each layer once, in ascending order, given {self.layers}")
+        return self
 
 
 class PretrainedStudent(Section):
@@ -320,6 +326,9 @@ def _line(details: Any) -> str:
 
 def _is_kind(location: tuple[int | str, ...], index: int) -> bool:
     """Whether this part of the path is the kind of a union, which pydantic adds: it is no key of the file."""
-    return index > 0 and (isinstance(location[index - 1], int) or location[index - 1] == "student") and index < len(
-        location
-    ) and location[index] in ("local", "openai", "teacher", "pretrained")
+    return (
+        index > 0
+        and (isinstance(location[index - 1], int) or location[index - 1] == "student")
+        and index < len(location)
+        and location[index] in ("local", "openai", "teacher", "pretrained")
+    )

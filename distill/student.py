@@ -14,11 +14,16 @@ LAYER = re.compile(r"(?<=\blayers\.)\d+(?=\.)")
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "decoder_start_token_id")
 
 
-def kept_layers(total: int, layers: int) -> list[int]:
-    """`layers` indices spread evenly over 0 .. total - 1, both ends included: round(i (total - 1) / (layers - 1)).
+def kept_layers(total: int, layers: int | list[int]) -> list[int]:
+    """The indices, of 0 .. total - 1, of the layers to keep: those listed, or so many spread evenly.
 
-    Raises UserError where more layers are asked for than there are.
+    Evenly means round(i (total - 1) / (layers - 1)), both ends included. Raises UserError where more layers,
+    or another layer, are asked for than there are.
     """
+    if isinstance(layers, list):
+        if layers[-1] >= total:
+            raise UserError(f"train.student.layers: the teacher's layers are 0 to {total - 1}, given {layers}.")
+        return layers
     if layers > total:
         raise UserError(f"train.student.layers: {layers} is more than the teacher's {total} layers.")
     if layers == 1:
@@ -27,8 +32,8 @@ def kept_layers(total: int, layers: int) -> list[int]:
 
 
 @torch.no_grad()
-def cut(teacher: Any, layers: int, kept: Sequence[int]) -> Any:
-    """A model of the teacher's architecture with `layers` of its layers and the embedding rows `kept`, in fp32.
+def cut(teacher: Any, layers: int | list[int], kept: Sequence[int]) -> Any:
+    """A model of the teacher's architecture with some of its layers and the embedding rows `kept`, in fp32.
 
     With all layers kept its
     logits are the teacher's at the kept ids.
@@ -38,7 +43,9 @@ def cut(teacher: Any, layers: int, kept: Sequence[int]) -> Any:
     student = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     source = teacher.state_dict()
     rows = torch.tensor(list(kept), device=teacher.device)
-    vocabularies = {_weight_name(teacher, module) for module in (teacher.get_input_embeddings(), teacher.get_output_embeddings())}
+    vocabularies = {
+        _weight_name(teacher, module) for module in (teacher.get_input_embeddings(), teacher.get_output_embeddings())
+    }
     state = {}
     for name in student.state_dict():
         value = source[LAYER.sub(lambda found: str(chosen[int(found.group())]), name)]

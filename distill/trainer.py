@@ -129,7 +129,8 @@ def arguments(folder: Path, schedule: Schedule, steps: int, seed: int) -> Traini
         gradient_accumulation_steps=schedule.gradient_accumulation,
         learning_rate=schedule.learning_rate,
         warmup_steps=math.ceil(schedule.warmup_share * steps),
-        lr_scheduler_type=schedule.decay if schedule.warmup_share == 0 or schedule.decay != "constant"
+        lr_scheduler_type=schedule.decay
+        if schedule.warmup_share == 0 or schedule.decay != "constant"
         else "constant_with_warmup",
         weight_decay=schedule.weight_decay,
         max_grad_norm=schedule.max_grad_norm,

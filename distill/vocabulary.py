@@ -16,9 +16,9 @@ from distill.errors import UserError
 def choose(tokenizer: Any, counts: Mapping[int, float], size: int) -> list[int]:
     """The ids of `size` tokens to keep, ascending.
 
-    All added tokens and all bytes that the teacher has; then the tokens by count, and after them the others by id, which is
-    the order of frequency in which BPE learnt them. A token brings along what it is merged from, so that
-    the trimmed tokenizer can still build it; one that no longer fits with its parts is left out.
+    All added tokens and all bytes that the teacher has; then the tokens by count, and after them the others by
+    id, which is the order of frequency in which BPE learnt them. A token brings along what it is merged from,
+    so that the trimmed tokenizer can still build it; one that no longer fits with its parts is left out.
     Raises UserError where `size` is too small or the tokenizer is not byte-level BPE.
     """
     spec = _specification(tokenizer)
@@ -168,7 +168,11 @@ def _template_tokens(post_processor: Any) -> list[dict[str, Any]]:
     """The special tokens, with their ids, of a TemplateProcessing wherever it is nested."""
     if not isinstance(post_processor, dict):
         return []
-    found = list(post_processor.get("special_tokens", {}).values()) if post_processor["type"] == "TemplateProcessing" else []
+    found = (
+        list(post_processor.get("special_tokens", {}).values())
+        if post_processor["type"] == "TemplateProcessing"
+        else []
+    )
     for part in post_processor.get("processors", []):
         found += _template_tokens(part)
     return found

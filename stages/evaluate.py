@@ -51,28 +51,26 @@ def subset(rows: list[Row], count: int, seed: int) -> list[Row]:
 def choices(rows: list[Row], pool: list[Row], seed: int) -> list[tuple[list[int], int]]:
     """For each row the indices into `pool` of four answers, and the place of its own among them.
 
-    The wrong ones answer other prompts, differ in text from each other, and are drawn by the seed from the
-    rows of nearest length; one of them is about the same topic where there is one, so that the topic's word
-    alone does not give the answer away. Raises UserError where the pool is too small.
+    The wrong ones are answers to other prompts, all different in text, drawn by the seed from the NEAREST ones
+    in length: a sum of log-probabilities would otherwise tell long from short. Raises UserError where the pool
+    is too small.
     """
     lengths = [len(row["response"]) for row in pool]
+    places = {row["id"]: place for place, row in enumerate(pool)}
     result = []
     for row in rows:
-        draw = random.Random(f"{seed}/{row['id']}")
-        own = next(place for place, other in enumerate(pool) if other["id"] == row["id"])
-        near = sorted(range(len(pool)), key=lambda place: (abs(lengths[place] - lengths[own]), place))
-        texts = {row["response"]}
-        others = []
-        for place in near:
+        own = places[row["id"]]
+        texts, near = {row["response"]}, []
+        for place in sorted(range(len(pool)), key=lambda place: (abs(lengths[place] - lengths[own]), place)):
             if pool[place]["prompt_id"] != row["prompt_id"] and pool[place]["response"] not in texts:
-                others.append(place)
+                near.append(place)
                 texts.add(pool[place]["response"])
-        if len(others) < CHOICES - 1:
+            if len(near) == NEAREST:
+                break
+        if len(near) < CHOICES - 1:
             raise UserError(f"{TEST} has too few answers to choose from; raise clean.test_topics.")
-        same = [place for place in others if pool[place]["topic"] == row["topic"]][:1]
-        rest = [place for place in others[:NEAREST] if place not in same]
-        rest += [place for place in others[NEAREST:] if place not in same][: max(0, CHOICES - 1 - len(rest))]
-        picked = [own, *same, *draw.sample(rest, CHOICES - 1 - len(same))]
+        draw = random.Random(f"{seed}/{row['id']}")
+        picked = [own, *draw.sample(near, CHOICES - 1)]
         draw.shuffle(picked)
         result.append((picked, picked.index(own)))
     return result
@@ -120,9 +118,7 @@ def own_tasks(lm: DistillLM, docs: list[Row], generations: set[str], seed: int) 
         files = {
             "teacher_choice": docs,
             "teacher_text": docs,
-            "teacher_generation": [
-                {**doc, "response": doc["response"]} for doc in docs if doc["id"] in generations
-            ],
+            "teacher_generation": [doc for doc in docs if doc["id"] in generations],
         }
         tasks = []
         for task, rows in files.items():
@@ -291,7 +287,10 @@ def main() -> None:
             "items": len(rows),
             "generations": len(generations),
             "models": {
-                name: {key: {part: rounded(number) for part, number in asdict(value).items()} for key, value in score.items()}
+                name: {
+                    key: {part: rounded(number) for part, number in asdict(value).items()}
+                    for key, value in score.items()
+                }
                 for name, score in scores.items()
             },
             "compression": {

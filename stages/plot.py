@@ -117,9 +117,7 @@ def draw_goals(metrics: dict[str, Any], scores: dict[str, Any], latency: dict[st
             for name in report.MODELS
         ],
         "compression_ratio": [[metrics[name]["parameters"] / teacher["parameters"]] * 3 for name in report.MODELS],
-        "latency_gain": [
-            [base / seconds[name][key] for key in ("median", "high", "low")] for name in report.MODELS
-        ],
+        "latency_gain": [[base / seconds[name][key] for key in ("median", "high", "low")] for name in report.MODELS],
     }
     for axes, goal in zip(panels, GOALS, strict=True):
         _bars(axes, bars[goal.name])
@@ -187,7 +185,9 @@ def draw_latency(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def markdown(metrics: dict[str, Any], clean: dict[str, Any], weight: dict[str, Any], samples: list[dict[str, Any]]) -> str:
+def markdown(
+    metrics: dict[str, Any], clean: dict[str, Any], weight: dict[str, Any], samples: list[dict[str, Any]]
+) -> str:
     """The report: table, goals, figures, data, samples side by side."""
     dropped = [[reason.replace("_", " "), f"{count:,}"] for reason, count in clean["reasons"].items() if count]
     splits = [

@@ -11,7 +11,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Script = Callable[[int, dict[str, Any]], Any]
-WORDS = "amber brook cedar dune ember fern glade heath iris jade kelp lake moss north oak pine".split()
+WORDS = (
+    "amber",
+    "brook",
+    "cedar",
+    "dune",
+    "ember",
+    "fern",
+    "glade",
+    "heath",
+    "iris",
+    "jade",
+    "kelp",
+    "lake",
+    "moss",
+    "oak",
+)
 
 
 @dataclass
@@ -29,7 +44,10 @@ def completion(body: dict[str, Any]) -> dict[str, Any]:
     """A chat completion whose text depends on the messages alone."""
     digest = hashlib.sha256(json.dumps(body["messages"]).encode()).digest()
     words = [WORDS[byte % len(WORDS)] for byte in digest[:8]]
-    tokens = [{"token": word, "logprob": -0.1 * (place + 1), "bytes": None, "top_logprobs": []} for place, word in enumerate(words)]
+    tokens = [
+        {"token": word, "logprob": -0.1 * (place + 1), "bytes": None, "top_logprobs": []}
+        for place, word in enumerate(words)
+    ]
     return {
         "id": "1",
         "object": "chat.completion",

@@ -90,7 +90,7 @@ def params_used(stage: str) -> set[str]:
 
 def test_each_stage_is_one_word_in_five_places():
     sections = yaml.safe_load((ROOT / "params.yaml").read_text())
-    assert STAGES == sorted(["generate", "clean", "weight", "train", "evaluate", "plot"])
+    assert sorted(["generate", "clean", "weight", "train", "evaluate", "plot"]) == STAGES
     for stage in STAGES:
         assert (ROOT / f"stages/{stage}.py").is_file()
         assert stage in sections

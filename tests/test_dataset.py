@@ -52,7 +52,9 @@ def teacher():
 
 def stored(teacher, rows: list[dict], k: int = 8) -> dict[str, targets.Rows]:
     torch.manual_seed(0)
-    return {item["id"]: targets.top_k(torch.randn(len(encode(teacher, item).response), len(teacher)), k) for item in rows}
+    return {
+        item["id"]: targets.top_k(torch.randn(len(encode(teacher, item).response), len(teacher)), k) for item in rows
+    }
 
 
 def test_with_the_teachers_own_tokenizer_targets_are_those_stored(teacher):
@@ -61,7 +63,11 @@ def test_with_the_teachers_own_tokenizer_targets_are_those_stored(teacher):
     (sample,) = dataset.samples(rows, teacher, 256, teacher, kept.items())
     assert sample.weight == 2.0
     assert sample.top.known.all()
-    mine = {(i, int(t)): float(p) for i in range(len(sample.top.ids)) for t, p in zip(sample.top.ids[i], sample.top.log_probs[i].exp(), strict=True)}
+    mine = {
+        (i, int(t)): float(p)
+        for i in range(len(sample.top.ids))
+        for t, p in zip(sample.top.ids[i], sample.top.log_probs[i].exp(), strict=True)
+    }
     for place, (ids, log_probs) in enumerate(zip(kept["ants"].ids, kept["ants"].log_probs, strict=True)):
         for token, value in zip(ids.tolist(), log_probs.float().exp().tolist(), strict=True):
             assert mine[place, token] == pytest.approx(value, rel=2e-3)

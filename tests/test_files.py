@@ -2,7 +2,6 @@ import errno
 import os
 import subprocess
 import sys
-
 from pathlib import Path
 
 import pytest
@@ -124,7 +123,11 @@ def test_a_full_disk_ends_in_one_message_and_the_old_file(tmp_path):
     try:
         files.write_rows(disk / "rows.jsonl", [{"id": "old"}])
         done = subprocess.run(
-            [sys.executable, "-c", FULL], cwd=disk, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+            [sys.executable, "-c", FULL],
+            cwd=disk,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 1
         assert "No space left" in done.stderr

@@ -25,7 +25,7 @@ def samples(count: int = 8) -> list[Sample]:
     result = []
     for number in range(count):
         prompt = torch.randint(3, VOCABULARY, (2 + number % 3,), generator=generator).tolist()
-        response = torch.randint(3, VOCABULARY, (3 + number * 5 % 7,), generator=generator).tolist() + [2]
+        response = [*torch.randint(3, VOCABULARY, (3 + number * 5 % 7,), generator=generator).tolist(), 2]
         best, ids = torch.randn(len(response), VOCABULARY, generator=generator).log_softmax(-1).topk(4)
         top = TopK(ids, best, torch.log1p(-best.exp().sum(-1)), torch.ones(len(response), dtype=torch.bool))
         result.append(Sample(str(number), prompt, response, 0.5 + number % 4, top))
@@ -57,9 +57,7 @@ def test_a_step_is_the_same_in_one_batch_and_in_micro_batches(tmp_path, settings
     start = dict(tiny.model(VOCABULARY, layers=2, spread=0.1).named_parameters())
     assert furthest(whole, start) > 1e-4, "the step moved nothing, so that the comparison would say nothing"
     for size, accumulation in ((4, 2), (2, 4), (1, 8)):
-        parts = trained(
-            tmp_path / f"{size}", samples(), settings, batch_size=size, gradient_accumulation=accumulation
-        )
+        parts = trained(tmp_path / f"{size}", samples(), settings, batch_size=size, gradient_accumulation=accumulation)
         assert furthest(whole, parts) < 1e-6
 
 

@@ -19,7 +19,8 @@ TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-TOPICS = "ants bread chess dunes eagles ferns glass honey ivory jazz kites lakes maple north".split()
+TOPICS = ["ants", "bread", "chess", "dunes", "eagles", "ferns", "glass", "honey", "ivory", "jazz", "kites", "lakes"]
+TOPICS += ["maple", "north"]
 FORMS = ("What is {}?", "Tell me more about {}, please.", "Why do people like {} so much?")
 CORPUS = [form.format(topic) for topic in TOPICS for form in FORMS] * 3 + ["the quick brown fox jumps over a lazy dog"]
 
@@ -132,7 +133,11 @@ def environment() -> dict[str, str]:
 def repository(folder: Path, **changes: Any) -> Path:
     """A clone of the project as it stands in the working tree, with the tiny experiment in it, committed."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for name in listed.stdout.splitlines():
         if (ROOT / name).is_file() and not name.startswith(("metrics/", "data/prompts/")) and name != "dvc.lock":

@@ -1,4 +1,4 @@
-"""Prints the result table of metrics/metrics.json, or writes it into a file: `python -m tools.table [--write README.md]`."""
+"""Prints the result table, or writes it into a file: `python -m tools.table [--write README.md]`."""
 
 import argparse
 from pathlib import Path

@@ -1,0 +1,287 @@
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+from scipy.stats import bootstrap
+
+from distill import latency
+from distill.bootstrap import Estimate, ratio_interval
+from distill.chat import Example, encode, render
+from distill.errors import UserError
+from distill.goals import GOALS
+from distill.lm import DistillLM, places
+from distill.logits import logits_at
+from distill.scoring import scores
+from distill.tasks import scores as task_scores
+from distill.vocabulary import choose, trim
+from stages import evaluate
+
+
+def row(number: int, response: str, topic: str = "ants") -> dict:
+    messages = [{"role": "user", "content": f"What is {topic} {number}?"}]
+    return {
+        "id": f"r{number}", "prompt_id": f"p{number}", "topic": topic, "messages": messages, "response": response,
+        "finish_reason": "stop",
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny.tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return tiny.model(len(tokenizer))
+
+
+EXAMPLES = [Example("a", [1, 5, 6], [7, 8, 2]), Example("b", [1, 9], [10, 2]), Example("c", [1, 4, 4, 4, 4], [3])]
+
+
+def test_logits_at_positions_are_those_of_the_whole_and_the_hook_is_gone_after(model):
+    ids = torch.tensor([[1, 5, 6, 7], [1, 9, 10, 2]])
+    wanted = torch.tensor([[False, True, False, True], [True, False, False, False]])
+    whole = model(ids).logits
+    with logits_at(model, wanted):
+        some = model(ids).logits
+    assert torch.equal(some, whole[wanted])
+    assert torch.equal(model(ids).logits, whole)
+
+
+@pytest.mark.parametrize("budget", [1, 12, 1000])
+def test_scores_are_the_log_softmax_whatever_the_batches(model, budget):
+    found = dict(scores(model, EXAMPLES, budget))
+    for index, example in enumerate(EXAMPLES):
+        logits = model(torch.tensor([example.prompt + example.response])).logits[0].log_softmax(-1)
+        start = len(example.prompt) - 1
+        expected = [float(logits[start + place, token]) for place, token in enumerate(example.response)]
+        assert found[index].log_probs == pytest.approx(expected, abs=1e-4)
+        assert found[index].ranked_first == [
+            bool(logits[start + place].argmax() == token) for place, token in enumerate(example.response)
+        ]
+
+
+def test_the_interval_agrees_with_scipys():
+    values = np.random.default_rng(0).gamma(2.0, size=80)
+    mine = ratio_interval(values, np.ones(80), 4000, seed=1)
+    theirs = bootstrap((values,), np.mean, method="percentile", n_resamples=4000, rng=2).confidence_interval
+    assert mine.value == pytest.approx(values.mean())
+    assert mine.ci_low == pytest.approx(theirs.low, abs=0.02)
+    assert mine.ci_high == pytest.approx(theirs.high, abs=0.02)
+
+
+def test_a_perplexity_is_exp_of_all_nats_over_all_tokens():
+    nats, tokens = np.array([10.0, 2.0]), np.array([4.0, 2.0])
+    assert ratio_interval(nats, tokens, 100, 0, np.exp).value == pytest.approx(math.exp(12 / 6))
+    assert task_scores.perplexity([(10.0, 4), (2.0, 2)]) == pytest.approx(math.exp(2))
+
+
+def test_wrong_answers_are_other_prompts_answers_of_like_length_and_all_different():
+    pool = [row(number, "x" * (10 + number // 4) + str(number)) for number in range(60)]
+    pool[7]["response"] = pool[8]["response"]
+    picked = evaluate.choices(pool, pool, seed=3)
+    for own, (indices, answer) in enumerate(picked):
+        assert indices[answer] == own
+        texts = [pool[place]["response"] for place in indices]
+        assert len(set(texts)) == 4
+        assert max(map(len, texts)) - min(map(len, texts)) <= 6
+    assert picked == evaluate.choices(pool, pool, seed=3)
+    assert picked != evaluate.choices(pool, pool, seed=4)
+    assert {answer for _, answer in picked} == {0, 1, 2, 3}
+
+
+def test_another_teachers_answer_to_the_same_prompt_is_no_wrong_answer():
+    pool = [row(number, f"answer number {number}") for number in range(6)]
+    pool[1]["prompt_id"] = pool[0]["prompt_id"]
+    for seed in range(20):
+        (indices, _), *_ = evaluate.choices(pool[:1], pool, seed)
+        assert 1 not in indices
+
+
+def test_too_few_answers_are_refused():
+    with pytest.raises(UserError, match="too few answers"):
+        evaluate.choices([row(0, "a")], [row(0, "a"), row(1, "b")], 0)
+
+
+def test_places_tell_tokens_apart_also_inside_one_character(tokenizer):
+    ids, where = places(tokenizer, "a😀b")
+    assert len(ids) == len(where) == len(set(where))
+    assert tokenizer.decode(ids) == "a😀b"
+
+
+def documents(tokenizer, teacher, rows: list[dict]) -> list[dict]:
+    picked = [([place, (place + 1) % 4, (place + 2) % 4, (place + 3) % 4], 0) for place in range(len(rows))]
+    return evaluate.documents(rows, rows, picked, tokenizer, teacher)
+
+
+ROWS = [row(0, "the quick ants"), row(1, "a lazy dog"), row(2, "brown 😀 fox"), row(3, "What is honey?")]
+
+
+def test_a_document_is_the_prompt_and_answer_of_training(tokenizer):
+    for item, doc in zip(ROWS, documents(tokenizer, tokenizer, ROWS), strict=True):
+        example = encode(tokenizer, item)
+        assert doc["prompt"] == render(tokenizer, item["messages"])
+        assert tokenizer(doc["prompt"], add_special_tokens=False).input_ids == example.prompt
+        assert tokenizer(doc["response"], add_special_tokens=False).input_ids == example.response
+        assert doc["choices"][0] == doc["response"]
+        assert len(doc["teacher_tokens"]) == len(example.response)
+
+
+def test_our_tasks_through_lm_eval_score_what_the_model_says(model, tokenizer):
+    lm = DistillLM(model, tokenizer, batch_tokens=200, batch_size=2, max_new_tokens=5)
+    items = evaluate.own_tasks(lm, documents(tokenizer, tokenizer, ROWS), {"r1", "r2"}, seed=0)
+    assert list(items["item"]) == ["r0", "r1", "r2", "r3"]
+    by_hand = dict(scores(model, [encode(tokenizer, item) for item in ROWS], 1000))
+    for place, item in enumerate(items.itertuples()):
+        assert item.nll == pytest.approx(-sum(by_hand[place].log_probs), abs=1e-3)
+        assert item.tokens == len(by_hand[place].log_probs)
+        assert item.agreed == sum(by_hand[place].ranked_first)
+        assert item.correct in (0.0, 1.0)
+    assert items["rouge_l"].notna().tolist() == [False, True, True, False]
+
+
+def test_a_trimmed_student_is_divided_by_the_teachers_tokens_and_cut_tokens_never_agree(tokenizer):
+    small = trim(tokenizer, choose(tokenizer, {}, 290))
+    docs = documents(small, tokenizer, ROWS)
+    for doc, item in zip(docs, ROWS, strict=True):
+        assert len(doc["teacher_tokens"]) == len(encode(tokenizer, item).response)
+        own = set(places(small, doc["response"])[1])
+        cut = [tuple(token) for token in doc["teacher_tokens"] if tuple(token) not in own]
+        assert cut, "nothing was cut finer, so that the case says nothing"
+        everything = task_scores.text(doc, [Ranked(own)])
+        assert everything["agreed"][0] == len(doc["teacher_tokens"]) - len(cut)
+        assert everything["nll"][1] == len(doc["teacher_tokens"])
+
+
+class Ranked(tuple):
+    """A result whose every own token ranked first."""
+
+    def __new__(cls, own):
+        made = super().__new__(cls, (-1.0, True))
+        made.ranked_first = frozenset(own)
+        return made
+
+
+def test_token_overlap_is_over_the_longer_text(tokenizer):
+    assert evaluate.token_overlap("abc", "abc", tokenizer) == (3, 3)
+    same, longest = evaluate.token_overlap("ab", "abcd", tokenizer)
+    assert (same, longest) == (2, 4)
+    assert evaluate.token_overlap("", "ab", tokenizer) == (0, 2)
+
+
+def test_rouge_l_is_the_longest_common_subsequence():
+    doc = {"response": "the cat sat down"}
+    assert task_scores.generation(doc, ["the cat sat down"])["rouge_l"] == 1
+    assert task_scores.generation(doc, ["the dog sat"])["rouge_l"] == pytest.approx(
+        2 * (2 / 3) * (2 / 4) / (2 / 3 + 2 / 4)
+    )
+    assert task_scores.generation(doc, [""])["rouge_l"] == 0
+
+
+def table(**changes: float) -> dict:
+    def estimate(value: float) -> Estimate:
+        return Estimate(value, value, value)
+
+    def model(accuracy: float, perplexity: float) -> dict:
+        names = ("agreement", "rouge_l")
+        return {
+            "accuracy": estimate(accuracy),
+            "accuracy_above_chance": estimate((accuracy - 0.25) / 0.75),
+            "perplexity": estimate(perplexity),
+        } | {name: estimate(0.5) for name in names}
+
+    value = {"accuracy": 0.9, "perplexity": 9.0, "parameters": 24, "gain": 3.04} | changes
+    scores = {"teacher": model(1.0, 2.0), "init": model(0.25, 1e5), "sft": model(0.8, 12.0)}
+    scores["distilled"] = model(value["accuracy"], value["perplexity"])
+    sizes = dict.fromkeys(scores, (100, 400)) | {"distilled": (int(value["parameters"]), 96)}
+    return evaluate.main_table(scores, sizes, value["gain"])
+
+
+def test_the_goals_compare_the_distilled_student_with_the_teacher():
+    goals = table()["goals"]
+    assert goals == {
+        "accuracy_ratio": 0.9,
+        "accuracy_ratio_above_chance": pytest.approx(0.65 / 0.75, rel=1e-5),
+        "perplexity": 9.0,
+        "compression_ratio": 0.24,
+        "latency_gain": 3.0,
+        "met": 4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "met"),
+    [
+        ({"accuracy": 0.85}, 3), ({"accuracy": 0.851}, 4), ({"perplexity": 20.0}, 4), ({"perplexity": 20.1}, 3),
+        ({"parameters": 25}, 4), ({"parameters": 26}, 3), ({"gain": 2.0}, 4), ({"gain": 1.94}, 3),
+    ],
+)  # fmt: skip
+def test_each_goal_is_met_on_its_own_side_of_the_threshold(changes, met):
+    assert table(**changes)["goals"]["met"] == met
+    assert len(GOALS) == 4
+
+
+def test_a_teacher_at_chance_means_that_the_task_is_wrong():
+    with pytest.raises(UserError, match="no better than chance"):
+        chance = Estimate(0.25, 0.2, 0.3)
+        scores = {
+            name: {"accuracy": chance, "accuracy_above_chance": Estimate(0.0, 0, 0)}
+            | dict.fromkeys(("perplexity", "agreement", "rouge_l"), chance)
+            for name in ("teacher", "init", "sft", "distilled")
+        }
+        evaluate.main_table(scores, dict.fromkeys(scores, (1, 1)), 1.0)  # fmt: skip
+
+
+def test_all_models_are_given_the_same_items_drawn_by_the_seed():
+    rows = [row(number, "x") for number in range(50)]
+    assert evaluate.subset(rows, 10, 1) == evaluate.subset(rows, 10, 1)
+    assert evaluate.subset(rows, 10, 1) != evaluate.subset(rows, 10, 2)
+    assert evaluate.subset(rows, 99, 1) == rows
+
+
+def test_latency_is_measured_in_turn_after_warming_up(model, tokenizer, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        latency, "answer", lambda model, prompt, new: calls.append(model) or latency.Run(0.1, 0.9, new - 1)
+    )
+    runs = latency.measure({"a": model, "b": tiny.model(30)}, prompt_tokens=4, new_tokens=10, warmup=1, runs=2)
+    assert [len(part) for part in runs.values()] == [2, 2]
+    assert calls[0::2] == [model] * 3
+    assert model not in calls[1::2]
+    summary = latency.summary(runs["a"])
+    assert summary["time_to_first_token_ms"]["median"] == pytest.approx(100)
+    assert summary["decode_tokens_per_s"]["median"] == pytest.approx(10)
+    assert latency.median_seconds(runs["a"]) == pytest.approx(1.0)
+
+
+def test_timed_answers_have_the_length_asked_for(model):
+    run = latency.answer(model, torch.tensor([[1, 5, 6]]), new_tokens=4)
+    assert run.tokens == 3
+    assert run.first > 0
+    assert run.rest > 0
+
+
+def test_a_task_whose_data_is_out_of_reach_is_a_message(model, tokenizer):
+    from distill.params import Evaluate
+
+    settings = tiny.params()["evaluate"] | {"extra_tasks": ["no_such_task"]}
+    with pytest.raises(UserError, match="no_such_task"):
+        evaluate.extra_tasks(model, tokenizer, Evaluate(**settings), 0)
+
+
+def test_items_keep_their_scores_when_only_some_were_generated():
+    items = pd.DataFrame(
+        {"correct": [1.0, 0.0], "correct_norm": [1.0, 1.0], "nll": [3.0, 1.0], "tokens": [2, 2], "bytes": [8, 8],
+         "agreed": [1, 2], "rouge_l": [0.5, np.nan], "generated_same": [1, np.nan], "generated_tokens": [4, np.nan]}
+    )  # fmt: skip
+    found = evaluate.estimates(items, 100, 0)
+    assert found["rouge_l"].value == 0.5
+    assert found["generated_agreement"].value == 0.25
+    assert found["agreement"].value == 0.75
+    assert found["perplexity"].value == pytest.approx(math.e)
+    assert found["bits_per_byte"].value == pytest.approx(4 / math.log(2) / 16)
+    assert json.dumps({key: value.value for key, value in found.items()})
