@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import openai
@@ -40,7 +40,7 @@ def answer(teacher: ApiTeacher, key: str, requests: list[Request], sampling: Sam
 
 async def _stream(
     teacher: ApiTeacher, key: str, requests: list[Request], sampling: Sampling
-) -> AsyncIterator[list[Answer]]:
+) -> AsyncGenerator[list[Answer], None]:
     waiting = iter(requests)
     pending: set[asyncio.Task[Answer]] = set()
     fatal: UserError | None = None
@@ -77,7 +77,7 @@ async def _stream(
 async def _ask(
     client: openai.AsyncOpenAI, teacher: ApiTeacher, key: str, request: Request, sampling: Sampling
 ) -> Answer:
-    def clean(error: Exception) -> str:
+    def clean(error: BaseException) -> str:
         return str(error).replace(key, "***")
 
     try:
@@ -143,7 +143,9 @@ def from_completion(request: Request, completion: Any) -> Answer:
         response=(choice.message.content or "").encode(errors="replace").decode(),  # a lone surrogate is no text
         finish_reason=choice.finish_reason if choice.finish_reason in FINISHED else "other",
         logprobs=_log_probs(choice.logprobs.content if choice.logprobs else None),
-        usage=usage and {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens},
+        usage=None
+        if usage is None
+        else {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens},
         error=None,
     )
 

@@ -63,7 +63,7 @@ class DistillTrainer(Trainer):
         self.loss_is_scaled_for_ga = True  # we divide by the whole step's weights x tokens
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
-        return torch.utils.data.SequentialSampler(self.train_dataset)
+        return torch.utils.data.SequentialSampler(range(len(self.train_dataset)))  # type: ignore[arg-type]
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         total = torch.stack([batch["weights"].sum() for batch in batch_samples]).sum().to(device)
@@ -91,7 +91,7 @@ class MarkWhole(TrainerCallback):
     """Marks each checkpoint after its last file, so that one cut off by a kill is never resumed from."""
 
     def on_save(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / WHOLE).touch()
 
 
 class Validate(TrainerCallback):

@@ -28,7 +28,7 @@ PLOTS = METRICS / "plots"
 # Okabe and Ito's colours: told apart by colour-blind readers too
 COLOURS = {"teacher": "#333333", "init": "#999999", "sft": "#E69F00", "distilled": "#0072B2"}
 SPLITS = {"train": ":", "validation": "-"}
-STYLE = {
+STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 11,

@@ -1,0 +1,110 @@
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+
+from distill.answers import Answer
+from distill.errors import UserError
+from distill.home import home
+from distill.params import Generate, LocalTeacher
+from stages import generate
+
+PROMPT = {"id": "ants/what", "topic": "ants", "messages": [{"role": "user", "content": "What are ants?"}]}
+GENERATE = Generate(**tiny.params()["generate"])
+
+
+def written(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def teachers(*shares: float) -> list[LocalTeacher]:
+    base = tiny.params()["teachers"][0]
+    return [LocalTeacher(**(base | {"name": f"t{number}", "share": share})) for number, share in enumerate(shares)]
+
+
+def test_prompts_are_sorted_and_the_system_prompt_comes_first(tmp_path):
+    path = written(tmp_path / "p.jsonl", PROMPT, PROMPT | {"id": "ants/a"})
+    rows = generate.read_prompts(path, "Be brief.")
+    assert [row["id"] for row in rows] == ["ants/a", "ants/what"]
+    assert rows[0]["messages"] == [{"role": "system", "content": "Be brief."}, *PROMPT["messages"]]
+    assert generate.read_prompts(path, None)[0]["messages"] == PROMPT["messages"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": ""}, {"topic": None}, {"messages": []}, {"messages": "hi"},
+        {"messages": [{"role": "assistant", "content": "hi"}]}, {"messages": [{"role": "user", "content": " "}]},
+        {"messages": [{"role": "robot", "content": "hi"}]}, {"messages": [{"content": "hi"}]},
+    ],
+)  # fmt: skip
+def test_a_row_that_is_no_prompt_is_named_by_its_place(tmp_path, change):
+    path = written(tmp_path / "p.jsonl", PROMPT, PROMPT | {"id": "b"} | change)
+    with pytest.raises(UserError, match="row 2"):
+        generate.read_prompts(path, None)
+
+
+def test_two_prompts_of_one_id_and_a_file_without_any_are_refused(tmp_path):
+    with pytest.raises(UserError, match="two prompts with the id 'ants/what'"):
+        generate.read_prompts(written(tmp_path / "p.jsonl", PROMPT, PROMPT), None)
+    with pytest.raises(UserError, match="has no prompts"):
+        generate.read_prompts(written(tmp_path / "q.jsonl"), None)
+
+
+def many(count: int = 1000) -> list[dict]:
+    return [PROMPT | {"id": f"p{number}"} for number in range(count)]
+
+
+def test_teachers_with_a_full_share_answer_every_prompt():
+    parts = generate.divide(many(10), teachers(1.0, 1.0), seed=1)
+    assert parts == {"t0": many(10), "t1": many(10)}
+
+
+def test_parts_divide_the_prompts_without_overlap_and_in_proportion():
+    parts = generate.divide(many(), teachers(0.25, 0.75), seed=1)
+    ids = [{row["id"] for row in parts[name]} for name in ("t0", "t1")]
+    assert not ids[0] & ids[1]
+    assert len(ids[0] | ids[1]) == 1000
+    assert 200 < len(ids[0]) < 300
+
+
+def test_a_prompt_keeps_its_teacher_when_prompts_are_added():
+    few = {row["id"] for row in generate.divide(many(100), teachers(0.5, 0.5), seed=1)["t0"]}
+    more = {row["id"] for row in generate.divide(many(200), teachers(0.5, 0.5), seed=1)["t0"]}
+    assert few == {name for name in more if int(name[1:]) < 100}
+
+
+def test_a_changed_message_is_another_request_and_a_changed_concurrency_is_not():
+    other = PROMPT | {"messages": [{"role": "user", "content": "What are ants??"}]}
+    assert generate.request(PROMPT).id != generate.request(other).id
+    assert generate.request(PROMPT).id.startswith("ants/what#")
+
+
+@pytest.mark.parametrize(
+    "change", [{"max_tokens": 5}, {"sampling_temperature": 0.2}, {"top_p": 0.5}, {"batch_size": 3}]
+)
+def test_each_sampling_parameter_has_a_journal_of_its_own(change):
+    (teacher,) = teachers(1.0)
+    base = generate.journal_settings(teacher, GENERATE, 1, "float32")
+    assert generate.journal_settings(teacher, GENERATE.model_copy(update=change), 1, "float32") != base
+    assert generate.journal_settings(teacher, GENERATE, 2, "float32") != base
+    assert generate.journal_settings(teacher, GENERATE, 1, "bfloat16") != base
+
+
+def test_the_summary_counts_answers_failures_and_tokens_by_teacher():
+    good = Answer("r", " hi ", "stop", [-1.0], {"prompt_tokens": 3, "completion_tokens": 2}, None)
+    bad = Answer("r", "", "error", None, None, {"class": "timeout", "message": "late"})
+    rows = [generate.row(PROMPT, "a", good), generate.row(PROMPT, "a", bad), generate.row(PROMPT, "b", good)]
+    assert rows[0]["response"] == "hi"
+    assert rows[0]["id"] == "ants/what@a"
+    counts = {"requested": 2, "answered": 1, "failed": 1, "prompt_tokens": 3, "completion_tokens": 2}
+    assert generate.summary(rows)["a"] == counts
+    assert generate.summary(rows)["b"]["failed"] == 0
+
+
+def test_what_outlives_the_outs_is_in_the_repository_that_owns_the_run(tmp_path):
+    assert home({}, tmp_path) == tmp_path / ".distill"
+    assert home({}, tmp_path / ".dvc" / "tmp" / "exps" / "x1") == tmp_path / ".distill"
+    assert home({"DISTILL_HOME": "/elsewhere"}, tmp_path) == Path("/elsewhere")
