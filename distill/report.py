@@ -1,10 +1,14 @@
-"""The result table and the goals as markdown: the same text in the report, the README and the terminal."""
+"""The rows behind the figures, and tables and the report as markdown, the same in report, README and terminal."""
 
 import html
-from collections.abc import Sequence
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from distill.goals import GOALS
+from distill.errors import UserError
+from distill.goals import GOALS, Goal
 
 MODELS = ("teacher", "init", "sft", "distilled")
 ROLES = {
@@ -13,59 +17,274 @@ ROLES = {
     "sft": "the student trained by cross-entropy on the teacher's texts",
     "distilled": "the student trained by the loss under test",
 }
+# score of evaluate.json: name, whether more is better
+SCORES = {
+    "accuracy": ("accuracy", True),
+    "accuracy_norm": ("accuracy, by length", True),
+    "accuracy_above_chance": ("accuracy above chance", True),
+    "perplexity": ("perplexity", False),
+    "bits_per_byte": ("bits per byte", False),
+    "agreement": ("agreement", True),
+    "rouge_l": ("ROUGE-L", True),
+    "generated_agreement": ("same token at the same place", True),
+}
+ESTIMATE = ("ci_low", "ci_high", "value")
+QUARTILES = ("low", "high", "median")
+TIMINGS = ("time_to_first_token_ms", "decode_tokens_per_s", "answer_ms")
+COLUMNS = (
+    "accuracy",
+    "accuracy_ci_low",
+    "accuracy_ci_high",
+    "perplexity",
+    "agreement",
+    "rouge_l",
+    "parameters",
+    "bytes",
+)
+# the numbers that a report needs of each file of metrics/
+NUMBERS = {
+    "metrics": [f"{model}.{column}" for model in MODELS for column in COLUMNS]
+    + [f"goals.{name}" for name in (*(goal.name for goal in GOALS), "accuracy_ratio_above_chance", "met")],
+    "evaluate": [f"models.{model}.{score}.{part}" for model in MODELS for score in SCORES for part in ESTIMATE],
+    "latency": ["prompt_tokens", "new_tokens", "runs"]
+    + [f"models.{model}.{timing}.{part}" for model in MODELS for timing in TIMINGS for part in QUARTILES],
+    "clean": ["requested", "kept", "dropped"]
+    + [f"splits.{split}.{part}" for split in ("train", "validation", "test") for part in ("topics", "rows", "words")],
+    "weight": ["effective_share"],
+}
+ANSWER = 600  # characters of an answer that the report shows
+REORDERING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+MARKS = {ord(mark): f"&#{ord(mark)};" for mark in "\\`*_[]|~#$:@"}
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A markdown table; the first column to the left, the others to the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def require(value: Any, path: object, stage: str, numbers: Iterable[str] = (), texts: Iterable[str] = ()) -> None:
+    """Raises UserError where a dotted path leads to no finite number, or no text, in the value read from `path`."""
+    for kind, wanted in (("number", numbers), ("text", texts)):
+        for dotted in wanted:
+            found = at(value, dotted)
+            finite = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
+            if not (finite if kind == "number" else isinstance(found, str)):
+                raise UserError(
+                    f"{path} must have a {kind} at {dotted}, but has {str(found)[:60]!r} there. Stage {stage} writes "
+                    f"it: make it again with `dvc repro --force --single-item {stage}`."
+                )
 
 
-def number(value: float) -> str:
-    """Three significant digits, thousands as such: 0.912, 15.3, 251,000."""
-    return f"{float(f'{value:.3g}'):,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+def at(value: Any, dotted: str) -> Any:
+    """What `messages.-1.content` leads to in mappings and lists, None where it leads nowhere."""
+    for key in dotted.split("."):
+        try:
+            value = value[int(key)] if isinstance(value, list) else value[key]
+        except (KeyError, IndexError, TypeError, ValueError):
+            return None
+    return value
+
+
+def score_rows(metrics: dict[str, Any], models: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every score with its interval, and the two ratios to the teacher: model, score, ci_low, ci_high, value.
+
+    The ratio of accuracies takes the teacher's own as given; that of parameters has no interval.
+    """
+    rows = []
+    for model in MODELS:
+        accuracy = {key: models[model]["accuracy"][key] / metrics["teacher"]["accuracy"] for key in ESTIMATE}
+        size = dict.fromkeys(ESTIMATE, metrics[model]["parameters"] / metrics["teacher"]["parameters"])
+        ratios = {"accuracy_ratio": accuracy, "compression_ratio": size}
+        for score, estimate in (models[model] | ratios).items():
+            if score in SCORES or score in ratios:
+                rows.append({"model": model, "score": score} | {key: float(f"{estimate[key]:.6g}") for key in ESTIMATE})
+    return rows
+
+
+def size_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Quality against size: model, parameters, bytes, perplexity, accuracy, agreement."""
+    columns = ("parameters", "bytes", "perplexity", "accuracy", "agreement")
+    return [{"model": model} | {key: metrics[model][key] for key in columns} for model in MODELS]
+
+
+def latency_rows(latency: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every timing with its quartiles: model, timing, low, high, median."""
+    return [
+        {"model": model, "timing": timing} | {key: latency["models"][model][timing][key] for key in QUARTILES}
+        for model in MODELS
+        for timing in TIMINGS
+    ]
+
+
+def histogram(quantity: str, values: Sequence[float], least: float) -> list[dict[str, Any]]:
+    """Counts in some 40 bins [low, high) of a round width, 1, 2 or 5 times a power of ten and at least `least`."""
+    wanted = max((max(values) - min(values)) / 40, least)
+    power = 10.0 ** math.floor(math.log10(wanted))
+    width = next(step * power for step in (1, 2, 5, 10) if step * power >= wanted * (1 - 1e-9))
+    counts = Counter(math.floor(value / width + 1e-9) for value in values)
+    return [
+        {
+            "quantity": quantity,
+            "low": round(bin * width, 9),
+            "high": round((bin + 1) * width, 9),
+            "samples": counts[bin],
+        }
+        for bin in range(min(counts), max(counts) + 1)
+    ]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str | None = None) -> str:
+    """A markdown table; `align` has l or r a column, by default the first to the left and the others to the right."""
+    rules = ["---:" if side == "r" else "---" for side in align or "l" + "r" * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rules, *rows])
+
+
+def number(value: float, digits: int = 3) -> str:
+    """That many significant digits, thousands as such: 0.912, 15.3, 251,000."""
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:.{digits}g}"
+
+
+def decided(goal: Goal, value: float) -> str:
+    """The value with as many digits as show on which side of the goal it is: 20.01, not 20, where 20 is met."""
+    texts = (number(value, digits) for digits in range(3, 17))
+    return next((text for text in texts if goal.met(float(text.replace(",", ""))) == goal.met(value)), repr(value))
 
 
 def results(metrics: dict[str, dict[str, Any]]) -> str:
     """The four models by row, from metrics.json."""
-    rows = []
-    for name in MODELS:
-        row = metrics[name]
-        interval = f"[{row['accuracy_ci_low']:.3f}, {row['accuracy_ci_high']:.3f}]"
-        rows.append(
-            [
-                name,
-                f"{row['parameters'] / 1e6:.1f} M",
-                f"{row['bytes'] / 1e6:.0f} MB",
-                f"{row['accuracy']:.3f} {interval}",
-                number(row["perplexity"]),
-                f"{row['agreement']:.3f}",
-                f"{row['rouge_l']:.3f}",
-            ]
-        )
     header = ["model", "parameters", "on disk", "accuracy [95% interval]", "perplexity", "agreement", "ROUGE-L"]
+    rows = [
+        [
+            name,
+            f"{row['parameters'] / 1e6:.1f} M",
+            f"{row['bytes'] / 1e6:.0f} MB",
+            f"{row['accuracy']:.3f} [{row['accuracy_ci_low']:.3f}, {row['accuracy_ci_high']:.3f}]",
+            number(row["perplexity"]),
+            f"{row['agreement']:.3f}",
+            f"{row['rouge_l']:.3f}",
+        ]
+        for name, row in ((name, metrics[name]) for name in MODELS)
+    ]
     return table(header, rows)
 
 
 def goals(metrics: dict[str, dict[str, Any]]) -> str:
     """The four goals by row, from metrics.json."""
-    values = metrics["goals"]
+    rows = []
+    for goal in GOALS:
+        value = metrics["goals"][goal.name]
+        verdict = "met" if goal.met(value) else "**not met**"
+        rows.append([goal.name.replace("_", " "), decided(goal, value), goal.condition, verdict, goal.meaning])
+    return table(["goal", "value", "wanted", "", "of what"], rows, "lrrll")
+
+
+def intervals(models: dict[str, dict[str, Any]]) -> str:
+    """Every score with its 95% interval, the models by column, from evaluate.json."""
     rows = [
         [
-            goal.name.replace("_", " "),
-            number(values[goal.name]),
-            goal.condition,
-            "met" if goal.met(values[goal.name]) else "**not met**",
-            goal.meaning,
+            f"{name} {'(more is better)' if more else '(less is better)'}",
+            *(_estimate(models[model][score]) for model in MODELS),
         ]
-        for goal in GOALS
-    ]
-    return table(["goal", "value", "wanted", "", "of what"], rows)
+        for score, (name, more) in SCORES.items()
+    ]  # fmt: skip
+    return table(["score [95% interval]", *MODELS], rows)
+
+
+def _estimate(score: dict[str, float]) -> str:
+    return f"{number(score['value'])} [{number(score['ci_low'])}, {number(score['ci_high'])}]"
+
+
+def gain(models: dict[str, dict[str, Any]]) -> str:
+    """What the loss under test brought over cross-entropy on the same data, and whether the intervals are apart."""
+    rows = []
+    for score in ("accuracy", "perplexity", "agreement", "rouge_l"):
+        name, more = SCORES[score]
+        sft, distilled = models["sft"][score], models["distilled"][score]
+        ahead = (distilled["value"] > sft["value"]) == more and distilled["value"] != sft["value"]
+        overlap = distilled["ci_low"] <= sft["ci_high"] and sft["ci_low"] <= distilled["ci_high"]
+        verdict = "distilled" if ahead else "neither" if distilled["value"] == sft["value"] else "sft"
+        rows.append(
+            [name, number(sft["value"]), number(distilled["value"]), verdict, "overlap" if overlap else "apart"]
+        )
+    return table(["score", "sft", "distilled", "ahead", "intervals"], rows, "lrrll")
 
 
 def quoted(text: str) -> str:
-    """Any text on one line of a markdown table cell, shown as it is and never as markup."""
-    escaped = html.escape(text, quote=False)
-    for mark in "\\`*_[]|~#":
-        escaped = escaped.replace(mark, f"&#{ord(mark)};")
-    return "<br>".join(escaped.splitlines())
+    """Any text on one line of a markdown table cell, shown as it is and never as markup.
+
+    Characters that a reader cannot see or that reorder a line are shown as U+FFFD, long texts are cut.
+    """
+    cut = f"{text[:ANSWER]} ..." if len(text) > ANSWER else text
+    lines = ["".join(_visible(character) for character in line).strip() for line in cut.strip().splitlines()]
+    return "<br>".join(html.escape(line, quote=False).translate(MARKS) for line in lines) or "(nothing)"
+
+
+def _visible(character: str) -> str:
+    hidden = character in REORDERING or unicodedata.category(character) in ("Cc", "Cs")
+    return " " if character == "\t" else "\N{REPLACEMENT CHARACTER}" if hidden else character
+
+
+def side_by_side(samples: Sequence[dict[str, Any]]) -> list[str]:
+    """Held-out prompts with what each model answered, a paragraph each, from samples.jsonl."""
+    parts = []
+    for sample in samples:
+        rows = [["teacher, as stored", quoted(sample["reference"])]]
+        rows += [[name, quoted(sample["generated"][name])] for name in MODELS]
+        parts += [f"**{quoted(sample['messages'][-1]['content'])}**", table(["model", "answer"], rows, "ll")]
+    return parts
+
+
+def markdown(
+    metrics: dict[str, Any],
+    scores: dict[str, Any],
+    clean: dict[str, Any],
+    weight: dict[str, Any],
+    samples: Sequence[dict[str, Any]],
+) -> str:
+    """The whole report: table, goals, figures, what distillation brought, data, samples, how to make it again."""
+    correlation = weight["correlation_with_length"]
+    parts = [
+        "# Report",
+        "All scores are measured on held-out topics, of which training saw nothing. Perplexity is per token of the "
+        "teacher for all models; agreement is the share of the teacher's tokens that a model ranks first after the "
+        "teacher's own text. Intervals are 95% bootstrap intervals over items.",
+        results(metrics),
+        "\n".join(f"- `{name}`: {role}" for name, role in ROLES.items()),
+        "## Goals",
+        goals(metrics),
+        f"{metrics['goals']['met']} of {len(GOALS)} goals met. Above chance the accuracy ratio is "
+        f"{metrics['goals']['accuracy_ratio_above_chance']:.3f}.",
+        "![The four goals for the four models](figures/goals.png)",
+        "In the figure the intervals of the accuracy ratio take the teacher's accuracy as given; those of the latency "
+        "gain are the quartiles of the model's runs.",
+        "## What distillation brought",
+        gain(scores["models"]),
+        "`sft` learnt from the same rows for as many steps. Where two intervals overlap, this table cannot tell the "
+        "two apart; `metrics/items.csv` has every item of both for a paired test.",
+        "![Accuracy and agreement against parameters](figures/size.png)",
+        "![Latency at batch 1](figures/latency.png)",
+        "## Every score",
+        intervals(scores["models"]),
+        "## Training",
+        "![Loss curves](figures/loss.png)",
+        "## Data",
+        f"{clean['requested']:,} answers were asked for, {clean['kept']:,} kept and {clean['dropped']:,} dropped.",
+        table(
+            ["split", "topics", "rows", "words"],
+            [
+                [name, *(f"{part[key]:,}" for key in ("topics", "rows", "words"))]
+                for name, part in clean["splits"].items()
+            ],
+        ),
+        table(
+            ["dropped because", "rows"],
+            [[reason.replace("_", " "), f"{count:,}"] for reason, count in clean["reasons"].items() if count],
+        )
+        if clean["dropped"]
+        else "",
+        f"Weights: scheme {weight['scheme']}, effective sample size {weight['effective_share']:.0%} of the rows"
+        + (f", rank correlation with length {correlation:.2f}." if correlation is not None else "."),
+        "![Weights and lengths](figures/weights.png)",
+        *(["## Held-out answers side by side"] if samples else []),
+        *side_by_side(samples),
+        "## Make it again",
+        "`dvc repro` makes all of it and does again only what changed. `dvc.lock` names every input, parameter and "
+        "output by its hash; `git checkout REVISION && dvc checkout` brings those of a revision back.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"

@@ -6,272 +6,286 @@ Writes metrics/figures/{loss,goals,size,weights,latency}.png, metrics/plots/{los
        metrics/report.md
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from distill import params as params_file
 from distill import report
 from distill.errors import UserError, run
 from distill.files import read_json, read_rows, whole_file, write_text
 from distill.goals import GOALS
+from distill.report import MODELS, number
 
 METRICS = Path("metrics")
 WEIGHTED = Path("data/weighted/train.jsonl")
 FIGURES = METRICS / "figures"
 PLOTS = METRICS / "plots"
+WRITERS = {"metrics": "evaluate", "evaluate": "evaluate", "latency": "evaluate", "clean": "clean", "weight": "weight"}
+LOG_COLUMNS = ["step", "epoch", "split", "loss"]
+TITLES = {
+    "accuracy_ratio": "Accuracy, share of the teacher's",
+    "perplexity": "Perplexity on the teacher's answers",
+    "compression_ratio": "Parameters, share of the teacher's",
+    "latency_gain": "Speed at batch 1, times the teacher's",
+}
+PANELS = {
+    "time_to_first_token_ms": ("First token", "ms, less is better"),
+    "decode_tokens_per_s": ("Decoding", "tokens/s, more is better"),
+    "answer_ms": ("Whole answer", "ms, less is better"),
+}
 # Okabe and Ito's colours: told apart by colour-blind readers too
-COLOURS = {"teacher": "#333333", "init": "#999999", "sft": "#E69F00", "distilled": "#0072B2"}
-SPLITS = {"train": ":", "validation": "-"}
+COLOURS = {"teacher": "#333333", "init": "#8C8C8C", "sft": "#D98E00", "distilled": "#0072B2"}
+MET, MISSED, DATA, MUTED = "#00795A", "#C44E00", "#7D8FA3", "#666666"
+NOTE: Any = {"fontsize": 9, "color": MUTED}
 STYLE: Any = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    "font.size": 9,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.labelsize": 9,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "font.size": 9,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#999999",
+    "axes.labelcolor": MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
 }
 
 
-def loss_table(logs: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The logs of all variants: step, variant, split, epoch, loss."""
-    return pd.concat([log.assign(variant=name) for name, log in logs.items()], ignore_index=True)[
-        ["step", "variant", "split", "epoch", "loss"]
-    ]
+def read_inputs(samples: int) -> dict[str, Any]:
+    """The JSON files by name, `samples` and the training `rows`. UserError names the stage whose file is at fault."""
+    found = {name: read_json(METRICS / f"{name}.json", f"stage {stage}") for name, stage in WRITERS.items()}
+    for name, stage in WRITERS.items():
+        report.require(found[name], METRICS / f"{name}.json", stage, report.NUMBERS[name])
+    reasons = report.at(found["clean"], "reasons") or ["*"]
+    report.require(found["clean"], METRICS / "clean.json", "clean", [f"reasons.{reason}" for reason in reasons])
+    report.require(found["weight"], METRICS / "weight.json", "weight", texts=["scheme"])
+    found["samples"] = list(read_rows(METRICS / "samples.jsonl", "stage evaluate"))[:samples]
+    texts = ["reference", "messages.-1.content", *(f"generated.{model}" for model in MODELS)]
+    for place, sample in enumerate(found["samples"], start=1):
+        report.require(sample, f"{METRICS / 'samples.jsonl'}, line {place},", "evaluate", texts=texts)
+    found["rows"] = list(read_rows(WEIGHTED, "stage weight"))
+    for place, row in enumerate(found["rows"], start=1):
+        report.require(row, f"{WEIGHTED}, line {place},", "weight", ["weight"], ["response"])
+    if not found["rows"]:
+        raise UserError(f"{WEIGHTED} has no rows. Stage weight writes it; metrics/clean.json says what was dropped.")
+    return found
 
 
-def score_table(scores: dict[str, Any]) -> pd.DataFrame:
-    """Every score with its interval: model, score, value, ci_low, ci_high."""
-    return pd.DataFrame(
-        [
-            {"model": model, "score": score} | estimate
-            for model in report.MODELS
-            for score, estimate in scores["models"][model].items()
-        ]
-    )
+def read_log(variant: str) -> pd.DataFrame:
+    """The losses of a variant: step, variant, split, epoch, loss. UserError where the file is missing or broken."""
+    path = METRICS / "train" / f"{variant}_log.csv"
+    writer = f"Stage train@{variant} writes it: make it again with `dvc repro train@{variant}`."
+    if not path.exists():
+        raise UserError(f"{path} is missing. {writer}")
+    try:
+        log = pd.read_csv(path)[LOG_COLUMNS].astype({"epoch": float, "loss": float})
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} is no table of {', '.join(LOG_COLUMNS)} ({str(error)[:100]}). {writer}") from None
+    if log.empty or not np.isfinite(log[["epoch", "loss"]]).all(axis=None):
+        raise UserError(f"{path} has no losses, or one that is not finite. {writer}")
+    return log.assign(variant=variant)[["step", "variant", "split", "epoch", "loss"]]
 
 
-def size_table(metrics: dict[str, Any]) -> pd.DataFrame:
-    """Quality against size: model, parameters, bytes, accuracy, perplexity, agreement."""
-    columns = ["parameters", "bytes", "accuracy", "perplexity", "agreement"]
-    return pd.DataFrame([{"model": name} | {key: metrics[name][key] for key in columns} for name in report.MODELS])
+def canvas(columns: int, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure 9 inches wide and its panels, row by row."""
+    figure = Figure(figsize=(9, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    return figure, list(np.ravel(figure.subplots(rows, columns)))
 
 
-def weight_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """One row a training sample: words of the response, weight."""
-    return pd.DataFrame([{"words": len(row["response"].split()), "weight": row["weight"]} for row in rows])
+def headed(axes: Axes, title: str, below: str, colour: str = MUTED) -> None:
+    """A title and a line below it."""
+    axes.set_title(title, pad=19)
+    text = axes.annotate(below, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", color=colour)
+    text.set_in_layout(False)  # its length must not make the panel smaller
 
 
-def latency_table(latency: dict[str, Any]) -> pd.DataFrame:
-    """Median and quartiles of every timing: model, timing, median, low, high."""
-    return pd.DataFrame(
-        [
-            {"model": model, "timing": timing} | values
-            for model in report.MODELS
-            for timing, values in latency["models"][model].items()
-        ]
-    )
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """The places, those nearer than `gap` to their neighbour moved apart by equal parts, in the same order."""
+    order = np.argsort(places, kind="stable")
+    moved = np.array(places, dtype=float)[order]
+    for _ in range(100):
+        lack = np.maximum(0, gap - np.diff(moved)) / 2
+        moved += np.append(0, lack) - np.append(lack, 0)
+    return [float(moved[rank]) for rank in np.argsort(order)]
+
+
+def label(axes: Axes, points: dict[str, tuple[float, float]], right: float) -> None:
+    """Writes each model's name and value `right` points beside its point (x, y), one above the other."""
+    heights = axes.transAxes.inverted().transform(axes.transData.transform(list(points.values())))[:, 1]
+    for (name, (x, y)), height in zip(points.items(), spread(heights.tolist(), 0.075), strict=True):
+        axes.annotate(
+            f"{name} {number(y)}", (x, height), xytext=(right, 0), xycoords=("data", "axes fraction"),
+            textcoords="offset points", color=COLOURS[name], weight="bold", va="center", annotation_clip=False,
+        )  # fmt: skip
+
+
+def bars(axes: Axes, values: Sequence[Sequence[float]], named: bool, digits: int = 3) -> None:
+    """A bar a model, the teacher on top, with the interval of its (value, low, high)."""
+    for place, (name, (value, low, high)) in enumerate(zip(MODELS, values, strict=True)):
+        axes.barh(place, value, color=COLOURS[name], height=0.66, zorder=2)
+        if high > low:
+            span = [[max(0, value - low)], [max(0, high - value)]]
+            axes.errorbar(value, place, xerr=span, color="black", capsize=3, linewidth=1, zorder=3)
+        axes.annotate(
+            number(value, digits), (max(value, high), place), xytext=(5, 0), textcoords="offset points", va="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}, zorder=4,
+        )  # fmt: skip
+    axes.set_yticks(range(len(MODELS)), MODELS if named else [""] * len(MODELS))
+    for tick, name in zip(axes.get_yticklabels(), MODELS, strict=True):
+        tick.set(color=COLOURS[name], weight="bold")
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(MODELS) - 0.5, -0.5)
+    top = max(max(row) for row in values)
+    axes.set_xlim(*((1, top**1.22) if axes.get_xscale() == "log" else (0, top * 1.18)))
 
 
 def draw_loss(table: pd.DataFrame) -> Figure:
-    """Validation loss of the variants, comparable, and the training loss of each, in units of its own."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
-    for axes, split in ((left, "validation"), (right, "train")):
-        for variant, rows in table[(table.split == split) & (table.epoch > 0)].groupby("variant", sort=False):
-            axes.plot(rows.epoch, rows.loss, color=COLOURS[str(variant)], marker="o" if split == "validation" else None,
-                      markersize=4)  # fmt: skip
-            axes.annotate(
-                f" {variant}", (rows.epoch.iloc[-1], rows.loss.iloc[-1]), color=COLOURS[str(variant)], va="center"
-            )
-        axes.set_xlabel("epoch")
-        axes.margins(x=0.16)
-    left.set_title("Held-out topics: nats per token of the teacher")
-    right.set_title("Training: each variant's own loss, nats per token")
+    """Loss on held-out topics, the same measure for all variants, and the training loss, each variant's own."""
+    figure, (left, right) = canvas(2, 3.5)
     right.set_yscale("log")
+    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    right.yaxis.set_minor_formatter(NullFormatter())
+    for axes, split in ((left, "validation"), (right, "train")):
+        ends = {}
+        for name, rows in table[(table.split == split) & (table.epoch > 0)].groupby("variant", sort=False):
+            style = {"marker": "o", "linewidth": 2} if split == "validation" else {"linewidth": 1}
+            axes.plot(rows.epoch, rows.loss, color=COLOURS[str(name)], **style)
+            ends[str(name)] = (table.epoch.max(), rows.loss.iloc[-1])
+        axes.set_xlim(0, table.epoch.max() * 1.02)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
+        axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
+        if ends:
+            label(axes, ends, 12)
+    untrained = table[(table.split == "validation") & (table.epoch == 0)].loss
+    before = f"; untrained {number(untrained.iloc[0])}" if len(untrained) else ""
+    headed(left, "Loss on held-out topics", f"nats per token of the teacher, comparable{before}")
+    headed(right, "Training loss", "nats per token, each variant's own loss: not comparable")
     return figure
 
 
-def draw_goals(metrics: dict[str, Any], scores: dict[str, Any], latency: dict[str, Any]) -> Figure:
-    """The four goals for the four models, with intervals, and the line that `distilled` must reach."""
-    figure, panels = plt.subplots(1, 4, figsize=(10, 3.4))
-    teacher = metrics["teacher"]
-    seconds = {name: latency["models"][name]["answer_ms"] for name in report.MODELS}
-    base = seconds["teacher"]["median"]
-    bars = {
-        "accuracy_ratio": [
-            [scores["models"][name]["accuracy"][key] / teacher["accuracy"] for key in ("value", "ci_low", "ci_high")]
-            for name in report.MODELS
-        ],
-        "perplexity": [
-            [scores["models"][name]["perplexity"][key] for key in ("value", "ci_low", "ci_high")]
-            for name in report.MODELS
-        ],
-        "compression_ratio": [[metrics[name]["parameters"] / teacher["parameters"]] * 3 for name in report.MODELS],
-        "latency_gain": [[base / seconds[name][key] for key in ("median", "high", "low")] for name in report.MODELS],
-    }
-    for axes, goal in zip(panels, GOALS, strict=True):
-        _bars(axes, bars[goal.name])
-        axes.axhline(goal.threshold, color="#D55E00", linewidth=1.2, linestyle="--", zorder=0)
-        axes.set_title(goal.name.replace("_", " "))
-        axes.set_xlabel(f"wanted {goal.condition}", color="#D55E00")
+def draw_goals(metrics: dict[str, Any], scores: pd.DataFrame, latency: dict[str, Any]) -> Figure:
+    """The four goals for the four models, with intervals, and the side on which `distilled` must be."""
+    figure, panels = canvas(2, 5.2, rows=2)
+    answer = {name: latency["models"][name]["answer_ms"] for name in MODELS}
+    for place, (axes, goal) in enumerate(zip(panels, GOALS, strict=True)):
+        if goal.name == "latency_gain":
+            base = answer["teacher"]["median"]
+            values = [[base / answer[name][key] for key in ("median", "high", "low")] for name in MODELS]
+        else:
+            values = scores[scores.score == goal.name][["value", "ci_low", "ci_high"]].to_numpy().tolist()
         if goal.name == "perplexity":
-            axes.set_yscale("log")
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        bars(axes, values, named=place % 2 == 0, digits=2 if goal.name == "latency_gain" else 3)
+        axes.set_xlim(right=max(axes.get_xlim()[1], goal.threshold * 1.2))
+        left, right = axes.get_xlim()
+        good = (goal.threshold, right) if goal.at_least else (left, goal.threshold)
+        axes.axvspan(*good, color=MET, alpha=0.1, linewidth=0)
+        axes.axvline(goal.threshold, color=MET, linewidth=1.2, linestyle="--", zorder=3)
+        value = metrics["goals"][goal.name]
+        verdict, colour = ("met", MET) if goal.met(value) else ("not met", MISSED)
+        wanted = goal.condition.replace(">=", "\u2265").replace("<=", "\u2264")
+        headed(axes, TITLES[goal.name], f"distilled {report.decided(goal, value)}, wanted {wanted}: {verdict}", colour)
+    figure.supxlabel("four models on held-out topics; whiskers are 95% intervals, of the speed quartiles", **NOTE)
     return figure
 
 
-def _bars(axes: Axes, values: list[list[float]]) -> None:
-    for place, (name, (value, low, high)) in enumerate(zip(report.MODELS, values, strict=True)):
-        axes.bar(place, value, color=COLOURS[name], width=0.7)
-        if high > low:
-            axes.errorbar(place, value, [[max(0, value - low)], [max(0, high - value)]], color="black", capsize=3, lw=1)
-        axes.annotate(
-            report.number(value), (place, high), ha="center", va="bottom", xytext=(0, 3), textcoords="offset points"
-        )
-    axes.set_xticks(range(len(report.MODELS)), report.MODELS, rotation=30, ha="right")
-    axes.margins(y=0.14)
-
-
-def draw_size(table: pd.DataFrame) -> Figure:
-    """Agreement with the teacher against the number of parameters."""
-    figure, axes = plt.subplots(figsize=(5.5, 3.4))
-    for row in table.itertuples():
-        axes.scatter(row.parameters / 1e6, row.agreement, color=COLOURS[row.model], s=60, zorder=3)
-        axes.annotate(
-            f"{row.model} {row.agreement:.2f}", (row.parameters / 1e6, row.agreement), xytext=(8, 0),
-            textcoords="offset points", color=COLOURS[row.model], va="center",
-        )  # fmt: skip
-    axes.set_xlabel("million parameters")
-    axes.set_ylabel("tokens on which the teacher is matched")
-    axes.set_title("Quality against size, held-out topics")
-    axes.set_ylim(-0.05, 1.05)
-    axes.set_xlim(0, table.parameters.max() / 1e6 * 1.25)
-    axes.grid(alpha=0.25)
+def draw_size(metrics: dict[str, Any], scores: pd.DataFrame) -> Figure:
+    """Accuracy and agreement with their intervals against the number of parameters."""
+    figure, panels = canvas(2, 3.5)
+    titles = {"accuracy": "teacher's answer picked among four", "agreement": "teacher's tokens ranked first"}
+    for axes, (score, below) in zip(panels, titles.items(), strict=True):
+        points = {}
+        most = max(metrics[name]["parameters"] for name in MODELS) / 1e6
+        axes.set(xlim=(0, most * 1.5), ylim=(-0.03, 1.03), xlabel="million parameters")
+        for row in scores[scores.score == score].itertuples():
+            points[row.model] = (metrics[row.model]["parameters"] / 1e6, row.value)
+            # students are of one size: side by side, so that their intervals can be told apart
+            aside = 0 if row.model == "teacher" else 7 * (MODELS.index(row.model) - 2)
+            axes.errorbar(
+                *points[row.model], yerr=[[max(0, row.value - row.ci_low)], [max(0, row.ci_high - row.value)]], fmt="o",
+                color=COLOURS[row.model], capsize=3, markersize=6, linewidth=1.2,
+                transform=axes.transData + ScaledTranslation(aside / 72, 0, figure.dpi_scale_trans),
+            )  # fmt: skip
+        label(axes, {"teacher": points.pop("teacher")}, 10)
+        label(axes, points, 17)
+        axes.grid(color="#E5E5E5", linewidth=0.8)
+        axes.set_axisbelow(True)
+        headed(axes, score.capitalize(), f"{below}, 95% intervals")
     return figure
 
 
-def draw_weights(table: pd.DataFrame) -> Figure:
-    """How weights and lengths are spread."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3))
-    left.hist(table.weight, bins=40, color=COLOURS["distilled"])
-    left.axvline(1, color="black", linewidth=1, linestyle="--")
-    left.set_title("Sample weights (mean 1)")
-    left.set_xlabel("weight")
-    left.set_ylabel("training samples")
-    right.hist(table.words, bins=40, color=COLOURS["sft"])
-    right.set_title("Response lengths")
-    right.set_xlabel("words")
+def draw_weights(table: pd.DataFrame, words: list[int], weight: dict[str, Any]) -> Figure:
+    """How weights and lengths of the training samples are spread."""
+    figure, panels = canvas(2, 3.2)
+    marks = {"weight": (1.0, "mean 1"), "words": (np.median(words), f"median {np.median(words):g}")}
+    for axes, (quantity, (mark, text)) in zip(panels, marks.items(), strict=True):
+        part = table[table.quantity == quantity]
+        axes.bar(part.low, part.samples, part.high - part.low, align="edge", color=DATA, edgecolor="white", lw=0.4)
+        axes.axvline(mark, color="black", linewidth=1, linestyle="--")
+        axes.margins(y=0.12)
+        axes.text(mark, 0.97, f"  {text}", transform=axes.get_xaxis_transform(), va="top")
+        axes.set(xlabel=quantity, ylabel="training samples")
+    share = f"{weight['effective_share']:.0%} of {len(words):,}"
+    headed(panels[0], "Sample weights", f"{weight['scheme']}; effective sample size {share}")
+    headed(panels[1], "Response lengths", "words of the teacher's answers in the training data")
     return figure
 
 
-def draw_latency(table: pd.DataFrame) -> Figure:
-    """Median and quartiles of the timings at batch 1."""
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.2))
-    titles = {"time_to_first_token_ms": "Time to first token, ms", "decode_tokens_per_s": "Decoding, tokens/s"}
-    for axes, (timing, title) in zip(panels, titles.items(), strict=True):
-        rows = table[table.timing == timing].set_index("model").loc[list(report.MODELS)]
-        _bars(axes, rows[["median", "low", "high"]].to_numpy().tolist())
-        axes.set_title(title)
-    figure.supxlabel("batch 1, median and quartiles", fontsize=9)
+def draw_latency(latency: dict[str, Any]) -> Figure:
+    """Medians and quartiles of the timings at batch 1."""
+    figure, panels = canvas(3, 2.7)
+    for place, (axes, (timing, (title, unit))) in enumerate(zip(panels, PANELS.items(), strict=True)):
+        values = [[latency["models"][name][timing][key] for key in ("median", "low", "high")] for name in MODELS]
+        bars(axes, values, named=place == 0)
+        headed(axes, title, unit)
+    tokens = f"{latency['prompt_tokens']} prompt tokens, {latency['new_tokens']} new tokens"
+    figure.supxlabel(f"batch 1, {tokens}; median of {latency['runs']} runs, whiskers are quartiles", **NOTE)
     return figure
-
-
-def markdown(
-    metrics: dict[str, Any], clean: dict[str, Any], weight: dict[str, Any], samples: list[dict[str, Any]]
-) -> str:
-    """The report: table, goals, figures, data, samples side by side."""
-    dropped = [[reason.replace("_", " "), f"{count:,}"] for reason, count in clean["reasons"].items() if count]
-    splits = [
-        [name, f"{part['topics']:,}", f"{part['rows']:,}", f"{part['words']:,}"]
-        for name, part in clean["splits"].items()
-    ]
-    parts = [
-        "# Report",
-        "All scores are measured on held-out topics, of which training saw nothing. Perplexity is per token of the "
-        "teacher for all models; agreement is the share of the teacher's tokens that a model ranks first after the "
-        "teacher's own text. Intervals are 95% bootstrap intervals over items.",
-        report.results(metrics),
-        "\n".join(f"- `{name}`: {role}" for name, role in report.ROLES.items()),
-        "## Goals",
-        report.goals(metrics),
-        f"{metrics['goals']['met']} of {len(GOALS)} goals met. Above chance the accuracy ratio is "
-        f"{metrics['goals']['accuracy_ratio_above_chance']:.3f}.",
-        "![The four goals for the four models](figures/goals.png)",
-        "![Agreement against parameters](figures/size.png)",
-        "![Latency at batch 1](figures/latency.png)",
-        "## Training",
-        "![Loss curves](figures/loss.png)",
-        "## Data",
-        f"{clean['requested']:,} answers were asked for, {clean['kept']:,} kept and {clean['dropped']:,} dropped.",
-        report.table(["split", "topics", "rows", "words"], splits),
-        report.table(["dropped because", "rows"], dropped),
-        f"Weights: scheme {weight['scheme']}, effective sample size {weight['effective_share']:.0%} of the rows.",
-        "![Weights and lengths](figures/weights.png)",
-        "## Held-out answers side by side",
-    ]
-    for sample in samples:
-        rows = [["teacher (stored)", report.quoted(sample["reference"])]]
-        rows += [[name, report.quoted(sample["generated"][name])] for name in report.MODELS]
-        parts += [f"**{report.quoted(sample['messages'][-1]['content'])}**", report.table(["model", "answer"], rows)]
-    parts.append(
-        "Made by `dvc repro`; `dvc.lock` names every input, parameter and output by its hash, and "
-        "`git checkout REVISION && dvc checkout` brings them back."
-    )
-    return "\n\n".join(parts) + "\n"
-
-
-def save(figure: Figure, name: str, dpi: int) -> None:
-    """Writes metrics/figures/<name>.png without anything that differs between two runs."""
-    with whole_file(FIGURES / f"{name}.png") as path:
-        figure.savefig(path, format="png", dpi=dpi, metadata={"Software": None})
-    plt.close(figure)
 
 
 def main() -> None:
     params = params_file.load()
-    mpl.use("Agg")
-    mpl.rcParams.update(STYLE)
-    metrics = read_json(METRICS / "metrics.json", "stage evaluate")
-    scores = read_json(METRICS / "evaluate.json", "stage evaluate")
-    latency = read_json(METRICS / "latency.json", "stage evaluate")
-    clean = read_json(METRICS / "clean.json", "stage clean")
-    weight = read_json(METRICS / "weight.json", "stage weight")
-    samples = list(read_rows(METRICS / "samples.jsonl", "stage evaluate"))[: params.plot.samples]
-    logs = {}
-    for variant in ("sft", "distilled"):
-        path = METRICS / "train" / f"{variant}_log.csv"
-        if not path.exists():
-            raise UserError(f"{path} is missing; stage train@{variant} writes it (`dvc repro train@{variant}`).")
-        logs[variant] = pd.read_csv(path)
+    inputs = read_inputs(params.plot.samples)
+    metrics, latency, weight = inputs["metrics"], inputs["latency"], inputs["weight"]
+    words = [len(row["response"].split()) for row in inputs["rows"]]
+    spreads = report.histogram("weight", [row["weight"] for row in inputs["rows"]], 0.05)
     tables = {
-        "loss": loss_table(logs),
-        "goals": score_table(scores),
-        "size": size_table(metrics),
-        "weights": weight_table(list(read_rows(WEIGHTED, "stage weight"))),
-        "latency": latency_table(latency),
+        "loss": pd.concat([read_log(variant) for variant in ("sft", "distilled")]),
+        "goals": pd.DataFrame(report.score_rows(metrics, inputs["evaluate"]["models"])),
+        "size": pd.DataFrame(report.size_rows(metrics)),
+        "weights": pd.DataFrame(spreads + report.histogram("words", words, 1)),
+        "latency": pd.DataFrame(report.latency_rows(latency)),
+    }
+    mpl.rcdefaults()  # a matplotlibrc of the user's would change the bytes
+    mpl.rcParams.update(STYLE)
+    figures = {
+        "loss": draw_loss(tables["loss"]),
+        "goals": draw_goals(metrics, tables["goals"], latency),
+        "size": draw_size(metrics, tables["goals"]),
+        "weights": draw_weights(tables["weights"], words, weight),
+        "latency": draw_latency(latency),
     }
     for name, table in tables.items():
         with whole_file(PLOTS / f"{name}.csv") as path:
             table.to_csv(path, index=False, lineterminator="\n")
-    figures = {
-        "loss": draw_loss(tables["loss"]),
-        "goals": draw_goals(metrics, scores, latency),
-        "size": draw_size(tables["size"]),
-        "weights": draw_weights(tables["weights"]),
-        "latency": draw_latency(tables["latency"]),
-    }
     for name, figure in figures.items():
-        save(figure, name, params.plot.dpi)
-    write_text(METRICS / "report.md", markdown(metrics, clean, weight, samples))
+        with whole_file(FIGURES / f"{name}.png") as path:
+            figure.savefig(path, format="png", dpi=params.plot.dpi, metadata={"Software": None})
+    text = report.markdown(metrics, inputs["evaluate"], inputs["clean"], weight, inputs["samples"])
+    write_text(METRICS / "report.md", text)
     print(f"{METRICS / 'report.md'}: {metrics['goals']['met']} of {len(GOALS)} goals met")
 
 

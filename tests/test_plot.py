@@ -1,79 +1,234 @@
+"""The plot stage by its real command on tiny literal inputs."""
+
+import csv
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.container import BarContainer
 
 from distill import report
-from distill.errors import UserError
 from stages import plot
-from tools import table
 
-ROW = {
-    "accuracy": 0.91234, "accuracy_ci_low": 0.89, "accuracy_ci_high": 0.93, "accuracy_above_chance": 0.88,
-    "perplexity": 2.2, "agreement": 0.98, "rouge_l": 0.7, "parameters": 134_515_008, "bytes": 98_362_432,
-}  # fmt: skip
-GOALS = {
-    "accuracy_ratio": 0.9, "accuracy_ratio_above_chance": 0.87, "perplexity": 21.0, "compression_ratio": 0.2499,
-    "latency_gain": 3.1, "met": 3,
-}  # fmt: skip
-METRICS = {
-    "teacher": ROW,
-    "init": ROW | {"accuracy": 0.25, "perplexity": 251_234.5},
-    "sft": ROW | {"perplexity": 25.0},
-    "distilled": ROW | {"perplexity": 21.0},
-    "goals": GOALS,
+ROOT = Path(__file__).parent.parent
+SCORES = {
+    "accuracy": {"teacher": 0.99, "init": 0.3, "sft": 0.78, "distilled": 0.77},
+    "perplexity": {"teacher": 2.1, "init": 2300.0, "sft": 9.9, "distilled": 6.0},
 }
+LOG = """step,epoch,split,loss
+0,0.0,validation,7.8
+5,0.5,train,2.5
+10,1.0,validation,2.2
+10,1.0,train,1.5
+"""
 
 
-def test_the_table_has_a_row_a_model_with_its_interval():
-    lines = report.results(METRICS).splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:]] == ["teacher", "init", "sft", "distilled"]
-    assert "0.912 [0.890, 0.930]" in lines[2]
-    assert "134.5 M" in lines[2]
-    assert "98 MB" in lines[2]
-    assert "251,000" in lines[3]
-    assert len({line.count("|") for line in lines}) == 1
+def write(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
 
 
-def test_a_goal_that_is_missed_says_so():
-    lines = report.goals(METRICS).splitlines()
-    assert "met" in lines[2]
-    assert "not met" not in lines[2]
-    assert "**not met**" in next(line for line in lines if "perplexity" in line)
+def inputs(folder: Path) -> Path:
+    """All that the stage reads, tiny."""
+    models, metrics, timings = {}, {}, {}
+    for name in report.MODELS:
+        size = 134_000_000 if name == "teacher" else 33_000_000
+        values = {score: SCORES.get(score, SCORES["accuracy"])[name] for score in report.SCORES}
+        models[name] = {s: {"value": v, "ci_low": v * 0.95, "ci_high": v * 1.01} for s, v in values.items()}
+        metrics[name] = {key: values[key] for key in ("accuracy", "perplexity", "agreement", "rouge_l")} | {
+            "accuracy_ci_low": values["accuracy"] * 0.95, "accuracy_ci_high": values["accuracy"] * 1.01,
+            "parameters": size, "bytes": 2 * size,
+        }  # fmt: skip
+        slow = 4.0 if name == "teacher" else 1.0
+        timings[name] = {t: {"median": slow, "low": slow * 0.9, "high": slow * 1.2} for t in report.TIMINGS}
+    metrics["goals"] = {
+        "accuracy_ratio": 0.778, "accuracy_ratio_above_chance": 0.7, "perplexity": 6.0, "compression_ratio": 0.246,
+        "latency_gain": 4.0, "met": 3,
+    }  # fmt: skip
+    sample = {
+        "id": "a", "messages": [{"role": "user", "content": "Why | <b>?"}], "reference": "Because.",
+        "generated": dict.fromkeys(report.MODELS, "So *it* is."),
+    }  # fmt: skip
+    place = folder / "metrics"
+    write(place / "metrics.json", metrics)
+    write(place / "evaluate.json", {"models": models})
+    write(place / "latency.json", {"models": timings, "prompt_tokens": 8, "new_tokens": 4, "runs": 3})
+    parts = {name: {"rows": 2, "topics": 1, "words": 9} for name in ("train", "validation", "test")}
+    counts = {"requested": 8, "kept": 6, "dropped": 2, "reasons": {"too_short": 2, "empty": 0}, "splits": parts}
+    write(place / "clean.json", counts)
+    write(place / "weight.json", {"scheme": "uniform", "effective_share": 1.0, "correlation_with_length": None})
+    write(place / "samples.jsonl", sample)
+    (place / "train").mkdir()
+    for name in ("sft", "distilled"):
+        (place / f"train/{name}_log.csv").write_text(LOG)
+    weighted = folder / "data/weighted/train.jsonl"
+    weighted.parent.mkdir(parents=True)
+    weighted.write_text(
+        "".join(json.dumps({"response": "a b c"[:n], "weight": w}) + "\n" for n, w in ((5, 1.4), (3, 0.6)))
+    )
+    shutil.copy(ROOT / "params.yaml", folder)
+    return folder
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.91234, "0.912"), (2.0, "2"), (15.26, "15.3"), (251234.5, "251,000")])
-def test_numbers_have_three_digits(value, text):
-    assert report.number(value) == text
+def run(folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-W", "error", "-m", "stages.plot"]
+    return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_a_models_text_is_shown_and_never_becomes_markup():
-    text = report.quoted("<script>alert(1)</script> | *bold* [link](x)\n# head `code`")
-    for mark in ("<script>", "|", "*", "[", "`", "\n", " # "):
-        assert mark not in text
-    assert "<br>" in text
+def written(folder: Path) -> dict[str, bytes]:
+    paths = [path for part in ("figures", "plots") for path in (folder / "metrics" / part).iterdir()]
+    return {path.name: path.read_bytes() for path in [*paths, folder / "metrics/report.md"]}
 
 
-def test_the_table_replaces_what_stands_between_its_marks_and_nothing_else():
-    text = f"a\n{table.BEGIN}\nold\n{table.END}\nb\n"
-    once = table.between(text, "new", "x")
-    assert once == f"a\n{table.BEGIN}\nnew\n{table.END}\nb\n"
-    assert table.between(once, "new", "x") == once
-    with pytest.raises(UserError, match="has no lines"):
-        table.between("nothing here", "new", "README.md")
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = inputs(tmp_path_factory.mktemp("plot"))
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
-def test_loss_curves_of_all_variants_are_one_table():
-    log = pd.DataFrame({"step": [1], "epoch": [0.5], "split": ["train"], "loss": [2.0]})
-    found = plot.loss_table({"sft": log, "distilled": log})
-    assert list(found.columns) == ["step", "variant", "split", "epoch", "loss"]
-    assert found["variant"].tolist() == ["sft", "distilled"]
+def test_the_stage_writes_what_it_promises_and_the_same_bytes_again_whatever_the_users_matplotlib(finished, tmp_path):
+    again = inputs(tmp_path)
+    (again / "matplotlibrc").write_text("font.size: 20\naxes.grid: True\nlines.linewidth: 9\n")
+    assert run(again).returncode == 0
+    names = ("loss", "goals", "size", "weights", "latency")
+    assert set(written(again)) == {f"{name}.{kind}" for name in names for kind in ("png", "csv")} | {"report.md"}
+    assert written(again) == written(finished)
 
 
-def test_the_readme_shows_the_committed_numbers():
-    root = Path(__file__).parent.parent
-    metrics = json.loads((root / "metrics/metrics.json").read_text())
-    readme = (root / "README.md").read_text()
-    assert report.results(metrics) in readme
-    assert report.goals(metrics) in readme
+def test_figures_carry_no_metadata(finished):
+    for path in (finished / "metrics/figures").iterdir():
+        assert b"tEXt" not in path.read_bytes()
+
+
+def read(finished: Path) -> tuple[dict, pd.DataFrame, dict]:
+    """The main table, the scores behind the figures, the timings."""
+    main, latency = (json.loads((finished / f"metrics/{name}.json").read_text()) for name in ("metrics", "latency"))
+    return main, pd.read_csv(finished / "metrics/plots/goals.csv"), latency
+
+
+def test_each_goals_panel_draws_the_models_values_in_their_colours(finished):
+    panels = plot.draw_goals(*read(finished)).axes
+    widths = [[bar.get_width() for group in axes.containers if isinstance(group, BarContainer) for bar in group]
+              for axes in panels]  # fmt: skip
+    assert widths[0] == pytest.approx([1, 0.3 / 0.99, 0.78 / 0.99, 0.77 / 0.99], rel=1e-5)
+    assert widths[1] == [2.1, 2300, 9.9, 6.0]
+    assert widths[2] == pytest.approx([1, 33 / 134, 33 / 134, 33 / 134], rel=1e-5)
+    assert widths[3] == [1, 4, 4, 4]
+    colours = [to_hex(group[0].get_facecolor()) for group in panels[0].containers if isinstance(group, BarContainer)]
+    assert colours == [plot.COLOURS[name].lower() for name in report.MODELS]
+
+
+def test_each_goals_panel_says_whether_it_is_met_and_draws_its_threshold(finished):
+    panels = plot.draw_goals(*read(finished)).axes
+    lines = [next(text.get_text() for text in axes.texts if "wanted" in text.get_text()) for axes in panels]
+    assert lines == [
+        "distilled 0.778, wanted > 0.85: not met",
+        "distilled 6, wanted \u2264 20: met",
+        "distilled 0.246, wanted \u2264 0.25: met",
+        "distilled 4, wanted \u2265 2: met",
+    ]
+    for axes, goal in zip(panels, plot.GOALS, strict=True):
+        assert goal.threshold in [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
+
+
+def test_quality_against_size_is_drawn_in_the_models_colours(finished):
+    metrics, scores, _ = read(finished)
+    for axes in plot.draw_size(metrics, scores).axes:
+        points = {group.lines[0].get_color(): group.lines[0].get_xydata().tolist()[0] for group in axes.containers}
+        assert list(points) == [plot.COLOURS[name] for name in report.MODELS]
+        assert points[plot.COLOURS["sft"]] == [33.0, 0.78]
+
+
+def test_the_tables_behind_the_figures_hold_the_inputs_numbers(finished):
+    tables = {p.stem: list(csv.DictReader(p.open())) for p in (finished / "metrics/plots").iterdir()}
+    assert tables["loss"][1] == {"step": "5", "variant": "sft", "split": "train", "epoch": "0.5", "loss": "2.5"}
+    assert [row["variant"] for row in tables["loss"]] == ["sft"] * 4 + ["distilled"] * 4
+    goals = {(row["model"], row["score"]): float(row["value"]) for row in tables["goals"]}
+    assert goals["init", "perplexity"] == 2300
+    assert goals["distilled", "accuracy_ratio"] == pytest.approx(0.77 / 0.99, rel=1e-5)
+    assert {row["quantity"]: int(row["samples"]) for row in tables["weights"]} == {"weight": 1, "words": 1}
+    assert tables["latency"][2] == {
+        "model": "teacher", "timing": "answer_ms", "low": "3.6", "high": "4.8", "median": "4.0"
+    }  # fmt: skip
+
+
+def test_nothing_that_time_changes_is_in_a_table_but_latencys(finished, tmp_path):
+    slower = inputs(tmp_path)
+    latency = json.loads((slower / "metrics/latency.json").read_text())
+    latency["models"]["teacher"]["answer_ms"] = {"median": 9.0, "low": 8.0, "high": 10.0}
+    write(slower / "metrics/latency.json", latency)
+    assert run(slower).returncode == 0
+    before, after = written(finished), written(slower)
+    assert {name for name in before if before[name] != after[name]} == {"goals.png", "latency.png", "latency.csv"}
+
+
+def test_the_report_has_the_table_the_goals_the_figures_and_the_answers(finished):
+    text = (finished / "metrics/report.md").read_text()
+    metrics = json.loads((finished / "metrics/metrics.json").read_text())
+    assert report.results(metrics) in text
+    assert report.goals(metrics) in text
+    assert "3 of 4 goals met" in text
+    for name in ("loss", "goals", "size", "weights", "latency"):
+        assert f"](figures/{name}.png)" in text
+    assert "8 answers were asked for, 6 kept and 2 dropped" in text
+    assert "| too short | 2 |" in text
+    assert "| empty |" not in text
+    assert "**Why &#124; &lt;b&gt;?**" in text
+    assert "| sft | So &#42;it&#42; is. |" in text
+    assert "| 0.77 [0.731, 0.778] |" in text
+
+
+def test_labels_are_moved_apart_only_where_they_collide():
+    assert plot.spread([0.1, 0.9, 0.5], 0.1) == [0.1, 0.9, 0.5]
+    assert plot.spread([0.50, 0.52], 0.1) == pytest.approx([0.46, 0.56])
+    near = plot.spread([0.02, 0.67, 0.64], 0.075)
+    assert near == pytest.approx([0.02, 0.6925, 0.6175])
+
+
+def gone(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def says(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("mischief", "words"),
+    [
+        (gone("metrics/metrics.json"), "stage evaluate"),
+        (gone("metrics/latency.json"), "stage evaluate"),
+        (gone("metrics/clean.json"), "stage clean"),
+        (gone("metrics/weight.json"), "stage weight"),
+        (gone("metrics/samples.jsonl"), "stage evaluate"),
+        (gone("data/weighted/train.jsonl"), "stage weight"),
+        (gone("metrics/train/distilled_log.csv"), "Stage train@distilled writes it"),
+        (says("metrics/evaluate.json", "{}"), "number at models.teacher.accuracy.ci_low"),
+        (says("metrics/clean.json", "[]"), "metrics/clean.json must have a number at requested"),
+        (says("metrics/weight.json", '{"effective_share": 1}'), "text at scheme"),
+        (says("metrics/samples.jsonl", '{"reference": "x"}\n'), "samples.jsonl, line 1, must have a text at messages"),
+        (says("data/weighted/train.jsonl", '{"response": "x"}\n'), "train.jsonl, line 1, must have a number at weight"),
+        (says("data/weighted/train.jsonl", ""), "has no rows. Stage weight"),
+        (says("metrics/train/sft_log.csv", ""), "Stage train@sft writes it"),
+        (says("metrics/train/sft_log.csv", "a,b\n1,2\n"), "is no table of step, epoch, split, loss"),
+        (says("metrics/train/sft_log.csv", "step,epoch,split,loss\n1,1,train,x\n"), "is no table of"),
+        (says("metrics/train/sft_log.csv", "step,epoch,split,loss\n1,1,train,\n"), "not finite"),
+    ],
+)
+def test_a_missing_or_broken_input_names_the_stage_that_writes_it(tmp_path, monkeypatch, mischief, words):
+    folder = inputs(tmp_path)
+    mischief(folder)
+    monkeypatch.chdir(folder)
+    with pytest.raises(plot.UserError, match=r"(?s).*") as caught:
+        plot.main()
+    assert words in str(caught.value)
+    assert not (folder / "metrics/figures").exists()

@@ -25,11 +25,15 @@ def main() -> None:
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between the marks in FILE")
     file = parser.parse_args().write
     metrics = read_json(METRICS, "stage evaluate")
+    report.require(metrics, METRICS, "evaluate", report.NUMBERS["metrics"])
     block = f"{report.results(metrics)}\n\n{report.goals(metrics)}"
     if file is None:
         print(block)
+    elif not file.is_file():
+        raise UserError(f"{file} is missing: --write takes a file with lines {BEGIN} and {END}.")
     else:
         write_text(file, between(file.read_text(encoding="utf-8"), block, str(file)))
+        print(f"{file}: the table of {METRICS} is written")
 
 
 if __name__ == "__main__":
