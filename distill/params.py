@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from distill.errors import UserError
 
@@ -134,12 +143,19 @@ class Weight(Section):
     targets: Targets | None
 
 
+LayerList = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Layers = Annotated[
+    Annotated[Count, Tag("number")] | Annotated[LayerList, Tag("list")],
+    Discriminator(lambda value: "list" if isinstance(value, list) else "number"),
+]
+
+
 class TeacherStudent(Section):
     """A student cut from the teacher: some of its layers, part of its vocabulary."""
 
     source: Literal["teacher"]
     teacher: Name
-    layers: Count | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    layers: Layers
     vocabulary: Annotated[int, Field(ge=300)]
 
     @model_validator(mode="after")
@@ -328,7 +344,6 @@ def _is_kind(location: tuple[int | str, ...], index: int) -> bool:
     """Whether this part of the path is the kind of a union, which pydantic adds: it is no key of the file."""
     return (
         index > 0
-        and (isinstance(location[index - 1], int) or location[index - 1] == "student")
-        and index < len(location)
-        and location[index] in ("local", "openai", "teacher", "pretrained")
+        and (isinstance(location[index - 1], int) or location[index - 1] in ("student", "layers"))
+        and location[index] in ("local", "openai", "teacher", "pretrained", "number", "list")
     )
