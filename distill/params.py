@@ -61,7 +61,7 @@ class LocalTeacher(Section):
     """A transformers model in this process: a folder, a hub name, or a GGUF file.
 
     `package:NAME/FILE` names a file inside an installed Python package. `sha256` pins a GGUF file, and
-    `revision` a hub name; null where they do not apply.
+    `revision` a hub name; null where they do not apply. `licence` is what the data card says of licence and terms.
     """
 
     name: Name
@@ -70,6 +70,7 @@ class LocalTeacher(Section):
     revision: Text | None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
     share: Part
+    licence: Text | None
 
 
 class ApiTeacher(Section):
@@ -84,6 +85,7 @@ class ApiTeacher(Section):
     timeout_s: Positive
     max_retries: Annotated[int, Field(ge=0)]
     share: Part
+    licence: Text | None
 
 
 Teacher = Annotated[LocalTeacher | ApiTeacher, Field(discriminator="kind")]

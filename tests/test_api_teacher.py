@@ -16,7 +16,7 @@ SAMPLING = Sampling(max_tokens=17, temperature=0.3, top_p=0.9, seed=5)
 def teacher(url: str, **changes: object) -> ApiTeacher:
     values = {
         "name": "api", "kind": "openai", "model": "m", "base_url": url, "api_key_env": "API_KEY",
-        "concurrency": 4, "timeout_s": 0.5, "max_retries": 2, "share": 1.0,
+        "concurrency": 4, "timeout_s": 0.5, "max_retries": 2, "share": 1.0, "licence": None,
     }  # fmt: skip
     return ApiTeacher(**(values | changes))
 

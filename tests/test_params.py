@@ -92,7 +92,8 @@ def test_a_key_in_the_address_of_an_endpoint_is_refused():
     value = copy.deepcopy(SHIPPED)
     value["teachers"].append(
         {"name": "api", "kind": "openai", "model": "m", "base_url": "https://user:secret@host/v1",
-         "api_key_env": "KEY", "concurrency": 1, "timeout_s": 1, "max_retries": 1, "share": 1.0}
+         "api_key_env": "KEY", "concurrency": 1, "timeout_s": 1, "max_retries": 1, "share": 1.0,
+         "licence": None}
     )  # fmt: skip
     assert "teachers.1.base_url" in refused(value)
 

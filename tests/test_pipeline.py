@@ -190,7 +190,7 @@ def test_answers_already_in_the_journal_are_not_asked_again(tmp_path):
     with chat_server() as server:
         teacher = {
             "name": "api", "kind": "openai", "model": "m", "base_url": server.url, "api_key_env": "TINY_KEY",
-            "concurrency": 4, "timeout_s": 5, "max_retries": 1, "share": 1.0,
+            "concurrency": 4, "timeout_s": 5, "max_retries": 1, "share": 1.0, "licence": None,
         }  # fmt: skip
         folder = tiny.repository(tmp_path / "repo", teachers=[*tiny.params()["teachers"], teacher])
         refused = stage(folder, "generate", check=False)

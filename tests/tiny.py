@@ -75,7 +75,15 @@ def params(**changes: Any) -> dict[str, Any]:
         "runtime.threads": 1,
         "runtime.dtype": "float32",
         "teachers": [
-            {"name": "tiny", "kind": "local", "model": "teacher", "revision": None, "sha256": None, "share": 1.0}
+            {
+                "name": "tiny",
+                "kind": "local",
+                "model": "teacher",
+                "revision": None,
+                "sha256": None,
+                "share": 1.0,
+                "licence": "none: random weights",
+            }
         ],
         "generate.prompts": "data/prompts/tiny.jsonl",
         "generate.max_tokens": 12,
