@@ -22,6 +22,8 @@ from pydantic import (
 from distill.errors import UserError
 
 PATH = Path("params.yaml")
+UNIONS = ("prompts", "topic", "student", "layers")  # keys whose value is one of several kinds, beside `teachers`
+KINDS = ("local", "openai", "jsonl", "folder", "dataset", "column", "buckets", "teacher", "pretrained", "number", "list")
 
 
 def _number(value: Any) -> Any:
@@ -91,11 +93,76 @@ class ApiTeacher(Section):
 Teacher = Annotated[LocalTeacher | ApiTeacher, Field(discriminator="kind")]
 
 
-class Generate(Section):
-    """How the teachers are asked."""
+BUILDERS = ("csv", "json", "parquet", "text")  # of the `datasets` library, for local files
+ColumnOrBuckets = Annotated[
+    Annotated[Count, Tag("buckets")] | Annotated[Text, Tag("column")],
+    Discriminator(lambda value: "column" if isinstance(value, str) else "buckets"),
+]
 
-    prompts: Text
+
+class JsonlPrompts(Section):
+    """A JSONL file with `id`, `topic` and `messages` in each line."""
+
+    source: Literal["jsonl"]
+    path: Text
+
+
+class FolderPrompts(Section):
+    """A folder of texts: each chunk of at most `chunk_words` words becomes a prompt by `template`, with {text} in it."""
+
+    source: Literal["folder"]
+    path: Text
+    pattern: Text
+    chunk_words: Count
+    template: Annotated[str, Field(pattern=r"\{text\}")]
+
+
+class DatasetPrompts(Section):
+    """A Hugging Face data set: a hub name at a pinned revision, or a builder (csv, json, parquet, text) for local files.
+
+    `path` is what DVC watches: the files themselves; for a hub name, whose version is the revision, a note in git
+    that says where the prompts come from. `topic` names a column, or is a number of hash buckets.
+    """
+
+    source: Literal["dataset"]
+    path: Text
+    name: Text
+    config: Text | None
+    split: Text
+    column: Text
+    topic: ColumnOrBuckets
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    streaming: bool
+    limit: Count | None
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        if self.name in BUILDERS and self.revision is not None:
+            raise ValueError(f"revision: must be null for local files ({self.name}); DVC versions them")
+        if self.name not in BUILDERS and self.revision is None:
+            raise ValueError(
+                f"revision: must be the 40 digits of a commit of {self.name!r}, so that the prompts stay the same; "
+                f"for local files name must be one of {BUILDERS}"
+            )
+        return self
+
+
+Prompts = Annotated[JsonlPrompts | FolderPrompts | DatasetPrompts, Field(discriminator="source")]
+
+
+class Shot(Section):
+    """An example that is put before every prompt."""
+
+    user: Text
+    assistant: Text
+
+
+class Generate(Section):
+    """How the teachers are asked, and what."""
+
+    prompts: Prompts
     system_prompt: Text | None
+    few_shot: list[Shot]
     max_tokens: Count
     sampling_temperature: Annotated[Real, Field(ge=0, le=2)]
     top_p: Part
@@ -346,6 +413,6 @@ def _is_kind(location: tuple[int | str, ...], index: int) -> bool:
     """Whether this part of the path is the kind of a union, which pydantic adds: it is no key of the file."""
     return (
         index > 0
-        and (isinstance(location[index - 1], int) or location[index - 1] in ("student", "layers"))
-        and location[index] in ("local", "openai", "teacher", "pretrained", "number", "list")
+        and (isinstance(location[index - 1], int) or location[index - 1] in UNIONS)
+        and location[index] in KINDS
     )

@@ -16,51 +16,27 @@ from tqdm import tqdm
 from distill import api_teacher, local_teacher, models
 from distill import params as params_file
 from distill.answers import Answer, Request, Sampling
+from distill.dataset_prompts import from_dataset
 from distill.errors import UserError, run
-from distill.files import read_rows, value_hash, write_json, write_rows
+from distill.files import value_hash, write_json, write_rows
 from distill.home import home
 from distill.journal import Journal
-from distill.params import ApiTeacher, Generate, LocalTeacher, Runtime, Teacher
+from distill.params import ApiTeacher, Generate, LocalTeacher, Prompts, Runtime, Teacher
+from distill.prompts import Prompt, dressed, from_folder, from_jsonl
 
 RESPONSES = Path("data/raw/responses.jsonl")
 METRICS = Path("metrics/generate.json")
-ROLES = ("system", "user", "assistant")
 
 
-def checked(row: dict[str, Any], number: int, source: str) -> dict[str, Any]:
-    """The row if it is a prompt: id, topic, messages that end with the user's. Raises UserError otherwise."""
-    messages = row.get("messages")
-    good = (
-        all(isinstance(row.get(key), str) and row[key] for key in ("id", "topic"))
-        and isinstance(messages, list)
-        and messages
-        and all(isinstance(turn, dict) and turn.get("role") in ROLES for turn in messages)
-        and all(isinstance(turn.get("content"), str) and turn["content"].strip() for turn in messages)
-        and messages[-1]["role"] == "user"
-    )
-    if not good:
-        raise UserError(
-            f"{source}, row {number} ({row.get('id')!r}) is not a prompt. Each line must be like "
-            '{"id": "bees/fact", "topic": "bees", "messages": [{"role": "user", "content": "..."}]}, '
-            f"with roles {ROLES} and the user last."
-        )
-    return row
-
-
-def read_prompts(path: Path, system_prompt: str | None) -> list[dict[str, Any]]:
-    """The prompts of a JSONL file by id, with the system prompt put first where one is set."""
-    rows = [checked(row, number, str(path)) for number, row in enumerate(read_rows(path, "you or git"), start=1)]
-    if not rows:
-        raise UserError(f"{path} has no prompts.")
-    seen: set[str] = set()
-    for row in rows:
-        if row["id"] in seen:
-            raise UserError(f"{path} has two prompts with the id {row['id']!r}; ids must be unique.")
-        seen.add(row["id"])
-    if system_prompt is not None:
-        system = {"role": "system", "content": system_prompt}
-        rows = [{**row, "messages": [system, *row["messages"]]} for row in rows]
-    return sorted(rows, key=lambda row: row["id"])
+def read_prompts(source: Prompts) -> list[Prompt]:
+    """The prompts by id, from where params say."""
+    if source.source == "jsonl":
+        return from_jsonl(source)
+    if source.source == "folder":
+        return from_folder(source)
+    prompts, passed_over = from_dataset(source)
+    print(f"{source.name}: {len(prompts)} prompts; {passed_over} rows without one or with an earlier one's passed over")
+    return prompts
 
 
 def divide(prompts: list[dict[str, Any]], teachers: list[Teacher], seed: int) -> dict[str, list[dict[str, Any]]]:
@@ -171,7 +147,9 @@ def main() -> None:
     params = params_file.load()
     generate, runtime, seed = params.generate, params.runtime, params.seed
     models.prepare(runtime.threads, seed)
-    prompts = read_prompts(Path(generate.prompts), generate.system_prompt)
+    prompts = [
+        dressed(prompt, generate.system_prompt, generate.few_shot) for prompt in read_prompts(generate.prompts)
+    ]
     rows = []
     for teacher in params.teachers:
         mine = divide(prompts, params.teachers, seed)[teacher.name]

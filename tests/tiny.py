@@ -85,7 +85,7 @@ def params(**changes: Any) -> dict[str, Any]:
                 "licence": "none: random weights",
             }
         ],
-        "generate.prompts": "data/prompts/tiny.jsonl",
+        "generate.prompts": {"source": "jsonl", "path": "data/prompts/tiny.jsonl"},
         "generate.max_tokens": 12,
         "generate.sampling_temperature": 1.0,
         "generate.batch_size": 8,
