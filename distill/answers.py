@@ -9,15 +9,19 @@ FINISHED = ("stop", "length", "content_filter")
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt for one teacher."""
+    """One sample of a prompt from one teacher; `seed` is its own."""
 
     id: str
     messages: list[dict[str, str]]
+    seed: int
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Every sampling parameter that a teacher is sent; servers and checkpoints have defaults of their own."""
+    """Every sampling parameter that a teacher is sent; servers and checkpoints have defaults of their own.
+
+    `seed` is the run's: each request has its own, made from it.
+    """
 
     max_tokens: int
     temperature: float
@@ -46,9 +50,9 @@ def failed(request: Request, kind: str, message: str) -> Answer:
     return Answer(request.id, "", "error", None, None, {"class": kind, "message": message[:300]})
 
 
-def request_seed(seed: int, request_id: str) -> int:
-    """A seed of 31 bits for one request: it depends on nothing but the run's seed and the request."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{request_id}".encode()).digest()[:4], "big") >> 1
+def request_seed(seed: int, name: str) -> int:
+    """A seed of 31 bits for one request: it depends on nothing but the run's seed and the request's name."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1
 
 
 def from_row(row: dict[str, Any]) -> Answer:

@@ -8,7 +8,7 @@ from typing import Any
 import openai
 from openai.types.chat import ChatCompletion
 
-from distill.answers import FINISHED, Answer, Request, Sampling, failed, request_seed
+from distill.answers import FINISHED, Answer, Request, Sampling, failed
 from distill.errors import UserError
 from distill.params import ApiTeacher
 
@@ -87,7 +87,7 @@ async def _ask(
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
-            seed=request_seed(sampling.seed, request.id),
+            seed=request.seed,
             n=1,
             frequency_penalty=0.0,
             presence_penalty=0.0,

@@ -90,7 +90,7 @@ def _rows(source: DatasetPrompts) -> Iterator[dict[str, Any]]:
     if source.name in BUILDERS:
         path = Path(source.path)
         files = sorted(str(file) for file in path.rglob("*") if file.is_file()) if path.is_dir() else [str(path)]
-        options["data_files"] = {source.split: files}
+        options["data_files"] = files  # all of them make one split, train
     else:
         options["revision"] = source.revision
     datasets.disable_progress_bars()

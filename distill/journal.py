@@ -9,7 +9,7 @@ from typing import Any, Self
 from distill.answers import Answer, from_row
 from distill.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Journal:

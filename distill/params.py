@@ -23,7 +23,19 @@ from distill.errors import UserError
 
 PATH = Path("params.yaml")
 UNIONS = ("prompts", "topic", "student", "layers")  # keys whose value is one of several kinds, beside `teachers`
-KINDS = ("local", "openai", "jsonl", "folder", "dataset", "column", "buckets", "teacher", "pretrained", "number", "list")
+KINDS = (
+    "local",
+    "openai",
+    "jsonl",
+    "folder",
+    "dataset",
+    "column",
+    "buckets",
+    "teacher",
+    "pretrained",
+    "number",
+    "list",
+)
 
 
 def _number(value: Any) -> Any:
@@ -108,7 +120,7 @@ class JsonlPrompts(Section):
 
 
 class FolderPrompts(Section):
-    """A folder of texts: each chunk of at most `chunk_words` words becomes a prompt by `template`, with {text} in it."""
+    """A folder of texts: each chunk of at most `chunk_words` words becomes a prompt by `template`, in place of {text}."""
 
     source: Literal["folder"]
     path: Text
@@ -118,7 +130,7 @@ class FolderPrompts(Section):
 
 
 class DatasetPrompts(Section):
-    """A Hugging Face data set: a hub name at a pinned revision, or a builder (csv, json, parquet, text) for local files.
+    """A Hugging Face data set: a hub name at a pinned revision, or a builder (`BUILDERS`) for local files.
 
     `path` is what DVC watches: the files themselves; for a hub name, whose version is the revision, a note in git
     that says where the prompts come from. `topic` names a column, or is a number of hash buckets.

@@ -66,7 +66,9 @@ def from_folder(source: FolderPrompts) -> list[Prompt]:
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8 text ({error}). Convert it, or narrow generate.prompts.pattern.") from None
+            raise UserError(
+                f"{path} is not UTF-8 text ({error}). Convert it, or narrow generate.prompts.pattern."
+            ) from None
         for number, chunk in enumerate(chunks(text, source.chunk_words)):
             content = source.template.replace("{text}", chunk)
             turn = {"role": "user", "content": content}

@@ -6,22 +6,17 @@ Writes data/raw/responses.jsonl, metrics/generate.json; journals in .distill/jou
 
 import hashlib
 import os
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from distill import api_teacher, local_teacher, models
 from distill import params as params_file
-from distill.answers import Answer, Request, Sampling
-from distill.dataset_prompts import from_dataset
-from distill.errors import UserError, run
-from distill.files import value_hash, write_json, write_rows
+from distill.answers import Answer, Sampling
+from distill.asking import Setup, ask, request
+from distill.errors import run
+from distill.files import write_json, write_rows
 from distill.home import home
-from distill.journal import Journal
-from distill.params import ApiTeacher, Generate, LocalTeacher, Prompts, Runtime, Teacher
+from distill.params import Generate, Prompts, Teacher
 from distill.prompts import Prompt, dressed, from_folder, from_jsonl
 
 RESPONSES = Path("data/raw/responses.jsonl")
@@ -34,6 +29,8 @@ def read_prompts(source: Prompts) -> list[Prompt]:
         return from_jsonl(source)
     if source.source == "folder":
         return from_folder(source)
+    from distill.dataset_prompts import from_dataset  # takes a second to import, and files need none of it
+
     prompts, passed_over = from_dataset(source)
     print(f"{source.name}: {len(prompts)} prompts; {passed_over} rows without one or with an earlier one's passed over")
     return prompts
@@ -52,53 +49,6 @@ def divide(prompts: list[dict[str, Any]], teachers: list[Teacher], seed: int) ->
         result[teacher.name] = [row for row in prompts if start <= places[row["id"]] < end]
         start = end
     return result
-
-
-def request(prompt: dict[str, Any]) -> Request:
-    """The request for a prompt; its id changes with the messages, so that no stale answer is ever taken for it."""
-    return Request(f"{prompt['id']}#{value_hash(prompt['messages'])[:12]}", prompt["messages"])
-
-
-def journal_settings(teacher: Teacher, generate: Generate, seed: int, dtype: str) -> dict[str, Any]:
-    """All that an answer depends on beside its messages. Never a key, a timeout or a concurrency."""
-    settings: dict[str, Any] = {
-        "kind": teacher.kind,
-        "model": teacher.model,
-        "max_tokens": generate.max_tokens,
-        "sampling_temperature": generate.sampling_temperature,
-        "top_p": generate.top_p,
-        "seed": seed,
-    }
-    if teacher.kind == "local":
-        local = {"revision": teacher.revision, "sha256": teacher.sha256, "dtype": dtype}
-        return settings | local | {"batch_size": generate.batch_size}
-    return settings | {"base_url": teacher.base_url}
-
-
-def ask_local(
-    teacher: LocalTeacher, requests: list[Request], answered: set[str], generate: Generate, runtime: Runtime, seed: int
-) -> Iterator[list[Answer]]:
-    """Answers of a local teacher, batch by batch; a batch with an open request is decoded whole."""
-    dtype = models.compute_dtype(runtime.dtype)
-    model, tokenizer = models.load(teacher.model, dtype, teacher.revision, teacher.sha256)
-    batches = local_teacher.batches(tokenizer, requests, generate.batch_size)
-    todo = [batch for batch in batches if any(item.id not in answered for item in batch)]
-    for answers in local_teacher.answer(model, tokenizer, todo, sampling(generate, seed)):
-        yield [answer for answer in answers if answer.id not in answered]
-
-
-def ask_api(
-    teacher: ApiTeacher, requests: list[Request], answered: set[str], generate: Generate, seed: int
-) -> Iterator[list[Answer]]:
-    """Answers of an endpoint, in the order of arrival."""
-    key = os.environ.get(teacher.api_key_env)
-    if not key:
-        raise UserError(
-            f"teacher {teacher.name!r} needs a key in the environment variable {teacher.api_key_env}, which is not "
-            f"set. Set it (for a server that wants none, to any word) and run again; nothing was sent."
-        )
-    todo = [item for item in requests if item.id not in answered]
-    yield from api_teacher.answer(teacher, key, todo, sampling(generate, seed))
 
 
 def sampling(generate: Generate, seed: int) -> Sampling:
@@ -146,34 +96,16 @@ def _unit(text: str) -> float:
 def main() -> None:
     params = params_file.load()
     generate, runtime, seed = params.generate, params.runtime, params.seed
-    models.prepare(runtime.threads, seed)
-    prompts = [
-        dressed(prompt, generate.system_prompt, generate.few_shot) for prompt in read_prompts(generate.prompts)
-    ]
+    setup = Setup(runtime, generate.batch_size, os.environ, home(os.environ, Path.cwd()) / "journal")
+    how = sampling(generate, seed)
+    prompts = [dressed(prompt, generate.system_prompt, generate.few_shot) for prompt in read_prompts(generate.prompts)]
+    parts = divide(prompts, params.teachers, seed)
     rows = []
     for teacher in params.teachers:
-        mine = divide(prompts, params.teachers, seed)[teacher.name]
-        requests = {prompt["id"]: request(prompt) for prompt in mine}
-        dtype = str(models.compute_dtype(runtime.dtype)).removeprefix("torch.")
-        settings = journal_settings(teacher, generate, seed, dtype)
-        path = home(os.environ, Path.cwd()) / "journal" / f"{teacher.name}-{value_hash(settings)[:16]}.jsonl"
-        with Journal(path, settings) as journal:
-            answered = {item.id for item in requests.values() if item.id in journal.answers}
-            if len(answered) < len(requests):
-                asked = list(requests.values())
-                answers = (
-                    ask_local(teacher, asked, answered, generate, runtime, seed)
-                    if teacher.kind == "local"
-                    else ask_api(teacher, asked, answered, generate, seed)
-                )
-                bar = tqdm(total=len(requests), initial=len(answered), desc=teacher.name, unit="answer")
-                with bar:
-                    for some in answers:
-                        journal.append(some)
-                        bar.update(len(some))
-            else:
-                print(f"{teacher.name}: all {len(requests)} answers are in the journal already", file=sys.stderr)
-            rows += [row(prompt, teacher.name, journal.latest[requests[prompt["id"]].id]) for prompt in mine]
+        mine = parts[teacher.name]
+        requests = [request(teacher, how, setup, prompt["id"], prompt["messages"]) for prompt in mine]
+        answers = ask(teacher, requests, how, setup)
+        rows += [row(prompt, teacher.name, answers[item.id]) for prompt, item in zip(mine, requests, strict=True)]
     rows.sort(key=lambda item: (item["prompt_id"], item["teacher"]))
     metrics = summary(rows)
     write_rows(RESPONSES, rows)

@@ -1,56 +1,21 @@
-import json
 from pathlib import Path
 
 import pytest
 import tiny
 
-from distill.answers import Answer
-from distill.errors import UserError
+from distill.answers import Answer, Request
+from distill.asking import Setup, request
 from distill.home import home
-from distill.params import Generate, LocalTeacher
+from distill.params import Generate, LocalTeacher, Runtime
 from stages import generate
 
 PROMPT = {"id": "ants/what", "topic": "ants", "messages": [{"role": "user", "content": "What are ants?"}]}
 GENERATE = Generate(**tiny.params()["generate"])
 
 
-def written(path: Path, *rows: object) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 def teachers(*shares: float) -> list[LocalTeacher]:
     base = tiny.params()["teachers"][0]
     return [LocalTeacher(**(base | {"name": f"t{number}", "share": share})) for number, share in enumerate(shares)]
-
-
-def test_prompts_are_sorted_and_the_system_prompt_comes_first(tmp_path):
-    path = written(tmp_path / "p.jsonl", PROMPT, PROMPT | {"id": "ants/a"})
-    rows = generate.read_prompts(path, "Be brief.")
-    assert [row["id"] for row in rows] == ["ants/a", "ants/what"]
-    assert rows[0]["messages"] == [{"role": "system", "content": "Be brief."}, *PROMPT["messages"]]
-    assert generate.read_prompts(path, None)[0]["messages"] == PROMPT["messages"]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"id": ""}, {"topic": None}, {"messages": []}, {"messages": "hi"},
-        {"messages": [{"role": "assistant", "content": "hi"}]}, {"messages": [{"role": "user", "content": " "}]},
-        {"messages": [{"role": "robot", "content": "hi"}]}, {"messages": [{"content": "hi"}]},
-    ],
-)  # fmt: skip
-def test_a_row_that_is_no_prompt_is_named_by_its_place(tmp_path, change):
-    path = written(tmp_path / "p.jsonl", PROMPT, PROMPT | {"id": "b"} | change)
-    with pytest.raises(UserError, match="row 2"):
-        generate.read_prompts(path, None)
-
-
-def test_two_prompts_of_one_id_and_a_file_without_any_are_refused(tmp_path):
-    with pytest.raises(UserError, match="two prompts with the id 'ants/what'"):
-        generate.read_prompts(written(tmp_path / "p.jsonl", PROMPT, PROMPT), None)
-    with pytest.raises(UserError, match="has no prompts"):
-        generate.read_prompts(written(tmp_path / "q.jsonl"), None)
 
 
 def many(count: int = 1000) -> list[dict]:
@@ -76,21 +41,35 @@ def test_a_prompt_keeps_its_teacher_when_prompts_are_added():
     assert few == {name for name in more if int(name[1:]) < 100}
 
 
-def test_a_changed_message_is_another_request_and_a_changed_concurrency_is_not():
-    other = PROMPT | {"messages": [{"role": "user", "content": "What are ants??"}]}
-    assert generate.request(PROMPT).id != generate.request(other).id
-    assert generate.request(PROMPT).id.startswith("ants/what#")
+def asked(teacher: LocalTeacher | None = None, **changes: object) -> Request:
+    """A request with some part of it changed: of the teacher, of params, of the prompt."""
+    values = {"prompt_id": "ants/what", "messages": PROMPT["messages"], "sample": 0, "seed": 1} | changes
+    seed, prompt_id, messages, sample = (values.pop(key) for key in ("seed", "prompt_id", "messages", "sample"))
+    runtime = {"threads": 1, "dtype": "float32"}
+    for name in ("threads", "dtype"):
+        runtime |= {name: values.pop(name)} if name in values else {}
+    params = GENERATE.model_copy(update=values)
+    setup = Setup(Runtime(**runtime), params.batch_size, {}, Path())
+    how = generate.sampling(params, seed)
+    return request(teacher or teachers(1.0)[0], how, setup, prompt_id, messages, sample)
 
 
 @pytest.mark.parametrize(
-    "change", [{"max_tokens": 5}, {"sampling_temperature": 0.2}, {"top_p": 0.5}, {"batch_size": 3}]
-)
-def test_each_sampling_parameter_has_a_journal_of_its_own(change):
-    (teacher,) = teachers(1.0)
-    base = generate.journal_settings(teacher, GENERATE, 1, "float32")
-    assert generate.journal_settings(teacher, GENERATE.model_copy(update=change), 1, "float32") != base
-    assert generate.journal_settings(teacher, GENERATE, 2, "float32") != base
-    assert generate.journal_settings(teacher, GENERATE, 1, "bfloat16") != base
+    "change",
+    [
+        {"max_tokens": 5}, {"sampling_temperature": 0.2}, {"top_p": 0.5}, {"batch_size": 3}, {"seed": 2},
+        {"dtype": "bfloat16"}, {"sample": 1}, {"prompt_id": "ants/other"},
+        {"messages": [{"role": "user", "content": "What are ants??"}]},
+    ],
+)  # fmt: skip
+def test_a_request_is_another_one_where_anything_differs_that_its_answer_depends_on(change):
+    assert asked(**change).id != asked().id
+
+
+def test_a_request_is_the_same_one_whatever_the_threads_and_has_its_own_seed():
+    assert asked(threads=2) == asked()
+    assert asked(sampling_temperature=0.2).seed == asked().seed
+    assert len({asked(**change).seed for change in ({}, {"seed": 2}, {"sample": 1}, {"prompt_id": "b"})}) == 4
 
 
 def test_the_summary_counts_answers_failures_and_tokens_by_teacher():

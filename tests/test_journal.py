@@ -47,7 +47,7 @@ def test_a_torn_header_is_written_anew(tmp_path):
 
 def test_a_failure_is_kept_and_counts_as_not_answered(tmp_path):
     path = tmp_path / "journal.jsonl"
-    failure = failed(Request("a", []), "timeout", "late")
+    failure = failed(Request("a", [], 1), "timeout", "late")
     with Journal(path, SETTINGS) as journal:
         journal.append([failure])
     with Journal(path, SETTINGS) as journal:
