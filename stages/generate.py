@@ -1,21 +1,26 @@
-"""Asks every teacher its prompts: `python -m stages.generate`.
+"""Asks every teacher its prompts: `python -m stages.generate`; with --estimate says what that takes, and asks nothing.
 
 Reads  the prompts that params name, params seed, runtime, teachers, generate
 Writes data/raw/responses.jsonl, metrics/generate.json; journals in .distill/journal
 """
 
+import argparse
 import hashlib
+import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from distill import params as params_file
 from distill.answers import Answer, Sampling
-from distill.asking import Setup, ask, request
+from distill.asking import Setup, ask, budget, request
+from distill.budget import cost
 from distill.errors import run
+from distill.estimate import estimate
 from distill.files import write_json, write_rows
 from distill.home import home
+from distill.journal import TOKENS
 from distill.params import Generate, Prompts, Teacher
 from distill.prompts import Prompt, dressed, from_folder, from_jsonl
 
@@ -58,33 +63,51 @@ def sampling(generate: Generate, seed: int) -> Sampling:
     )
 
 
-def row(prompt: dict[str, Any], teacher: str, answer: Answer) -> dict[str, Any]:
-    """One line of data/raw/responses.jsonl."""
+def row(prompt: Prompt, teacher: str, sample: int, answer: Answer, degraded: list[str]) -> dict[str, Any]:
+    """One line of data/raw/responses.jsonl; nothing of it depends on when or in which order answers came."""
+    error = None if answer.error is None else {key: answer.error[key] for key in ("class", "message")}
+    unscored = error is None and "no_logprobs" not in degraded and answer.logprobs is None
     return {
-        "id": f"{prompt['id']}@{teacher}",
+        "id": f"{prompt['id']}@{teacher}" + (f"/{sample}" if sample else ""),
         "prompt_id": prompt["id"],
         "topic": prompt["topic"],
         "teacher": teacher,
+        "sample": sample,
         "messages": prompt["messages"],
         "response": answer.response.strip(),
         "finish_reason": answer.finish_reason,
         "logprobs": answer.logprobs,
+        "entropies": answer.entropies,
+        "margins": answer.margins,
         "usage": answer.usage,
-        "error": answer.error,
+        "degraded": degraded + ["no_logprobs"] * unscored,
+        "error": error,
     }
 
 
-def summary(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Counts and tokens by teacher."""
-    result: dict[str, Any] = {}
+def summary(rows: Iterable[dict[str, Any]], teachers: Iterable[Teacher], probes: dict[str, Any]) -> dict[str, Any]:
+    """Requests, answers, failures by class, tokens, cost and abilities by teacher; the cost has the probe's."""
+    result: dict[str, Any] = {
+        teacher.name: {"requests": 0, "answered": 0, "failed": {}} | dict.fromkeys((*TOKENS, "cost_usd"), 0)
+        for teacher in teachers
+    }
     for item in rows:
-        teacher = result.setdefault(
-            item["teacher"], {"requested": 0, "answered": 0, "failed": 0, "prompt_tokens": 0, "completion_tokens": 0}
-        )
-        teacher["requested"] += 1
-        teacher["failed" if item["error"] else "answered"] += 1
-        for key in ("prompt_tokens", "completion_tokens"):
-            teacher[key] += (item["usage"] or {}).get(key, 0)
+        counts = result[item["teacher"]]
+        counts["requests"] += 1
+        if item["error"] is None:
+            counts["answered"] += 1
+        else:
+            kind = item["error"]["class"]
+            counts["failed"][kind] = counts["failed"].get(kind, 0) + 1
+        for key in TOKENS:
+            counts[key] += (item["usage"] or {}).get(key, 0)
+    for teacher in teachers:
+        counts, found = result[teacher.name], probes[teacher.name]
+        counts["failed"] = dict(sorted(counts["failed"].items()))
+        if teacher.kind == "openai":
+            tokens = {key: counts[key] + (found or {}).get(key, 0) for key in TOKENS}
+            counts["cost_usd"] = None if teacher.price is None else round(cost(teacher.price, tokens), 6)
+        counts["probe"] = found
     return result
 
 
@@ -94,26 +117,54 @@ def _unit(text: str) -> float:
 
 
 def main() -> None:
+    options = argparse.ArgumentParser(prog="python -m stages.generate", description=__doc__)
+    options.add_argument("--estimate", action="store_true", help="print requests, tokens and cost, and send nothing")
+    only_estimate = options.parse_args().estimate
     params = params_file.load()
-    generate, runtime, seed = params.generate, params.runtime, params.seed
-    setup = Setup(runtime, generate.batch_size, os.environ, home(os.environ, Path.cwd()) / "journal")
+    generate, seed = params.generate, params.seed
+    journals = home(os.environ, Path.cwd()) / "journal"
+    money = budget(generate.budget_usd, params.teachers, journals)
+    setup = Setup(params.runtime, generate.batch_size, os.environ, journals, tuple(generate.needs), money)
     how = sampling(generate, seed)
     prompts = [dressed(prompt, generate.system_prompt, generate.few_shot) for prompt in read_prompts(generate.prompts)]
     parts = divide(prompts, params.teachers, seed)
-    rows = []
-    for teacher in params.teachers:
-        mine = parts[teacher.name]
-        requests = [request(teacher, how, setup, prompt["id"], prompt["messages"]) for prompt in mine]
-        answers = ask(teacher, requests, how, setup)
-        rows += [row(prompt, teacher.name, answers[item.id]) for prompt, item in zip(mine, requests, strict=True)]
-    rows.sort(key=lambda item: (item["prompt_id"], item["teacher"]))
-    metrics = summary(rows)
-    write_rows(RESPONSES, rows)
+    samples = range(generate.samples)
+    requests = {
+        (teacher.name, prompt["id"], sample): request(teacher, how, setup, prompt["id"], prompt["messages"], sample)
+        for teacher in params.teachers
+        for prompt in parts[teacher.name]
+        for sample in samples
+    }
+    mine = {
+        teacher.name: [item for (name, *_), item in requests.items() if name == teacher.name]
+        for teacher in params.teachers
+    }
+    if only_estimate:
+        print(estimate([(teacher, mine[teacher.name]) for teacher in params.teachers], how, money, journals))
+        return
+    asked = {teacher.name: ask(teacher, mine[teacher.name], how, setup) for teacher in params.teachers}
+
+    def rows() -> Iterator[dict[str, Any]]:
+        """Read from the journals one by one, so that memory does not grow with answers."""
+        names = sorted(asked)
+        for prompt in prompts:
+            for name, sample in itertools.product(names, samples):
+                item = requests.get((name, prompt["id"], sample))
+                if item is not None:
+                    yield row(prompt, name, sample, asked[name].answers[item.id], asked[name].degraded)
+
+    write_rows(RESPONSES, rows())
+    metrics = summary(rows(), params.teachers, {name: part.probe for name, part in asked.items()})
     write_json(METRICS, metrics)
     for name, counts in metrics.items():
-        print(f"{name}: {counts['answered']} answered, {counts['failed']} failed")
-        if counts["failed"]:
+        failed = sum(counts["failed"].values())
+        print(f"{name}: {counts['answered']} answered, {failed} failed {counts['failed'] or ''}".rstrip())
+        if failed:
             print("  failures are rows with their reason; clean drops them, and the next generate asks them again")
+        if asked[name].degraded:
+            print(f"  its rows are marked: {', '.join(asked[name].degraded)}")
+    if money.spent:
+        print(f"paid so far, by the journals and with what may have been billed unseen: {money.spent:.4f} USD")
 
 
 if __name__ == "__main__":
