@@ -62,23 +62,32 @@ class Failure(BaseModel):
     message: str
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class RawRow(BaseModel):
-    """A row of data/raw/responses.jsonl."""
+    """A row of data/raw/responses.jsonl; what only some teachers give may be left out."""
 
     id: str
     prompt_id: str
     topic: str
     teacher: str
+    sample: Annotated[int, Field(ge=0)] = 0
     messages: Annotated[list[Turn], Field(min_length=1)]
     response: str
     finish_reason: Literal["stop", "length", "error", "content_filter", "other"]
-    logprobs: list[Annotated[float, Field(allow_inf_nan=False)]] | None
+    logprobs: list[Finite] | None
+    entropies: list[Finite] | None = None
+    margins: list[Finite] | None = None
+    judge_score: Finite | None = None
+    fused_from: list[str] = []
+    degraded: list[str] = []
     usage: Usage | None
     error: Failure | None
 
 
 def checked(lines: Iterable[Row]) -> list[Row]:
-    """The rows in order of prompt and teacher. Raises UserError for a broken one, a repeated id and for none."""
+    """The rows in order of prompt, teacher and sample. Raises UserError for a broken one, a repeated id, for none."""
     rows: dict[str, Row] = {}
     for number, row in enumerate(lines, start=1):
         where = f"{RESPONSES}, line {number} (id {row.get('id')!r})"
@@ -90,11 +99,11 @@ def checked(lines: Iterable[Row]) -> list[Row]:
                 "file anew; no teacher is asked again what it answered."
             ) from None
         if row["id"] in rows:
-            raise UserError(f"{where} has the id of an earlier line; each prompt and teacher has one row.")
+            raise UserError(f"{where} has the id of an earlier line; each prompt, teacher and sample has one row.")
         rows[row["id"]] = row
     if not rows:
         raise UserError(f"{RESPONSES} has no rows: is the prompts file (params generate.prompts) empty?")
-    return sorted(rows.values(), key=lambda row: (row["prompt_id"], row["teacher"]))
+    return sorted(rows.values(), key=lambda row: (row["prompt_id"], row["teacher"], row.get("sample", 0)))
 
 
 def described(error: ValidationError) -> str:

@@ -166,6 +166,12 @@ BROKEN = [
     ({"logprobs": [-0.5, float("nan")]}, "logprobs.1: input should be a finite number"),
     ({"usage": {"prompt_tokens": "9", "completion_tokens": 2}}, "usage.prompt_tokens: input should be a valid integer"),
     ({"error": {"message": "?"}}, "error.class: field required"),
+    ({"sample": -1}, "sample: input should be greater than or equal to 0"),
+    ({"entropies": [float("inf")]}, "entropies.0: input should be a finite number"),
+    ({"margins": ["0.1"]}, "margins.0: input should be a valid number"),
+    ({"judge_score": "good"}, "judge_score: input should be a valid number"),
+    ({"fused_from": [1]}, "fused_from.0: input should be a valid string"),
+    ({"degraded": "no_logprobs"}, "degraded: input should be a valid list"),
 ]
 
 
@@ -186,9 +192,15 @@ def test_a_row_that_lacks_a_key_a_repeated_id_and_no_rows_are_refused():
         stage.checked([])
 
 
-def test_rows_are_taken_in_order_of_prompt_and_teacher():
-    rows = [raw("bees", "One."), raw("ants", "Two.", id="x", teacher="b"), raw("ants", "Three.", id="y", teacher="a")]
-    assert [row["response"] for row in stage.checked(rows)] == ["Three.", "Two.", "One."]
+def test_rows_are_taken_in_order_of_prompt_teacher_and_sample():
+    rows = [
+        raw("bees", "One."),
+        raw("ants", "Two.", id="x", teacher="b"),
+        raw("ants", "Three.", id="y/10", teacher="a", sample=10),
+        raw("ants", "Four.", id="y/2", teacher="a", sample=2),
+        raw("ants", "Five.", id="y", teacher="a"),
+    ]
+    assert [row["response"] for row in stage.checked(rows)] == ["Five.", "Four.", "Three.", "Two.", "One."]
 
 
 def command(folder):

@@ -53,8 +53,8 @@ def listed(stage: str, kind: str) -> list[str]:
     """The paths that dvc.yaml lists, with params filled in."""
     entries = PIPELINE[stage].get(kind, [])
     names = [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
-    prompts = yaml.safe_load((ROOT / "params.yaml").read_text())["generate"]["prompts"]
-    return [name.replace("${generate.prompts}", prompts) for name in names]
+    prompts = yaml.safe_load((ROOT / "params.yaml").read_text())["generate"]["prompts"]["path"]
+    return [name.replace("${generate.prompts.path}", prompts) for name in names]
 
 
 def promised(stage: str) -> dict[str, set[str]]:

@@ -106,9 +106,17 @@ def params(**changes: Any) -> dict[str, Any]:
         "runtime.threads": 1,
         "runtime.dtype": "float32",
         "teachers": [
-            {"name": "tiny", "kind": "local", "model": "teacher", "revision": None, "sha256": None, "share": 1.0}
+            {
+                "name": "tiny",
+                "kind": "local",
+                "model": "teacher",
+                "revision": None,
+                "sha256": None,
+                "share": 1.0,
+                "licence": "none: random weights",
+            }
         ],
-        "generate.prompts": "data/prompts/tiny.jsonl",
+        "generate.prompts": {"source": "jsonl", "path": "data/prompts/tiny.jsonl"},
         "generate.max_tokens": 12,
         "generate.sampling_temperature": 1.0,
         "generate.batch_size": 8,
