@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from distill import few_shot
 from distill.answers import Answer, Request, Sampling, request_seed
 from distill.errors import UserError
 from distill.files import value_hash
@@ -62,6 +63,8 @@ def request(
             "dtype": _dtype(setup.runtime),
             "batch_size": setup.batch_size,
         }
+        if teacher.template is not None:
+            depends |= {"template": few_shot.TEMPLATE}
     return Request(value_hash(depends)[:32], messages, seed)
 
 
@@ -107,6 +110,8 @@ def _ask_local(
     models.prepare(setup.runtime.threads, sampling.seed)
     dtype = models.compute_dtype(setup.runtime.dtype)
     model, tokenizer = models.load(teacher.model, dtype, teacher.revision, teacher.sha256)
+    if teacher.template is not None:
+        tokenizer.chat_template = few_shot.TEMPLATE
     batches = local_teacher.batches(tokenizer, requests, setup.batch_size)
     todo = [batch for batch in batches if any(item.id not in answered for item in batch)]
     for answers in local_teacher.answer(model, tokenizer, todo, sampling):

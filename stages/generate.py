@@ -13,14 +13,19 @@ from typing import Any
 from distill import params as params_file
 from distill.answers import Answer, Sampling
 from distill.asking import Setup, ask, request
+from distill.chat import Messages
 from distill.errors import run
 from distill.files import write_json, write_rows
+from distill.fusing import fused
+from distill.growing import grown
 from distill.home import home
-from distill.params import Generate, Prompts, Teacher
+from distill.judging import judged
+from distill.params import Generate, Grow, Mixture, Prompts, Teacher
 from distill.prompts import Prompt, dressed, from_folder, from_jsonl
 
 RESPONSES = Path("data/raw/responses.jsonl")
 METRICS = Path("metrics/generate.json")
+FUSED = ":fused"  # added to the aggregator's name for what it makes of others' answers; no teacher's name has a colon
 
 
 def read_prompts(source: Prompts) -> list[Prompt]:
@@ -71,7 +76,43 @@ def row(prompt: dict[str, Any], teacher: str, answer: Answer) -> dict[str, Any]:
         "logprobs": answer.logprobs,
         "usage": answer.usage,
         "error": answer.error,
+        "judge_score": None,
+        "fused_from": [],
     }
+
+
+def more_prompts(prompts: list[Prompt], grow: Grow, teacher: Teacher, seed: int, setup: Setup) -> list[Prompt]:
+    """The prompts and those that the teacher wrote from them."""
+    how = Sampling(max_tokens=grow.max_tokens, temperature=grow.sampling_temperature, top_p=grow.top_p, seed=seed)
+
+    def asker(named: list[tuple[str, Messages]]) -> list[Answer]:
+        requests = [request(teacher, how, setup, name, messages) for name, messages in named]
+        answers = ask(teacher, requests, how, setup)
+        return [answers[item.id] for item in requests]
+
+    result, counts = grown(prompts, grow, seed, asker)
+    print(f"{teacher.name} wrote prompts: {', '.join(f'{name} {count}' for name, count in counts.items())}")
+    return result
+
+
+def mixed(
+    rows: list[dict[str, Any]], mixture: Mixture, teachers: dict[str, Teacher], how: Sampling, setup: Setup
+) -> list[dict[str, Any]]:
+    """The rows with what judge and aggregator say of them, in order of prompt and teacher.
+
+    Each is asked prompt by prompt or row by row, so that a failure of one teacher touches no other's rows.
+    """
+    made = []
+    if mixture.aggregator is not None:
+        for group, answer in fused(rows, teachers[mixture.aggregator], how, setup):
+            of = [item["id"] for item in group]
+            prompt = {"id": group[0]["prompt_id"], **{key: group[0][key] for key in ("topic", "messages")}}
+            made.append({**row(prompt, f"{mixture.aggregator}{FUSED}", answer), "fused_from": of})
+    rows = sorted([*rows, *made], key=lambda item: (item["prompt_id"], item["teacher"]))
+    if mixture.judge is not None:
+        rows, unrated = judged(rows, teachers[mixture.judge], how.seed, setup)
+        print(f"{mixture.judge} as the judge gave no rating for {unrated} of {len(rows)} rows")
+    return rows
 
 
 def summary(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -98,15 +139,21 @@ def main() -> None:
     generate, runtime, seed = params.generate, params.runtime, params.seed
     setup = Setup(runtime, generate.batch_size, os.environ, home(os.environ, Path.cwd()) / "journal")
     how = sampling(generate, seed)
-    prompts = [dressed(prompt, generate.system_prompt, generate.few_shot) for prompt in read_prompts(generate.prompts)]
-    parts = divide(prompts, params.teachers, seed)
+    teachers = {teacher.name: teacher for teacher in params.teachers}
+    prompts = read_prompts(generate.prompts)
+    if generate.grow is not None:
+        prompts = more_prompts(prompts, generate.grow, teachers[generate.grow.teacher], seed, setup)
+    prompts = [dressed(prompt, generate.system_prompt, generate.few_shot) for prompt in prompts]
     rows = []
-    for teacher in params.teachers:
-        mine = parts[teacher.name]
+    for name, mine in divide(prompts, params.teachers, seed).items():
+        if not mine:
+            continue
+        teacher = teachers[name]
         requests = [request(teacher, how, setup, prompt["id"], prompt["messages"]) for prompt in mine]
         answers = ask(teacher, requests, how, setup)
         rows += [row(prompt, teacher.name, answers[item.id]) for prompt, item in zip(mine, requests, strict=True)]
     rows.sort(key=lambda item: (item["prompt_id"], item["teacher"]))
+    rows = mixed(rows, generate.mixture, teachers, how, setup)
     metrics = summary(rows)
     write_rows(RESPONSES, rows)
     write_json(METRICS, metrics)
