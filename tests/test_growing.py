@@ -62,8 +62,8 @@ def test_every_topic_is_asked_about_in_turn_and_later_rounds_see_earlier_prompts
     for topic in TOPICS:
         own = [content for _, content in teacher.asked if topic in content]
         assert len(own) == 4
-        assert "of kind x" in own[1]
-        assert "of kind x" not in own[0]
+        assert "first seen" in own[1]
+        assert "first seen" not in own[0]
 
 
 def test_growth_is_the_same_each_time_and_another_with_another_seed():
