@@ -34,7 +34,9 @@ class Answer:
     """The answer to a request, or why there is none.
 
     `finish_reason` is stop, length, content_filter, other or error; `logprobs` are the chosen tokens' in
-    nats; `usage` has prompt_tokens and completion_tokens; `error` has class and message.
+    nats; `entropies` are each token's in nats, `margins` the best log-probability minus the second best;
+    `usage` has prompt_tokens and completion_tokens; `error` has class, code, attempts and message. `billed`
+    are the tokens that an API charges for the last attempt, as far as is known; None for a local teacher.
     """
 
     id: str
@@ -42,12 +44,18 @@ class Answer:
     finish_reason: str
     logprobs: list[float] | None
     usage: dict[str, int] | None
-    error: dict[str, str] | None
+    error: dict[str, Any] | None
+    entropies: list[float] | None = None
+    margins: list[float] | None = None
+    billed: dict[str, int] | None = None
 
 
-def failed(request: Request, kind: str, message: str) -> Answer:
+def failed(
+    request: Request, kind: str, message: str, code: str | None = None, attempts: int = 1, usage: Any = None
+) -> Answer:
     """The answer that records a failure; it is asked again on the next run."""
-    return Answer(request.id, "", "error", None, None, {"class": kind, "message": message[:300]})
+    error = {"class": kind, "code": code, "attempts": attempts, "message": message[:300]}
+    return Answer(request.id, "", "error", None, usage, error)
 
 
 def request_seed(seed: int, name: str) -> int:

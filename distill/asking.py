@@ -1,33 +1,54 @@
 """Asking one teacher, of whatever kind: what its journal has is not asked again, the rest is, with a bar."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from distill import few_shot
 from distill.answers import Answer, Request, Sampling, request_seed
+from distill.budget import Budget, cost
 from distill.errors import UserError
 from distill.files import value_hash
-from distill.journal import Journal
+from distill.journal import TOKENS, Answers, Journal
 from distill.params import ApiTeacher, LocalTeacher, Runtime, Teacher
 
-SCHEMA = 2  # of requests: a change of what is sent, which no other part of a request's id shows
+SCHEMA = 3  # of requests: a change of what is sent, which no other part of a request's id shows
 
 
 @dataclass(frozen=True)
 class Setup:
     """What asking takes beside a teacher, requests and sampling; none of it changes an API's answer.
 
-    `environment` has the keys of APIs by the names that params give; `journals` is the folder of journals.
+    `environment` has the keys of APIs by the names that params give; `journals` is the folder of journals;
+    `needs` are the abilities without which a teacher is refused or its rows are marked (generate.needs).
     """
 
     runtime: Runtime
     batch_size: int
     environment: Mapping[str, str]
     journals: Path
+    needs: tuple[str, ...]
+    budget: Budget
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The answers of a teacher by request id, failures included, and what was found out about an API.
+
+    `probe` is what it does and what finding out took, None where nothing was; `degraded` what it lacks that the
+    experiment needs.
+    """
+
+    answers: Answers
+    probe: dict[str, Any] | None
+    degraded: list[str]
+
+    def __getitem__(self, request_id: str) -> Answer:
+        return self.answers[request_id]
 
 
 def request(
@@ -56,7 +77,9 @@ def request(
         "seed": seed,
         "sample": sample,
     }
-    if teacher.kind == "local":
+    if teacher.kind == "openai":
+        depends |= {"extra": teacher.extra}
+    else:
         depends |= {
             "revision": teacher.revision,
             "sha256": teacher.sha256,
@@ -73,32 +96,48 @@ def endpoint(teacher: Teacher) -> str:
     return "local" if teacher.kind == "local" else teacher.base_url
 
 
-def ask(teacher: Teacher, requests: list[Request], sampling: Sampling, setup: Setup) -> dict[str, Answer]:
-    """The answers of a teacher by request id, failures included.
-
-    Every answer is in the teacher's journal before the next is waited for: what it has is not asked again,
-    and a failure is. Raises UserError where asking cannot go on; the answers so far are kept.
-    """
+def journal(teacher: Teacher, folder: Path) -> Journal:
+    """The journal of a teacher at its endpoint, whatever it was asked: answers to other params stay in it."""
     where = {"teacher": teacher.name, "endpoint": endpoint(teacher)}
-    with Journal(setup.journals / f"{teacher.name}-{value_hash(where)[:16]}.jsonl", where) as journal:
-        answered = {item.id for item in requests if item.id in journal.answers}
-        if len(answered) < len(requests):
-            with tqdm(total=len(requests), initial=len(answered), desc=teacher.name, unit="answer") as bar:
-                for some in _answers(teacher, requests, answered, sampling, setup):
-                    journal.append(some)
-                    bar.update(len(some))
-        else:
+    return Journal(journal_path(teacher, folder), where)
+
+
+def journal_path(teacher: Teacher, folder: Path) -> Path:
+    """The file of that journal."""
+    return folder / f"{teacher.name}-{value_hash(endpoint(teacher))[:16]}.jsonl"
+
+
+def budget(limit: float | None, teachers: Iterable[Teacher], folder: Path) -> Budget:
+    """The budget, less what the journals of API teachers say was or may have been paid."""
+    spent = 0.0
+    for teacher in teachers:
+        if teacher.kind == "openai" and journal_path(teacher, folder).exists():
+            with journal(teacher, folder) as known:
+                spent += cost(teacher.price, known.billed)
+    return Budget(limit, spent)
+
+
+def ask(teacher: Teacher, requests: list[Request], sampling: Sampling, setup: Setup) -> Asked:
+    """Asks a teacher what its journal does not know; a failure is asked again.
+
+    Every answer is in the journal as soon as it is there. Raises UserError where asking cannot go on; the
+    answers so far are kept.
+    """
+    with journal(teacher, setup.journals) as known:
+        todo = [item for item in requests if item.id not in known.answered]
+        if todo:
+            with tqdm(total=len(requests), initial=len(requests) - len(todo), desc=teacher.name, unit="answer") as bar:
+                if teacher.kind == "local":
+                    for some in _ask_local(teacher, requests, known.answered, sampling, setup):
+                        known.append(some)
+                        known.sync()
+                        bar.update(len(some))
+                else:
+                    _ask_api(teacher, todo, sampling, setup, known, bar)
+        elif requests:
             print(f"{teacher.name}: all {len(requests)} answers are in the journal already", file=sys.stderr)
-        return {item.id: journal.latest[item.id] for item in requests}
-
-
-def _answers(
-    teacher: Teacher, requests: list[Request], answered: set[str], sampling: Sampling, setup: Setup
-) -> Iterator[list[Answer]]:
-    if teacher.kind == "local":
-        yield from _ask_local(teacher, requests, answered, sampling, setup)
-    else:
-        yield from _ask_api(teacher, [item for item in requests if item.id not in answered], sampling, setup)
+        probed, degraded = _probed(teacher, setup, known) if teacher.kind == "openai" else (None, [])
+        return Asked(known.latest, probed, degraded)
 
 
 def _ask_local(
@@ -118,9 +157,12 @@ def _ask_local(
         yield [answer for answer in answers if answer.id not in answered]
 
 
-def _ask_api(teacher: ApiTeacher, requests: list[Request], sampling: Sampling, setup: Setup) -> Iterator[list[Answer]]:
-    """Answers of an endpoint, in the order of arrival."""
-    from distill import api_teacher
+def _ask_api(
+    teacher: ApiTeacher, requests: list[Request], sampling: Sampling, setup: Setup, known: Journal, bar: "tqdm[Any]"
+) -> None:
+    """Finds out what an endpoint can do, where that is not known, and asks it, live or in batches."""
+    from distill import api_teacher, batch_teacher, probe
+    from distill.endpoint import Job
 
     key = setup.environment.get(teacher.api_key_env)
     if not key:
@@ -128,7 +170,22 @@ def _ask_api(teacher: ApiTeacher, requests: list[Request], sampling: Sampling, s
             f"teacher {teacher.name!r} needs a key in the environment variable {teacher.api_key_env}, which is not "
             f"set. Set it (for a server that wants none, to any word) and run again; nothing was sent."
         )
-    yield from api_teacher.answer(teacher, key, requests, sampling)
+    found = probe.run(teacher, key, setup.budget, known)
+    probe.required(teacher, found, setup.needs)
+    job = Job(teacher, key, sampling, found["accepts_logprobs"], setup.budget, known, bar)
+    (api_teacher if teacher.mode == "live" else batch_teacher).answer(job, requests)
+
+
+def _probed(teacher: ApiTeacher, setup: Setup, known: Journal) -> tuple[dict[str, Any] | None, list[str]]:
+    """What the journal says the teacher does, with the tokens of finding out, and which needs that leaves open."""
+    from distill import probe
+
+    found = probe.facts(teacher, known)
+    if found is None:
+        return None, []
+    usages = [answer.usage or {} for answer in probe.answers(teacher, known, found["accepts_logprobs"]).values()]
+    tokens = {key: sum(usage.get(key, 0) for usage in usages) for key in TOKENS}
+    return found | tokens, probe.required(teacher, found, setup.needs)
 
 
 def _dtype(runtime: Runtime) -> str:

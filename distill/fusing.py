@@ -1,11 +1,13 @@
 """A teacher as the aggregator of others' answers (Mixture-of-Agents, Wang et al. 2024)."""
 
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
-from distill.answers import Answer, Sampling
-from distill.asking import Setup, ask, request
+from distill.answers import Sampling
+from distill.asking import Setup
 from distill.chat import Messages
+from distill.helping import Help, helped
 from distill.params import Teacher
 
 TASK = (
@@ -16,21 +18,22 @@ TASK = (
 
 
 def fused(
-    rows: list[dict[str, Any]], aggregator: Teacher, sampling: Sampling, setup: Setup
-) -> list[tuple[list[dict[str, Any]], Answer]]:
-    """For each prompt with two answers or more, of rows in order of prompt: these rows, and what is made of them.
+    rows: Iterable[dict[str, Any]], aggregator: Teacher, sampling: Sampling, setup: Setup
+) -> tuple[dict[str, list[str]], Help]:
+    """The ids of the rows that went into each prompt's fused answer by prompt id, and the aggregator's help.
 
-    A failed or empty answer is no candidate; a prompt with one answer left needs no aggregator.
+    Rows come in order of prompt. A failed or empty answer is no candidate; a prompt with one answer left needs
+    no aggregator.
     """
-    good = [row for row in rows if row["response"] and not row["error"]]
-    groups = [list(group) for _, group in groupby(good, key=lambda row: row["prompt_id"])]
-    groups = [group for group in groups if len(group) > 1]
-    requests = [
-        request(aggregator, sampling, setup, f"fuse/{group[0]['prompt_id']}", fusing_messages(group))
-        for group in groups
-    ]
-    answers = ask(aggregator, requests, sampling, setup) if requests else {}
-    return [(group, answers[item.id]) for group, item in zip(groups, requests, strict=True)]
+    good = (row for row in rows if row["response"] and not row["error"])
+    sources: dict[str, list[str]] = {}
+    named: dict[str, Messages] = {}
+    for prompt_id, group in groupby(good, key=lambda row: row["prompt_id"]):
+        candidates = list(group)
+        if len(candidates) > 1:
+            sources[prompt_id] = [row["id"] for row in candidates]
+            named[prompt_id] = fusing_messages(candidates)
+    return sources, helped("fuse", aggregator, named, sampling, setup)
 
 
 def fusing_messages(rows: list[dict[str, Any]]) -> Messages:

@@ -18,7 +18,7 @@ ITEM = re.compile(r"^\s*(?:\d+\s*[.):]|[-*\u2022])\s*(\S.*)$", re.MULTILINE)
 FEWEST_WORDS, MOST_WORDS = 3, 150  # of an instruction, as in the paper
 OUTCOMES = ("new", "malformed", "known", "other_topic")
 
-Asker = Callable[[list[tuple[str, Messages]]], list[Answer]]  # requests by name and messages, answers in their order
+Asker = Callable[[dict[str, Messages]], list[Answer]]  # messages by the name of the request; answers in their order
 
 
 @dataclass
@@ -55,10 +55,10 @@ def grown(prompts: list[Prompt], grow: Grow, seed: int, ask: Asker) -> tuple[lis
         places = range(turn * grow.per_round, (turn + 1) * grow.per_round)
         asked = [topics[place % len(topics)] for place in places]
         answers = ask(
-            [
-                (f"grow/{place}", growing_messages(examples(pool, topic, grow.examples_per_request, f"{seed}/{place}")))
+            {
+                str(place): growing_messages(examples(pool, topic, grow.examples_per_request, f"{seed}/{place}"))
                 for place, topic in zip(places, asked, strict=True)
-            ]
+            }
         )
         _refuse_failures(answers, turn)
         for topic, answer in zip(asked, answers, strict=True):

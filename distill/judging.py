@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from distill.answers import Sampling
-from distill.asking import Setup, ask, request
+from distill.asking import Setup
 from distill.chat import Messages
+from distill.helping import Help, helped
 from distill.params import Teacher
 
 LOWEST, HIGHEST = 1.0, 10.0
@@ -20,25 +21,18 @@ BRACKETS = re.compile(r"\[\[\s*(\d+(?:\.\d+)?)\s*\]\]")
 BARE = re.compile(r"(?:rating:?\s*)?(\d+(?:\.\d+)?)(?:\s*/\s*10)?\.?", re.IGNORECASE)
 
 
-def judged(rows: Iterable[dict[str, Any]], judge: Teacher, seed: int, setup: Setup) -> tuple[list[dict[str, Any]], int]:
-    """The rows with `judge_score`, and how many answers got none.
+def judged(
+    rows: Iterable[dict[str, Any]], judge: Teacher, seed: int, setup: Setup
+) -> tuple[dict[str, float | None], Help]:
+    """The judge's score of each row by its id, and the judge's help.
 
     Failed and empty answers are not shown to the judge, and it is asked greedily. A reply that is no rating,
-    like a failed request, gives null.
+    like a failed request, gives None.
     """
-    rows = list(rows)
     how = Sampling(max_tokens=REPLY_TOKENS, temperature=0.0, top_p=1.0, seed=seed)
-    requests = {
-        row["id"]: request(judge, how, setup, f"judge/{row['id']}", rating_messages(row))
-        for row in rows
-        if row["response"] and not row["error"]
-    }
-    answers = ask(judge, list(requests.values()), how, setup) if requests else {}
-    scores = {name: rating(answers[item.id].response) for name, item in requests.items()}
-    return (
-        [{**row, "judge_score": scores.get(row["id"])} for row in rows],
-        sum(score is None for score in scores.values()),
-    )
+    named = {row["id"]: rating_messages(row) for row in rows if row["response"] and not row["error"]}
+    help_ = helped("judge", judge, named, how, setup)
+    return {name: rating(help_[name].response) for name in named}, help_
 
 
 def rating_messages(row: dict[str, Any]) -> Messages:

@@ -89,17 +89,34 @@ class LocalTeacher(Section):
     licence: Text | None
 
 
+class Price(Section):
+    """US dollars for a million tokens; of the Batch API where the teacher's mode is batch."""
+
+    prompt: NotNegative
+    completion: NotNegative
+
+
 class ApiTeacher(Section):
-    """An OpenAI-compatible chat endpoint. `api_key_env` names the environment variable with the key."""
+    """An OpenAI-compatible chat endpoint. `api_key_env` names the environment variable with the key.
+
+    `extra` are fields of a request that its server has beside OpenAI's. `on_missing` says what happens where it
+    lacks what generate.needs names: fail, or degrade for rows that say so.
+    """
 
     name: Name
     kind: Literal["openai"]
     model: Text
     base_url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$")]
     api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+    mode: Literal["live", "batch"]
     concurrency: Count
+    requests_per_minute: Count | None
+    tokens_per_minute: Count | None
     timeout_s: Positive
     max_retries: Annotated[int, Field(ge=0)]
+    price: Price | None
+    on_missing: Literal["fail", "degrade"]
+    extra: dict[str, str | int | float | bool | None]
     share: Share
     licence: Text | None
 
@@ -217,7 +234,18 @@ class Generate(Section):
     max_tokens: Count
     sampling_temperature: Annotated[Real, Field(ge=0, le=2)]
     top_p: Part
+    samples: Count
     batch_size: Count
+    needs: list[Literal["logprobs", "temperature", "seed", "usage"]]
+    budget_usd: Positive | None
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.samples > 1 and self.sampling_temperature == 0:
+            raise ValueError(
+                f"samples: {self.samples} greedy answers are one and the same; set sampling_temperature above 0"
+            )
+        return self
 
 
 class Clean(Section):
@@ -423,6 +451,11 @@ class Params(Section):
         if self.weight.targets is None and self.train.distilled.loss != "cross_entropy":
             raise ValueError(
                 f"train.distilled.loss: {self.train.distilled.loss} needs stored targets, but weight.targets is null"
+            )
+        unpriced = [teacher.name for teacher in self.teachers if teacher.kind == "openai" and teacher.price is None]
+        if self.generate.budget_usd is not None and unpriced:
+            raise ValueError(
+                f"generate.budget_usd: cannot be kept, since the price of {unpriced} is null; give prices or no budget"
             )
         parts = sum(teacher.share for teacher in self.teachers if teacher.share < 1)
         if parts > 1 + 1e-9:

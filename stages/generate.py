@@ -1,24 +1,30 @@
-"""Asks every teacher its prompts: `python -m stages.generate`.
+"""Asks every teacher its prompts: `python -m stages.generate`; with --estimate says what that takes, and asks nothing.
 
 Reads  the prompts that params name, params seed, runtime, teachers, generate
 Writes data/raw/responses.jsonl, metrics/generate.json; journals in .distill/journal
 """
 
+import argparse
 import hashlib
+import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from distill import params as params_file
 from distill.answers import Answer, Sampling
-from distill.asking import Setup, ask, request
+from distill.asking import Setup, ask, budget, request
+from distill.budget import cost
 from distill.chat import Messages
 from distill.errors import run
+from distill.estimate import estimate
 from distill.files import write_json, write_rows
 from distill.fusing import fused
 from distill.growing import grown
+from distill.helping import Help, helped, with_help
 from distill.home import home
+from distill.journal import TOKENS
 from distill.judging import judged
 from distill.params import Generate, Grow, Mixture, Prompts, Teacher
 from distill.prompts import Prompt, dressed, from_folder, from_jsonl
@@ -26,6 +32,8 @@ from distill.prompts import Prompt, dressed, from_folder, from_jsonl
 RESPONSES = Path("data/raw/responses.jsonl")
 METRICS = Path("metrics/generate.json")
 FUSED = ":fused"  # added to the aggregator's name for what it makes of others' answers; no teacher's name has a colon
+
+Rows = Callable[[], Iterator[dict[str, Any]]]  # in order of prompt, teacher and sample; each call reads them anew
 
 
 def read_prompts(source: Prompts) -> list[Prompt]:
@@ -63,69 +71,114 @@ def sampling(generate: Generate, seed: int) -> Sampling:
     )
 
 
-def row(prompt: dict[str, Any], teacher: str, answer: Answer) -> dict[str, Any]:
-    """One line of data/raw/responses.jsonl."""
+def row(prompt: Prompt, teacher: str, sample: int, answer: Answer, degraded: list[str]) -> dict[str, Any]:
+    """One line of data/raw/responses.jsonl; nothing of it depends on when or in which order answers came."""
+    error = None if answer.error is None else {key: answer.error[key] for key in ("class", "message")}
+    unscored = error is None and "no_logprobs" not in degraded and answer.logprobs is None
     return {
-        "id": f"{prompt['id']}@{teacher}",
+        "id": f"{prompt['id']}@{teacher}" + (f"/{sample}" if sample else ""),
         "prompt_id": prompt["id"],
         "topic": prompt["topic"],
         "teacher": teacher,
+        "sample": sample,
         "messages": prompt["messages"],
         "response": answer.response.strip(),
         "finish_reason": answer.finish_reason,
         "logprobs": answer.logprobs,
+        "entropies": answer.entropies,
+        "margins": answer.margins,
         "usage": answer.usage,
-        "error": answer.error,
+        "degraded": degraded + ["no_logprobs"] * unscored,
+        "error": error,
         "judge_score": None,
         "fused_from": [],
     }
 
 
-def more_prompts(prompts: list[Prompt], grow: Grow, teacher: Teacher, seed: int, setup: Setup) -> list[Prompt]:
-    """The prompts and those that the teacher wrote from them."""
+def more_prompts(
+    prompts: list[Prompt], grow: Grow, teacher: Teacher, seed: int, setup: Setup
+) -> tuple[list[Prompt], list[Help]]:
+    """The prompts and those that the teacher wrote from them, and its help, round by round."""
     how = Sampling(max_tokens=grow.max_tokens, temperature=grow.sampling_temperature, top_p=grow.top_p, seed=seed)
+    helps = []
 
-    def asker(named: list[tuple[str, Messages]]) -> list[Answer]:
-        requests = [request(teacher, how, setup, name, messages) for name, messages in named]
-        answers = ask(teacher, requests, how, setup)
-        return [answers[item.id] for item in requests]
+    def asker(named: dict[str, Messages]) -> list[Answer]:
+        helps.append(helped("grow", teacher, named, how, setup))
+        return [helps[-1][name] for name in named]
 
     result, counts = grown(prompts, grow, seed, asker)
     print(f"{teacher.name} wrote prompts: {', '.join(f'{name} {count}' for name, count in counts.items())}")
-    return result
+    return result, helps
 
 
 def mixed(
-    rows: list[dict[str, Any]], mixture: Mixture, teachers: dict[str, Teacher], how: Sampling, setup: Setup
-) -> list[dict[str, Any]]:
-    """The rows with what judge and aggregator say of them, in order of prompt and teacher.
+    answered: Rows, mixture: Mixture, teachers: dict[str, Teacher], how: Sampling, setup: Setup
+) -> tuple[Rows, list[Help]]:
+    """The rows with what the aggregator makes of them and the judge's scores, and the help of both.
 
-    Each is asked prompt by prompt or row by row, so that a failure of one teacher touches no other's rows.
+    Both are asked prompt by prompt or row by row: a failure of one teacher touches no other prompt's rows.
     """
-    made = []
+    helps: list[Help] = []
+    scores: dict[str, float | None] = {}
+    sources: dict[str, list[str]] = {}
     if mixture.aggregator is not None:
-        for group, answer in fused(rows, teachers[mixture.aggregator], how, setup):
-            of = [item["id"] for item in group]
-            prompt = {"id": group[0]["prompt_id"], **{key: group[0][key] for key in ("topic", "messages")}}
-            made.append({**row(prompt, f"{mixture.aggregator}{FUSED}", answer), "fused_from": of})
-    rows = sorted([*rows, *made], key=lambda item: (item["prompt_id"], item["teacher"]))
+        sources, fusion = fused(answered(), teachers[mixture.aggregator], how, setup)
+        helps.append(fusion)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for prompt_id, group in itertools.groupby(answered(), key=lambda item: item["prompt_id"]):
+            found = list(group)
+            if prompt_id in sources:
+                prompt = {"id": prompt_id, "topic": found[0]["topic"], "messages": found[0]["messages"]}
+                name = f"{mixture.aggregator}{FUSED}"
+                made = row(prompt, name, 0, fusion[prompt_id], fusion.asked.degraded)
+                found.append({**made, "fused_from": sources[prompt_id]})
+            for item in sorted(found, key=lambda item: (item["teacher"], item["sample"])):
+                yield {**item, "judge_score": scores.get(item["id"])}
+
     if mixture.judge is not None:
-        rows, unrated = judged(rows, teachers[mixture.judge], how.seed, setup)
-        print(f"{mixture.judge} as the judge gave no rating for {unrated} of {len(rows)} rows")
-    return rows
+        scores, judging = judged(rows(), teachers[mixture.judge], how.seed, setup)
+        helps.append(judging)
+        unrated = sum(score is None for score in scores.values())
+        print(f"{mixture.judge} as the judge gave no rating for {unrated} of {len(scores)} answers")
+    return rows, helps
 
 
-def summary(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Counts and tokens by teacher."""
-    result: dict[str, Any] = {}
+def unforeseen(generate: Generate, prompts: int) -> list[str]:
+    """What an estimate leaves out, since it is made of answers: requests to write prompts, to judge and to fuse."""
+    lines = []
+    if generate.grow is not None:
+        lines.append(f"{generate.grow.rounds * generate.grow.per_round} requests for prompts, and the answers to these")
+    if generate.mixture.judge is not None:
+        lines.append("one request to judge each answer")
+    if generate.mixture.aggregator is not None:
+        lines.append(f"one request to fuse the answers to each of {prompts} prompts")
+    return lines
+
+
+def summary(rows: Iterable[dict[str, Any]], teachers: Iterable[Teacher], probes: dict[str, Any]) -> dict[str, Any]:
+    """Requests, answers, failures by class, tokens, cost and abilities by teacher; the cost has the probe's."""
+    result: dict[str, Any] = {
+        teacher.name: {"requests": 0, "answered": 0, "failed": {}} | dict.fromkeys((*TOKENS, "cost_usd"), 0)
+        for teacher in teachers
+    }
     for item in rows:
-        teacher = result.setdefault(
-            item["teacher"], {"requested": 0, "answered": 0, "failed": 0, "prompt_tokens": 0, "completion_tokens": 0}
-        )
-        teacher["requested"] += 1
-        teacher["failed" if item["error"] else "answered"] += 1
-        for key in ("prompt_tokens", "completion_tokens"):
-            teacher[key] += (item["usage"] or {}).get(key, 0)
+        counts = result[item["teacher"]]
+        counts["requests"] += 1
+        if item["error"] is None:
+            counts["answered"] += 1
+        else:
+            kind = item["error"]["class"]
+            counts["failed"][kind] = counts["failed"].get(kind, 0) + 1
+        for key in TOKENS:
+            counts[key] += (item["usage"] or {}).get(key, 0)
+    for teacher in teachers:
+        counts, found = result[teacher.name], probes[teacher.name]
+        counts["failed"] = dict(sorted(counts["failed"].items()))
+        if teacher.kind == "openai":
+            tokens = {key: counts[key] + (found or {}).get(key, 0) for key in TOKENS}
+            counts["cost_usd"] = None if teacher.price is None else round(cost(teacher.price, tokens), 6)
+        counts["probe"] = found
     return result
 
 
@@ -135,32 +188,63 @@ def _unit(text: str) -> float:
 
 
 def main() -> None:
+    options = argparse.ArgumentParser(prog="python -m stages.generate", description=__doc__)
+    options.add_argument("--estimate", action="store_true", help="print requests, tokens and cost, and send nothing")
+    only_estimate = options.parse_args().estimate
     params = params_file.load()
-    generate, runtime, seed = params.generate, params.runtime, params.seed
-    setup = Setup(runtime, generate.batch_size, os.environ, home(os.environ, Path.cwd()) / "journal")
+    generate, seed = params.generate, params.seed
+    journals = home(os.environ, Path.cwd()) / "journal"
+    money = budget(generate.budget_usd, params.teachers, journals)
+    setup = Setup(params.runtime, generate.batch_size, os.environ, journals, tuple(generate.needs), money)
     how = sampling(generate, seed)
     teachers = {teacher.name: teacher for teacher in params.teachers}
     prompts = read_prompts(generate.prompts)
-    if generate.grow is not None:
-        prompts = more_prompts(prompts, generate.grow, teachers[generate.grow.teacher], seed, setup)
+    helps: list[Help] = []
+    if generate.grow is not None and not only_estimate:
+        prompts, helps = more_prompts(prompts, generate.grow, teachers[generate.grow.teacher], seed, setup)
     prompts = [dressed(prompt, generate.system_prompt, generate.few_shot) for prompt in prompts]
-    rows = []
-    for name, mine in divide(prompts, params.teachers, seed).items():
-        if not mine:
-            continue
-        teacher = teachers[name]
-        requests = [request(teacher, how, setup, prompt["id"], prompt["messages"]) for prompt in mine]
-        answers = ask(teacher, requests, how, setup)
-        rows += [row(prompt, teacher.name, answers[item.id]) for prompt, item in zip(mine, requests, strict=True)]
-    rows.sort(key=lambda item: (item["prompt_id"], item["teacher"]))
-    rows = mixed(rows, generate.mixture, teachers, how, setup)
-    metrics = summary(rows)
-    write_rows(RESPONSES, rows)
+    parts = divide(prompts, params.teachers, seed)
+    samples = range(generate.samples)
+    requests = {
+        (teacher.name, prompt["id"], sample): request(teacher, how, setup, prompt["id"], prompt["messages"], sample)
+        for teacher in params.teachers
+        for prompt in parts[teacher.name]
+        for sample in samples
+    }
+    mine = {
+        teacher.name: [item for (name, *_), item in requests.items() if name == teacher.name]
+        for teacher in params.teachers
+    }
+    if only_estimate:
+        print(estimate([(teacher, mine[teacher.name]) for teacher in params.teachers], how, money, journals))
+        for line in unforeseen(generate, len(prompts)):
+            print(f"not counted: {line}")
+        return
+    asked = {teacher.name: ask(teacher, mine[teacher.name], how, setup) for teacher in params.teachers}
+
+    def answered() -> Iterator[dict[str, Any]]:
+        """Read from the journals one by one, so that memory does not grow with answers."""
+        names = sorted(asked)
+        for prompt in prompts:
+            for name, sample in itertools.product(names, samples):
+                item = requests.get((name, prompt["id"], sample))
+                if item is not None:
+                    yield row(prompt, name, sample, asked[name].answers[item.id], asked[name].degraded)
+
+    rows, more = mixed(answered, generate.mixture, teachers, how, setup)
+    write_rows(RESPONSES, rows())
+    metrics = summary(answered(), params.teachers, {name: part.probe for name, part in asked.items()})
+    metrics = with_help(metrics, [*helps, *more])
     write_json(METRICS, metrics)
     for name, counts in metrics.items():
-        print(f"{name}: {counts['answered']} answered, {counts['failed']} failed")
-        if counts["failed"]:
+        failed = sum(counts["failed"].values())
+        print(f"{name}: {counts['answered']} answered, {failed} failed {counts['failed'] or ''}".rstrip())
+        if failed:
             print("  failures are rows with their reason; clean drops them, and the next generate asks them again")
+        if asked[name].degraded:
+            print(f"  its rows are marked: {', '.join(asked[name].degraded)}")
+    if money.spent:
+        print(f"paid so far, by the journals and with what may have been billed unseen: {money.spent:.4f} USD")
 
 
 if __name__ == "__main__":

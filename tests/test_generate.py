@@ -1,12 +1,15 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny
+from chat_server import api_teacher
 
-from distill.answers import Answer, Request
+from distill.answers import Answer, Request, failed
 from distill.asking import Setup, request
+from distill.budget import Budget
 from distill.home import home
-from distill.params import Generate, LocalTeacher, Runtime
+from distill.params import ApiTeacher, Generate, LocalTeacher, Runtime, Teacher
 from stages import generate
 
 PROMPT = {"id": "ants/what", "topic": "ants", "messages": [{"role": "user", "content": "What are ants?"}]}
@@ -41,7 +44,7 @@ def test_a_prompt_keeps_its_teacher_when_prompts_are_added():
     assert few == {name for name in more if int(name[1:]) < 100}
 
 
-def asked(teacher: LocalTeacher | None = None, **changes: object) -> Request:
+def asked(teacher: Teacher | None = None, **changes: object) -> Request:
     """A request with some part of it changed: of the teacher, of params, of the prompt."""
     values = {"prompt_id": "ants/what", "messages": PROMPT["messages"], "sample": 0, "seed": 1} | changes
     seed, prompt_id, messages, sample = (values.pop(key) for key in ("seed", "prompt_id", "messages", "sample"))
@@ -49,7 +52,7 @@ def asked(teacher: LocalTeacher | None = None, **changes: object) -> Request:
     for name in ("threads", "dtype"):
         runtime |= {name: values.pop(name)} if name in values else {}
     params = GENERATE.model_copy(update=values)
-    setup = Setup(Runtime(**runtime), params.batch_size, {}, Path())
+    setup = Setup(Runtime(**runtime), params.batch_size, {}, Path(), (), Budget(None, 0.0))
     how = generate.sampling(params, seed)
     return request(teacher or teachers(1.0)[0], how, setup, prompt_id, messages, sample)
 
@@ -72,15 +75,59 @@ def test_a_request_is_the_same_one_whatever_the_threads_and_has_its_own_seed():
     assert len({asked(**change).seed for change in ({}, {"seed": 2}, {"sample": 1}, {"prompt_id": "b"})}) == 4
 
 
-def test_the_summary_counts_answers_failures_and_tokens_by_teacher():
-    good = Answer("r", " hi ", "stop", [-1.0], {"prompt_tokens": 3, "completion_tokens": 2}, None)
-    bad = Answer("r", "", "error", None, None, {"class": "timeout", "message": "late"})
-    rows = [generate.row(PROMPT, "a", good), generate.row(PROMPT, "a", bad), generate.row(PROMPT, "b", good)]
-    assert rows[0]["response"] == "hi"
-    assert rows[0]["id"] == "ants/what@a"
-    counts = {"requested": 2, "answered": 1, "failed": 1, "prompt_tokens": 3, "completion_tokens": 2}
-    assert generate.summary(rows)["a"] == counts
-    assert generate.summary(rows)["b"]["failed"] == 0
+def an_api(**changes: object) -> ApiTeacher:
+    return ApiTeacher(**api_teacher("http://host/v1", **changes))
+
+
+@pytest.mark.parametrize(
+    "change", [{"base_url": "http://other/v1"}, {"model": "n"}, {"extra": {"min_p": 0.1}}, {"name": "twin"}]
+)
+def test_a_request_to_another_endpoint_model_or_teacher_is_another_one(change):
+    assert asked(an_api(**change)).id != asked(an_api()).id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"api_key_env": "OTHER"}, {"timeout_s": 1.0}, {"max_retries": 9}, {"concurrency": 9}, {"mode": "batch"},
+        {"price": {"prompt": 1.0, "completion": 2.0}}, {"requests_per_minute": 3}, {"on_missing": "degrade"},
+    ],
+)  # fmt: skip
+def test_a_request_is_the_same_one_whatever_the_key_the_price_and_the_pace(change):
+    assert asked(an_api(**change)) == asked(an_api())
+
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
+GOOD = Answer("r", " hi ", "stop", [-1.0], USAGE, None)
+BAD = failed(Request("r", [], 1), "timeout", "late", attempts=3)
+
+
+def test_a_row_names_its_sample_and_what_its_teacher_lacks():
+    first, second = generate.row(PROMPT, "a", 0, GOOD, []), generate.row(PROMPT, "a", 2, GOOD, ["no_temperature"])
+    assert (first["id"], first["sample"], first["response"]) == ("ants/what@a", 0, "hi")
+    assert (second["id"], second["sample"], second["degraded"]) == ("ants/what@a/2", 2, ["no_temperature"])
+    unscored = replace(GOOD, logprobs=None)
+    assert generate.row(PROMPT, "a", 0, unscored, [])["degraded"] == ["no_logprobs"]
+    assert generate.row(PROMPT, "a", 0, unscored, ["no_logprobs"])["degraded"] == ["no_logprobs"]
+
+
+def test_a_failed_row_says_why_but_not_how_often_it_was_tried():
+    failure = generate.row(PROMPT, "a", 0, BAD, [])
+    assert failure["error"] == {"class": "timeout", "message": "late"}
+    assert failure["degraded"] == []
+
+
+def test_the_summary_counts_requests_failures_tokens_and_cost_by_teacher():
+    api, local = an_api(price={"prompt": 1.0, "completion": 10.0}), teachers(1.0)[0]
+    rows = [generate.row(PROMPT, "api", number, answer, []) for number, answer in enumerate([GOOD, BAD, GOOD])]
+    found = {"usage": True, "prompt_tokens": 100, "completion_tokens": 10}
+    assert generate.summary(rows, [api, local], {"api": found, "t0": None}) == {
+        "api": {"requests": 3, "answered": 2, "failed": {"timeout": 1}, "prompt_tokens": 6, "completion_tokens": 4,
+                "cost_usd": 0.000246, "probe": found},
+        "t0": {"requests": 0, "answered": 0, "failed": {}, "prompt_tokens": 0, "completion_tokens": 0, "cost_usd": 0,
+               "probe": None},
+    }  # fmt: skip
+    assert generate.summary(rows, [an_api()], {"api": None})["api"]["cost_usd"] is None
 
 
 def test_what_outlives_the_outs_is_in_the_repository_that_owns_the_run(tmp_path):

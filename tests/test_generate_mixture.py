@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tiny
 import yaml
-from chat_server import Reply, chat_server, completion
+from chat_server import Reply, api_teacher, chat_server, completion
 
 from distill import fusing, judging
 from stages import clean, generate
@@ -15,11 +15,7 @@ PROMPTS = len(tiny.TOPICS) * len(tiny.FORMS)
 
 
 def api(name: str, url: str, **changes: object) -> dict:
-    values = {
-        "name": name, "kind": "openai", "model": name, "base_url": url, "api_key_env": "TINY_KEY", "concurrency": 4,
-        "timeout_s": 5, "max_retries": 0, "share": 1.0, "licence": None,
-    }  # fmt: skip
-    return values | changes
+    return api_teacher(url, name=name, model=name, max_retries=0, **changes)
 
 
 def said(body: dict, text: str) -> Reply:
@@ -31,6 +27,7 @@ def said(body: dict, text: str) -> Reply:
 def experiment(folder: Path, monkeypatch, url: str, **changes: object) -> None:
     """Params and prompts in a folder of their own; the local teacher, for later stages, answers nothing."""
     monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["generate"])
     monkeypatch.setenv("TINY_KEY", "x")
     monkeypatch.delenv("DISTILL_HOME", raising=False)
     local = tiny.params()["teachers"][0] | {"share": 0.0}
@@ -63,9 +60,13 @@ def test_the_judge_scores_every_answer_and_is_asked_once(tmp_path, monkeypatch):
         generate.main()
         first, asked = generate.RESPONSES.read_bytes(), len(server.bodies)
         generate.main()
-        assert len(server.bodies) == asked == 4 * PROMPTS
+        assert len(server.bodies) == asked
     assert generate.RESPONSES.read_bytes() == first
     judge_bodies = [body for body in server.bodies if is_judged(body)]
+    assert len(judge_bodies) == 2 * PROMPTS
+    help_ = json.loads(generate.METRICS.read_text())["cleo"]["help"]
+    tokens = {"prompt_tokens": 5 * 2 * PROMPTS, "completion_tokens": 8 * 2 * PROMPTS}
+    assert help_ == {"judge": {"requests": 2 * PROMPTS, "failed": {}, **tokens}}
     assert {(body["model"], body["temperature"]) for body in judge_bodies} == {("cleo", 0.0)}
     for row in rows():
         assert row["teacher"] in ("anna", "bert")

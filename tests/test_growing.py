@@ -35,12 +35,11 @@ class Writer:
         self.asked: list[tuple[str, str]] = []
 
     def __call__(self, named):
-        self.asked += [(name, messages[0]["content"]) for name, messages in named]
+        self.asked += [(name, messages[0]["content"]) for name, messages in named.items()]
         result = []
-        for name, messages in named:
+        for name, messages in named.items():
             shown = next(topic for topic in TOPICS if topic in messages[0]["content"])
-            place = name.partition("/")[2]
-            result.append(answer(f"3. How do {shown} of kind x{place} live?\n4. Name the y{place} first seen {shown}."))
+            result.append(answer(f"3. How do {shown} of kind x{name} live?\n4. Name the y{name} first seen {shown}."))
         return result
 
 
@@ -58,7 +57,7 @@ def test_new_prompts_have_the_topic_of_the_prompts_that_they_were_written_from()
 def test_every_topic_is_asked_about_in_turn_and_later_rounds_see_earlier_prompts():
     teacher = Writer()
     grown(PROMPTS, GROW.model_copy(update={"rounds": 4, "examples_per_request": 9}), 1, teacher)
-    assert [name for name, _ in teacher.asked] == [f"grow/{place}" for place in range(12)]
+    assert [name for name, _ in teacher.asked] == [str(place) for place in range(12)]
     for topic in TOPICS:
         own = [content for _, content in teacher.asked if topic in content]
         assert len(own) == 4
@@ -78,7 +77,7 @@ def test_growth_is_the_same_each_time_and_another_with_another_seed():
 def test_a_failed_request_stops_growth_because_later_ones_depend_on_it():
     def ask(named):
         error = {"class": "timeout", "message": "late"}
-        return [Answer("r", "", "error", None, None, error), *(answer("3. A new one here.") for _ in named[1:])]
+        return [Answer("r", "", "error", None, None, error), *(answer("3. A new one here.") for _ in list(named)[1:])]
 
     with pytest.raises(UserError, match=r"1 of 3 requests of round 1 failed \(timeout 1\)"):
         grown(PROMPTS, GROW, 1, ask)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from chat_server import api_teacher
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -100,12 +101,23 @@ def test_shares_that_divide_the_prompts_may_not_exceed_them():
 
 def test_a_key_in_the_address_of_an_endpoint_is_refused():
     value = copy.deepcopy(SHIPPED)
-    value["teachers"].append(
-        {"name": "api", "kind": "openai", "model": "m", "base_url": "https://user:secret@host/v1",
-         "api_key_env": "KEY", "concurrency": 1, "timeout_s": 1, "max_retries": 1, "share": 1.0,
-         "licence": None}
-    )  # fmt: skip
+    value["teachers"].append(api_teacher("https://user:secret@host/v1"))
     assert "teachers.1.base_url" in refused(value)
+
+
+def test_a_budget_needs_the_price_of_every_api_teacher():
+    value = copy.deepcopy(SHIPPED)
+    value["teachers"].append(api_teacher("http://host/v1"))
+    value["generate"]["budget_usd"] = 5
+    assert "generate.budget_usd: cannot be kept, since the price of ['api']" in refused(value)
+    value["teachers"][1]["price"] = {"prompt": 0.5, "completion": 2}
+    assert params.check(value).generate.budget_usd == 5
+
+
+def test_several_samples_of_a_greedy_teacher_are_refused():
+    value = copy.deepcopy(SHIPPED)
+    value["generate"]["samples"] = 3
+    assert "generate: samples: 3 greedy answers are one and the same" in refused(value)
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 3])
