@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
 import tiny
 import yaml
 from chat_server import Reply, api_teacher, chat_server, completion
@@ -80,6 +79,8 @@ def test_the_aggregator_writes_one_answer_a_prompt_from_all_that_did_not_fail(tm
             return said(body, f"Fused from {body['messages'][0]['content'].count('[answer ')}.")
         if body["model"] == "bert" and "ferns" in str(body["messages"]):
             return Reply(status=400, body='{"error": {"message": "no ferns"}}')
+        if body["messages"][0]["content"] != "Be brief.":
+            return None  # the probe's
         return said(body, f"{body['model']} says {body['messages'][-1]['content']}")
 
     with chat_server(script) as server:
@@ -129,19 +130,20 @@ def test_grown_prompts_are_asked_like_others_and_growth_is_resumed_from_the_jour
     assert {(body["model"], body["max_tokens"], body["temperature"]) for body in sent} == {("cleo", 40, 0.7)}
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_a_run_on_a_data_set_with_examples_asks_each_row_once(tmp_path, monkeypatch, streaming):
+def test_a_run_on_a_data_set_with_examples_asks_each_row_once(tmp_path, monkeypatch):
     source = {
         "source": "dataset", "path": "data/prompts/q.jsonl", "name": "json", "config": None, "split": "train",
-        "column": "q", "topic": 5, "revision": None, "streaming": streaming, "limit": None,
+        "column": "q", "topic": 5, "revision": None, "streaming": True, "limit": None,
     }  # fmt: skip
     shot = {"user": "What is 1 + 1?", "assistant": "2."}
     with chat_server() as server:
         experiment(tmp_path, monkeypatch, server.url, generate__prompts=source, generate__few_shot=[shot])
-        questions = [json.dumps({"q": f"What is {number}?"}) for number in range(9)]
-        (tmp_path / "data/prompts/q.jsonl").write_text("\n".join(questions))
+        questions = [f"What is {number}?" for number in range(9)]
+        (tmp_path / "data/prompts/q.jsonl").write_text("\n".join(json.dumps({"q": text}) for text in questions))
         generate.main()
     assert len(rows()) == 18
-    for body in server.bodies:
+    sent = [body for body in server.bodies if body["messages"][-1]["content"] in questions]
+    assert len(sent) == 18
+    for body in sent:
         assert [turn["role"] for turn in body["messages"]] == ["system", "user", "assistant", "user"]
         assert body["messages"][2]["content"] == "2."
