@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from lm_eval.tasks import TaskManager
 
+from distill import evaluation_texts
 from distill.errors import UserError
 from tests.cleaning import LETTERS, TOPIC, asked, cleaned, corpus, raw, reasons, with_params
 
@@ -132,6 +134,8 @@ metric_list:
 def exam(tmp_path, monkeypatch):
     """An lm-eval task on a local file."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    # without the index of lm-eval's own tasks, which takes seconds
+    monkeypatch.setattr(evaluation_texts, "_task_manager", lambda: TaskManager(include_defaults=False))
     data = tmp_path / "exam.jsonl"
     data.write_text(json.dumps({"question": "Greek?", "choices": ["no", " ".join(LETTERS[:13])]}) + "\n")
     task = tmp_path / "exam.yaml"
