@@ -261,7 +261,9 @@ class Clean(Section):
     minhash_permutations: Annotated[int, Field(ge=16)]
     contamination_ngram: Annotated[int, Field(ge=3)]
     refusals: list[Text]
+    languages: Annotated[list[Text], Field(min_length=1)] | None
     evaluation_texts: list[Text]
+    evaluation_tasks: list[Text]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
