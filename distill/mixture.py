@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from distill.text import normalise, words
 
 REASONS = ("outvoted", "not_best", "fused")
 
-Verdict = tuple[str, str]  # reason, detail
+Verdict = tuple[str, str]  # reason, the id of the answer that was preferred
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,12 @@ class Candidate:
 def answer_key(response: str) -> str:
     """Equal for answers that differ in case, spaces and punctuation alone: `Paris.` and `paris`."""
     return hashlib.sha256((" ".join(words(response)) or normalise(response)).encode()).hexdigest()[:16]
+
+
+def candidate(row: dict[str, Any]) -> Candidate:
+    """What selection needs of a row of data/raw/responses.jsonl."""
+    score, fused = row.get("judge_score"), bool(row.get("fused_from"))
+    return Candidate(row["id"], row["prompt_id"], answer_key(row["response"]), score, fused)
 
 
 def select(policy: str, candidates: Iterable[Candidate]) -> dict[str, Verdict]:
@@ -48,9 +55,7 @@ def _all(group: list[Candidate]) -> dict[str, Verdict]:
 def _best(group: list[Candidate]) -> dict[str, Verdict]:
     """The answer with the highest judge score stays; the first of equals. One without a score loses to any with one."""
     best = max(group, key=_rank)
-    return {
-        one.id: ("not_best", f"score {_shown(one)}, {best.id} has {_shown(best)}") for one in group if one is not best
-    }
+    return {one.id: ("not_best", best.id) for one in group if one is not best}
 
 
 def _vote(group: list[Candidate]) -> dict[str, Verdict]:
@@ -60,11 +65,7 @@ def _vote(group: list[Candidate]) -> dict[str, Verdict]:
     """
     votes = Counter(one.answer for one in group)
     winner = max(group, key=lambda one: (votes[one.answer], _rank(one)))
-    return {
-        one.id: ("outvoted", f"{votes[one.answer]} of {len(group)} votes, {winner.id} has {votes[winner.answer]}")
-        for one in group
-        if one.answer != winner.answer
-    }
+    return {one.id: ("outvoted", winner.id) for one in group if one.answer != winner.answer}
 
 
 def _fuse(group: list[Candidate]) -> dict[str, Verdict]:
@@ -75,10 +76,6 @@ def _fuse(group: list[Candidate]) -> dict[str, Verdict]:
 
 def _rank(one: Candidate) -> tuple[bool, float]:
     return (False, 0.0) if one.judge_score is None else (True, one.judge_score)
-
-
-def _shown(one: Candidate) -> str:
-    return "none" if one.judge_score is None else f"{one.judge_score:g}"
 
 
 POLICIES: dict[str, Callable[[list[Candidate]], dict[str, Verdict]]] = {

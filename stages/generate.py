@@ -17,7 +17,7 @@ from distill.answers import Answer, Sampling
 from distill.asking import Setup, ask, budget, request
 from distill.budget import cost
 from distill.chat import Messages
-from distill.errors import run
+from distill.errors import UserError, run
 from distill.estimate import estimate
 from distill.files import write_json, write_rows
 from distill.fusing import fused
@@ -140,6 +140,11 @@ def mixed(
         scores, judging = judged(rows(), teachers[mixture.judge], how.seed, setup)
         helps.append(judging)
         unrated = sum(score is None for score in scores.values())
+        if mixture.policy == "best" and unrated == len(scores):
+            raise UserError(
+                f"generate.mixture: teacher {mixture.judge!r} as the judge rated none of {unrated} answers, so that "
+                "none is best. Name a judge that can follow instructions, or another policy; all answers so far are kept."
+            )
         print(f"{mixture.judge} as the judge gave no rating for {unrated} of {len(scores)} answers")
     return rows, helps
 

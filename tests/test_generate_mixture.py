@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import pytest
 import tiny
 import yaml
 from chat_server import Reply, api_teacher, chat_server, completion
 
 from distill import fusing, judging
-from stages import clean, generate
+from distill.errors import UserError
+from distill.responses import Responses
+from stages import generate
 
 PROMPTS = len(tiny.TOPICS) * len(tiny.FORMS)
 
@@ -70,7 +73,7 @@ def test_the_judge_scores_every_answer_and_is_asked_once(tmp_path, monkeypatch):
     for row in rows():
         assert row["teacher"] in ("anna", "bert")
         assert row["judge_score"] == (4.0 if row["topic"] == "honey" else None)
-    clean.checked(rows())
+    Responses(generate.RESPONSES)
 
 
 def test_the_aggregator_writes_one_answer_a_prompt_from_all_that_did_not_fail(tmp_path, monkeypatch):
@@ -99,7 +102,7 @@ def test_the_aggregator_writes_one_answer_a_prompt_from_all_that_did_not_fail(tm
     for row in found.values():
         if not row["fused_from"] and not row["error"]:
             assert row["response"] == f"{row['teacher']} says {row['messages'][-1]['content']}"
-    assert list(found) == [row["id"] for row in clean.checked(rows())]
+    assert list(found) == [row["id"] for row in Responses(generate.RESPONSES)]
 
 
 def test_grown_prompts_are_asked_like_others_and_growth_is_resumed_from_the_journal(tmp_path, monkeypatch):
@@ -147,3 +150,12 @@ def test_a_run_on_a_data_set_with_examples_asks_each_row_once(tmp_path, monkeypa
     for body in sent:
         assert [turn["role"] for turn in body["messages"]] == ["system", "user", "assistant", "user"]
         assert body["messages"][2]["content"] == "2."
+
+
+def test_a_judge_that_rates_nothing_stops_the_policy_that_needs_it(tmp_path, monkeypatch):
+    with chat_server() as server:
+        mixture = {"policy": "best", "judge": "cleo", "aggregator": None}
+        experiment(tmp_path, monkeypatch, server.url, generate__mixture=mixture)
+        (tmp_path / "data/prompts/tiny.jsonl").write_text(tiny.prompts().partition("\n")[0] + "\n")
+        with pytest.raises(UserError, match="'cleo' as the judge rated none of 2 answers"):
+            generate.main()

@@ -7,6 +7,7 @@ from distill.fusing import TASK as FUSE_TASK
 from distill.fusing import fusing_messages
 from distill.judging import rating, rating_messages
 from distill.mixture import Candidate, answer_key, select
+from tests.cleaning import SPLIT, TOPIC, cleaned, corpus, raw, reasons
 
 
 def one(row_id: str, answer: str = "", score: float | None = None, fused: bool = False) -> Candidate:
@@ -21,20 +22,20 @@ def test_all_keeps_every_answer():
 def test_best_keeps_the_highest_score_of_each_prompt():
     rows = [one("p@a", score=3), one("p@b", score=9), one("p@c", score=8.5), one("q@a", score=1)]
     assert select("best", rows) == {
-        "p@a": ("not_best", "score 3, p@b has 9"),
-        "p@c": ("not_best", "score 8.5, p@b has 9"),
+        "p@a": ("not_best", "p@b"),
+        "p@c": ("not_best", "p@b"),
     }
 
 
 def test_an_answer_without_a_score_loses_to_any_with_one_and_the_first_of_equals_stays():
-    assert select("best", [one("p@a"), one("p@b", score=1)]) == {"p@a": ("not_best", "score none, p@b has 1")}
+    assert select("best", [one("p@a"), one("p@b", score=1)]) == {"p@a": ("not_best", "p@b")}
     assert list(select("best", [one("p@a", score=5), one("p@b", score=5)])) == ["p@b"]
     assert list(select("best", [one("p@a"), one("p@b")])) == ["p@b"]
 
 
 def test_a_prompt_is_voted_on_by_its_own_answers_alone():
     rows = [one("p@a", "Rome"), one("p@b", "Paris."), one("p@c", " paris"), one("q@a", "Rome"), one("q@b", "Rome!")]
-    assert select("vote", rows) == {"p@a": ("outvoted", "1 of 3 votes, p@b has 2")}
+    assert select("vote", rows) == {"p@a": ("outvoted", "p@b")}
 
 
 def test_between_as_many_votes_the_higher_score_decides_then_the_first():
@@ -108,3 +109,52 @@ def test_the_aggregator_sees_the_candidates_before_the_prompt_as_it_was():
     assert system["content"].endswith("Be brief.")
     bare = fusing_messages([row | {"messages": ROW["messages"][1:]} for row in (ROW, other)])
     assert [turn["role"] for turn in bare] == ["system", "user"]
+
+
+def two(topic: str, one: str, other: str, **changes: object) -> list[dict]:
+    """Two teachers' answers to one prompt, the first one's with changes."""
+    return [
+        raw(topic, one, "both", id="both@a", teacher="a", **changes),
+        raw(topic, other, "both", id="both@b", teacher="b", judge_score=5.0),
+    ]
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_cleaning_selects_in_every_split_and_says_which_answer_was_preferred(split):
+    rows = [*corpus(), *two(TOPIC[split], "They live in large families.", "They sing at night.", judge_score=3.0)]
+    assert reasons(rows) == {}
+    assert reasons(rows, policy="best") == {"both@a": ("not_best", "both@b")}
+    _, parts = cleaned(rows, policy="best")
+    assert [row["matching_text"] for row in parts["dropped"]] == ["They sing at night."]
+    assert "both@b" in [row["id"] for row in parts[split]]
+
+
+def test_an_answer_that_is_bad_by_itself_is_no_candidate():
+    rows = [*corpus(), *two(TOPIC["train"], "Too short.", "They sing at night.", judge_score=9.0)]
+    assert reasons(rows, policy="best") == {"both@a": ("too_short", "2 words")}
+
+
+def test_an_answer_that_was_not_selected_takes_no_other_with_it():
+    rows = [
+        *corpus(),
+        *two(TOPIC["train"], "They live in large families.", "They sing at night.", judge_score=3.0),
+        raw(TOPIC["train"], "They live in large families.", "later"),
+    ]
+    assert reasons(rows) == {rows[-1]["id"]: ("duplicate", "both@a")}
+    assert reasons(rows, policy="best") == {"both@a": ("not_best", "both@b")}
+
+
+def test_the_fused_answer_is_kept_for_its_candidates():
+    fused = raw(TOPIC["train"], "They do both of it.", "both", id="both@m:fused", teacher="m:fused")
+    rows = [*corpus(), *two(TOPIC["train"], "They live in large families.", "They sing at night."), fused]
+    rows[-1]["fused_from"] = ["both@a", "both@b"]
+    assert reasons(rows, policy="fuse") == dict.fromkeys(("both@a", "both@b"), ("fused", "both@m:fused"))
+    rows[-1] |= {"response": "", "error": {"class": "timeout", "message": "late"}, "finish_reason": "error"}
+    assert reasons(rows, policy="fuse") == {"both@m:fused": ("failed", "timeout: late")}
+
+
+def test_every_policy_leaves_a_lone_answer_alone():
+    rows = corpus()
+    assert len(rows) == len(SPLIT)
+    for policy in mixture.POLICIES:
+        assert reasons(rows, policy=policy) == {}
