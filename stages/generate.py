@@ -143,7 +143,7 @@ def mixed(
         if mixture.policy == "best" and unrated == len(scores):
             raise UserError(
                 f"generate.mixture: teacher {mixture.judge!r} as the judge rated none of {unrated} answers, so that "
-                "none is best. Name a judge that can follow instructions, or another policy; all answers so far are kept."
+                "none is best. Name a judge that follows instructions, or another policy; all answers so far are kept."
             )
         print(f"{mixture.judge} as the judge gave no rating for {unrated} of {len(scores)} answers")
     return rows, helps
