@@ -19,7 +19,7 @@ from distill.batches import by_length, padded
 from distill.chat import Example, encode
 from distill.errors import UserError, run
 from distill.files import read_rows, whole_folder, write_json, write_rows
-from distill.logits import logits_at
+from distill.logits import response_logits
 from distill.params import Weight
 
 TRAIN = Path("data/clean/train.jsonl")
@@ -79,8 +79,7 @@ def teacher_rows(
     with tqdm(total=sum(len(example.response) for example in examples), desc="targets", unit="token") as bar:
         for batch in by_length(examples, batch_tokens):
             ids, mask, predicts = padded([(examples[i].prompt, examples[i].response) for i in batch])
-            with logits_at(model, predicts.to(model.device)):
-                logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
+            logits = response_logits(model, ids, mask, predicts)
             start = 0
             for index in batch:
                 length = len(examples[index].response)
