@@ -113,7 +113,7 @@ class _Client(openai.DefaultAsyncHttpxClient):
             return await super().send(request, **options)  # type: ignore[arg-type]
         account = self.account
         await account.admit(ticket)
-        async with account.gate.passing() as entered:
+        async with account.gate.passing():
             await account.requests.take(1)
             await account.tokens.take(ticket.rate_tokens)
             if account.stopped is not None:
@@ -129,7 +129,7 @@ class _Client(openai.DefaultAsyncHttpxClient):
             if response.status_code == 429 and "insufficient_quota" in response.text:
                 response.headers["x-should-retry"] = "false"  # no waiting mends it, and the SDK would wait
             elif response.status_code == 429:
-                account.gate.too_many(entered, _retry_after(response))
+                account.gate.too_many(_retry_after(response))
             elif response.is_success:
                 account.gate.success()
             return response

@@ -34,9 +34,10 @@ class Rate:
 class Gate:
     """Lets requests through, `most` at once at first.
 
-    A 429 closes the gate for all until its Retry-After is over, and halves how many may pass at once; each
-    success lets one more pass, up to `most` (additive increase, multiplicative decrease: Chiu and Jain, 1989).
-    Requests that were under way when the number was halved do not halve it again.
+    A 429 closes the gate for all until its Retry-After is over. Where more than a quarter of as many requests as
+    may pass at once were refused, half as many may pass; each success lets one more pass, up to `most` (additive
+    increase, multiplicative decrease: Chiu and Jain, 1989). A refusal now and then is noise: were it to halve the
+    number, a server that refuses one in ten at random would be asked by a handful at a time.
     """
 
     def __init__(self, most: int) -> None:
@@ -44,12 +45,12 @@ class Gate:
         self._most = most
         self._inside = 0
         self._opens_at = 0.0
-        self._halved_at = 0.0
+        self._seen = self._refused = 0
         self._changed = asyncio.Condition()
 
     @asynccontextmanager
-    async def passing(self) -> AsyncIterator[float]:
-        """Waits for a place; gives the time of entry, for `too_many`."""
+    async def passing(self) -> AsyncIterator[None]:
+        """Waits for a place and holds it until the block ends."""
         async with self._changed:
             while True:
                 pause = self._opens_at - time.monotonic()
@@ -65,21 +66,28 @@ class Gate:
                     await self._changed.wait()
             self._inside += 1
         try:
-            yield time.monotonic()
+            yield
         finally:
             async with self._changed:
                 self._inside -= 1
                 self._changed.notify(max(1, int(self.limit) - self._inside))
 
-    def too_many(self, entered: float, retry_after: float | None) -> None:
-        """A request that had entered at that time was answered by 429."""
-        now = time.monotonic()
-        if entered >= self._halved_at:
-            self.limit = max(1.0, self.limit / 2)
-            self._halved_at = now
+    def too_many(self, retry_after: float | None) -> None:
+        """A request was answered by 429, with the seconds of its Retry-After or None."""
         if retry_after is not None:
-            self._opens_at = max(self._opens_at, now + retry_after)
+            self._opens_at = max(self._opens_at, time.monotonic() + retry_after)
+        self._refused += 1
+        if self._refused > self.limit / 4:
+            self.limit = max(1.0, self.limit / 2)
+            self._seen = self._refused = 0
+        self._count()
 
     def success(self) -> None:
         """A request was answered."""
         self.limit = min(float(self._most), self.limit + 1)
+        self._count()
+
+    def _count(self) -> None:
+        self._seen += 1
+        if self._seen >= self.limit:
+            self._seen = self._refused = 0
