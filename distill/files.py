@@ -77,16 +77,24 @@ def read_rows(path: Path, writer: str) -> Iterator[dict[str, Any]]:
     `writer` says where the file comes from ("stage generate"), for the message when it is missing.
     Raises UserError for a missing file and for a line that is not a JSON object, with its number.
     """
+    return (row for _, row in located_rows(path, writer))
+
+
+def located_rows(path: Path, writer: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (the byte where its line starts, the object) for each line of a JSONL file; raises as `read_rows` does."""
     _must_exist(path, writer)
-    with path.open(encoding="utf-8") as file:
+    start = 0
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 row = json.loads(line)
             except ValueError as error:
                 raise UserError(f"{path}, line {number} is not JSON ({error}). It comes from {writer}.") from None
             if not isinstance(row, dict):
-                raise UserError(f"{path}, line {number} is not a JSON object but {line.strip()[:60]!r}.")
-            yield row
+                text = line.decode(errors="replace").strip()[:60]
+                raise UserError(f"{path}, line {number} is not a JSON object but {text!r}.")
+            yield start, row
+            start += len(line)
 
 
 def read_json(path: Path, writer: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from distill import few_shot
 from distill.answers import Answer, Request, Sampling, request_seed
 from distill.chat import end_of_turn, prompt_ids
 from distill.logits import prefix_cache
@@ -30,12 +31,18 @@ def answer(model: Any, tokenizer: Any, batches: list[list[Request]], sampling: S
     for batch in batches:
         prompts = [prompt_ids(tokenizer, request.messages) for request in batch]
         seeds = [request_seed(sampling.seed, request.id) for request in batch]
-        end = end_of_turn(tokenizer)
+        end = end_token(tokenizer)
         responses = decode(model, prompts, seeds, end, sampling)
         yield [
             _answer(tokenizer, request, len(prompt), tokens, log_probs, end)
             for request, prompt, (tokens, log_probs) in zip(batch, prompts, responses, strict=True)
         ]
+
+
+def end_token(tokenizer: Any) -> int:
+    """The token at which a response ends: of the turn, or of the answer in a base model's list."""
+    stop = few_shot.stop_token(tokenizer) if tokenizer.chat_template == few_shot.TEMPLATE else None
+    return end_of_turn(tokenizer) if stop is None else stop
 
 
 @torch.inference_mode()
@@ -119,6 +126,9 @@ def _answer(
 ) -> Answer:
     ended = tokens[-1] == end
     text = tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=False)
+    if tokenizer.chat_template == few_shot.TEMPLATE and (over := few_shot.cut(tokenizer, tokens)):
+        ended, (count, text) = True, over
+        log_probs = log_probs[:count]
     return Answer(
         id=request.id,
         response=text,

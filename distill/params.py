@@ -75,7 +75,8 @@ class LocalTeacher(Section):
     """A transformers model in this process: a folder, a hub name, or a GGUF file.
 
     `package:NAME/FILE` names a file inside an installed Python package. `sha256` pins a GGUF file, and
-    `revision` a hub name; null where they do not apply. `licence` is what the data card says of licence and terms.
+    `revision` a hub name; null where they do not apply. `template` null is the model's own chat template;
+    few_shot is for base models (distill/few_shot.py). `licence` is what the data card says of licence and terms.
     """
 
     name: Name
@@ -83,7 +84,8 @@ class LocalTeacher(Section):
     model: Text
     revision: Text | None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
-    share: Part
+    template: Literal["few_shot"] | None
+    share: Share
     licence: Text | None
 
 
@@ -115,7 +117,7 @@ class ApiTeacher(Section):
     price: Price | None
     on_missing: Literal["fail", "degrade"]
     extra: dict[str, str | int | float | bool | None]
-    share: Part
+    share: Share
     licence: Text | None
 
 
@@ -137,7 +139,7 @@ class JsonlPrompts(Section):
 
 
 class FolderPrompts(Section):
-    """A folder of texts: each chunk of at most `chunk_words` words becomes a prompt by `template`, for {text}."""
+    """A folder of texts: each chunk of at most `chunk_words` words, in place of {text} in `template`, is a prompt."""
 
     source: Literal["folder"]
     path: Text
@@ -186,12 +188,49 @@ class Shot(Section):
     assistant: Text
 
 
+class Grow(Section):
+    """New prompts by a teacher (Self-Instruct): in each round `per_round` requests with examples of one topic each.
+
+    A new prompt whose ROUGE-L with any other is `novelty` or more is refused.
+    """
+
+    teacher: Name
+    rounds: Count
+    per_round: Count
+    examples_per_request: Count
+    novelty: Part
+    max_tokens: Count
+    sampling_temperature: Annotated[Real, Field(ge=0, le=2)]
+    top_p: Part
+
+
+class Mixture(Section):
+    """What becomes of several answers to one prompt; `clean` carries it out (distill/mixture.py)."""
+
+    policy: Literal["all", "best", "vote", "fuse"]
+    judge: Name | None
+    aggregator: Name | None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.policy == "best" and self.judge is None:
+            raise ValueError("judge: policy best needs one, the name of a teacher")
+        if (self.policy == "fuse") != (self.aggregator is not None):
+            raise ValueError(
+                f"aggregator: policy fuse, and no other, needs one, the name of a teacher; given policy {self.policy} "
+                f"and aggregator {self.aggregator}"
+            )
+        return self
+
+
 class Generate(Section):
     """How the teachers are asked, and what."""
 
     prompts: Prompts
     system_prompt: Text | None
     few_shot: list[Shot]
+    grow: Grow | None
+    mixture: Mixture
     max_tokens: Count
     sampling_temperature: Annotated[Real, Field(ge=0, le=2)]
     top_p: Part
@@ -222,7 +261,9 @@ class Clean(Section):
     minhash_permutations: Annotated[int, Field(ge=16)]
     contamination_ngram: Annotated[int, Field(ge=3)]
     refusals: list[Text]
+    languages: Annotated[list[Text], Field(min_length=1)] | None
     evaluation_texts: list[Text]
+    evaluation_tasks: list[Text]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -389,7 +430,16 @@ class Params(Section):
         names = [teacher.name for teacher in self.teachers]
         if len(names) != len(set(names)):
             raise ValueError(f"teachers: two have the same name, given {names}")
-        local = [teacher.name for teacher in self.teachers if teacher.kind == "local"]
+        if not any(teacher.share for teacher in self.teachers):
+            raise ValueError("teachers: the share of every one is 0, so that none answers the prompts")
+        helpers = {"generate.mixture.judge": self.generate.mixture.judge}
+        helpers["generate.mixture.aggregator"] = self.generate.mixture.aggregator
+        if self.generate.grow is not None:
+            helpers["generate.grow.teacher"] = self.generate.grow.teacher
+        for key, helper in helpers.items():
+            if helper is not None and helper not in names:
+                raise ValueError(f"{key}: must be one of `teachers` ({names}), given {helper!r}")
+        local = [teacher.name for teacher in self.teachers if teacher.kind == "local" and teacher.template is None]
         asked = {"evaluate.teacher": self.evaluate.teacher}
         if self.train.student.source == "teacher":
             asked["train.student.teacher"] = self.train.student.teacher
@@ -397,7 +447,9 @@ class Params(Section):
             asked["weight.targets.teacher"] = self.weight.targets.teacher
         for key, name in asked.items():
             if name not in local:
-                raise ValueError(f"{key}: must be a local teacher of `teachers` ({local}), given {name!r}")
+                raise ValueError(
+                    f"{key}: must be a local teacher of `teachers` with its own chat template ({local}), given {name!r}"
+                )
         if self.weight.targets is None and self.train.distilled.loss != "cross_entropy":
             raise ValueError(
                 f"train.distilled.loss: {self.train.distilled.loss} needs stored targets, but weight.targets is null"

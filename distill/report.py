@@ -1,14 +1,13 @@
 """The rows behind the figures, and tables and the report as markdown, the same in report, README and terminal."""
 
-import html
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from distill.errors import UserError
 from distill.goals import GOALS, Goal
+from distill.markdown import number, quoted, table
 
 MODELS = ("teacher", "init", "sft", "distilled")
 ROLES = {
@@ -52,9 +51,6 @@ NUMBERS = {
     + [f"splits.{split}.{part}" for split in ("train", "validation", "test") for part in ("topics", "rows", "words")],
     "weight": ["effective_share"],
 }
-ANSWER = 600  # characters of an answer that the report shows
-REORDERING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-MARKS = {ord(mark): f"&#{ord(mark)};" for mark in "\\`*_[]|~#$:@"}
 
 
 def require(value: Any, path: object, stage: str, numbers: Iterable[str] = (), texts: Iterable[str] = ()) -> None:
@@ -128,18 +124,6 @@ def histogram(quantity: str, values: Sequence[float], least: float) -> list[dict
     ]
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str | None = None) -> str:
-    """A markdown table; `align` has l or r a column, by default the first to the left and the others to the right."""
-    rules = ["---:" if side == "r" else "---" for side in align or "l" + "r" * (len(header) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rules, *rows])
-
-
-def number(value: float, digits: int = 3) -> str:
-    """That many significant digits, thousands as such: 0.912, 15.3, 251,000."""
-    rounded = float(f"{value:.{digits}g}")
-    return f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:.{digits}g}"
-
-
 def decided(goal: Goal, value: float) -> str:
     """The value with as many digits as show on which side of the goal it is: 20.01, not 20, where 20 is met."""
     texts = (number(value, digits) for digits in range(3, 17))
@@ -203,21 +187,6 @@ def gain(models: dict[str, dict[str, Any]]) -> str:
             [name, number(sft["value"]), number(distilled["value"]), verdict, "overlap" if overlap else "apart"]
         )
     return table(["score", "sft", "distilled", "ahead", "intervals"], rows, "lrrll")
-
-
-def quoted(text: str) -> str:
-    """Any text on one line of a markdown table cell, shown as it is and never as markup.
-
-    Characters that a reader cannot see or that reorder a line are shown as U+FFFD, long texts are cut.
-    """
-    cut = f"{text[:ANSWER]} ..." if len(text) > ANSWER else text
-    lines = ["".join(_visible(character) for character in line).strip() for line in cut.strip().splitlines()]
-    return "<br>".join(html.escape(line, quote=False).translate(MARKS) for line in lines) or "(nothing)"
-
-
-def _visible(character: str) -> str:
-    hidden = character in REORDERING or unicodedata.category(character) in ("Cc", "Cs")
-    return " " if character == "\t" else "\N{REPLACEMENT CHARACTER}" if hidden else character
 
 
 def side_by_side(samples: Sequence[dict[str, Any]]) -> list[str]:

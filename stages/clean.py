@@ -1,22 +1,32 @@
 """Drops what no student should learn from and splits by topic: `python -m stages.clean`.
 
-Reads  data/raw/responses.jsonl, the files that clean.evaluation_texts names, params seed, clean
+Reads  data/raw/responses.jsonl, what clean.evaluation_texts and clean.evaluation_tasks name, params seed, clean,
+       generate.mixture.policy
 Writes data/clean/{train,validation,test,dropped}.jsonl, metrics/clean.json
 """
 
 import hashlib
-from collections import Counter
+from array import array
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+import numpy as np
+from tqdm import tqdm
 
+from distill import evaluation_texts, mixture
 from distill import params as params_file
+from distill.contamination import Forbidden, forbidden
+from distill.duplicates import Kept, Sketcher
 from distill.errors import UserError, run
-from distill.files import read_rows, write_json, write_rows
+from distill.files import write_json, write_rows
+from distill.language import Languages
 from distill.params import Clean
-from distill.text import Kept, forbidden_ngrams, normalise, opens_with, repetition, shared_ngram, words
+from distill.quality import Fault, quality
+from distill.responses import Responses, Row
+from distill.text import words
 
 RESPONSES = Path("data/raw/responses.jsonl")
 FOLDER = Path("data/clean")
@@ -32,90 +42,22 @@ REASONS = (
     "too_short",
     "too_long",
     "repetitive",
+    "language",
+    *mixture.REASONS,
     "duplicate",
     "near_duplicate",
     "contaminated",
 )
-
-Row = dict[str, Any]
-Verdict = tuple[str, str]  # reason, detail
+KEPT = len(REASONS)  # the verdict on a row that is not dropped
 
 
-class Turn(BaseModel):
-    """One message."""
+@dataclass(frozen=True)
+class Verdicts:
+    """What becomes of each row, by its place."""
 
-    role: str
-    content: str
-
-
-class Usage(BaseModel):
-    """Tokens, as the teacher counted them."""
-
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class Failure(BaseModel):
-    """Why there is no answer."""
-
-    kind: str = Field(alias="class")
-    message: str
-
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class RawRow(BaseModel):
-    """A row of data/raw/responses.jsonl; what only some teachers give may be left out."""
-
-    id: str
-    prompt_id: str
-    topic: str
-    teacher: str
-    sample: Annotated[int, Field(ge=0)] = 0
-    messages: Annotated[list[Turn], Field(min_length=1)]
-    response: str
-    finish_reason: Literal["stop", "length", "error", "content_filter", "other"]
-    logprobs: list[Finite] | None
-    entropies: list[Finite] | None = None
-    margins: list[Finite] | None = None
-    judge_score: Finite | None = None
-    fused_from: list[str] = []
-    degraded: list[str] = []
-    usage: Usage | None
-    error: Failure | None
-
-
-def checked(lines: Iterable[Row]) -> list[Row]:
-    """The rows in order of prompt, teacher and sample. Raises UserError for a broken one, a repeated id, for none."""
-    rows: dict[str, Row] = {}
-    for number, row in enumerate(lines, start=1):
-        where = f"{RESPONSES}, line {number} (id {row.get('id')!r})"
-        try:
-            RawRow.model_validate(row, strict=True)
-        except ValidationError as error:
-            raise UserError(
-                f"{where} is broken: {described(error)}. Run `dvc repro --force --single-item generate` to write the "
-                "file anew; no teacher is asked again what it answered."
-            ) from None
-        if row["id"] in rows:
-            raise UserError(f"{where} has the id of an earlier line; each prompt, teacher and sample has one row.")
-        rows[row["id"]] = row
-    if not rows:
-        raise UserError(f"{RESPONSES} has no rows: is the prompts file (params generate.prompts) empty?")
-    return sorted(rows.values(), key=lambda row: (row["prompt_id"], row["teacher"], row.get("sample", 0)))
-
-
-def described(error: ValidationError) -> str:
-    """The first mistakes of a row: `messages.0.content: field required; logprobs.3: input should be ...`."""
-    mistakes = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors(include_url=False)]
-    more = f"; and {len(mistakes) - 3} more" if len(mistakes) > 3 else ""
-    return "; ".join(f"{path}: {text[0].lower()}{text[1:]}" for path, text in mistakes[:3]) + more
-
-
-def topic(row: Row) -> str:
-    """The row's topic; in another case or with other spaces it is the same."""
-    return normalise(row["topic"])
+    reason: np.ndarray  # [rows] uint8, a place in REASONS, or KEPT
+    match: np.ndarray  # [rows] int64, the row that was preferred or is repeated, the source of contamination
+    words: np.ndarray  # [rows] uint32, of the response
 
 
 def split_topics(topics: Iterable[str], clean: Clean, seed: int) -> dict[str, str]:
@@ -135,109 +77,142 @@ def split_topics(topics: Iterable[str], clean: Clean, seed: int) -> dict[str, st
     return dict(zip(order, names, strict=True))
 
 
-def quality(row: Row, clean: Clean) -> Verdict | None:
-    """Why the response is bad by itself, or None."""
-    text, finish = row["response"], row["finish_reason"]
-    if row["error"] is not None or finish == "error":
-        return "failed", ": ".join((row["error"]["class"], row["error"]["message"])) if row["error"] else ""
-    if finish == "content_filter":
-        return "filtered", ""
-    count = len(words(text))
-    if finish == "length" and clean.drop_truncated:
-        return "truncated", f"after {count} words"
-    if not text.strip():
-        return "empty", ""
-    for opening in clean.refusals:
-        if opens_with(text, opening):
-            return "refused", opening
-    if count < clean.min_words:
-        return "too_short", f"{count} words"
-    if count > clean.max_words:
-        return "too_long", f"{count} words"
-    if (share := repetition(text)) > clean.max_repetition:
-        return "repetitive", f"{share:.2f}"
-    return None
+def claims(rows: Responses, clean: Clean, seed: int) -> np.ndarray:
+    """The split of each row as a place in FIRST_CLAIM, [rows]."""
+    splits = split_topics(rows.topics, clean, seed)
+    return np.array([FIRST_CLAIM.index(splits[topic]) for topic in rows.topics], np.uint8)[rows.topic_of]
 
 
-def strings(value: Any) -> Iterator[str]:
-    """All strings inside a JSON value, keys aside."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from strings(part)
+def prompts(rows: Responses, places: Iterable[int]) -> Iterator[tuple[int, list[dict[str, str]]]]:
+    """Place and messages of the rows at some places in order; samples of one prompt give it once."""
+    last = None
+    for place in places:
+        messages = rows[place]["messages"]
+        if messages != last:
+            yield place, messages
+        last = messages
 
 
-def held_out_texts(rows: list[Row], splits: dict[str, str], clean: Clean) -> Iterator[tuple[str, str]]:
-    """Source and text of what training must not see: what users ask in the test split, and the evaluation files."""
-    for row in rows:
-        if splits[topic(row)] == "test":
-            yield from ((row["prompt_id"], turn["content"]) for turn in row["messages"] if turn["role"] == "user")
-    for name in clean.evaluation_texts:
-        for value in read_rows(Path(name), "you: clean.evaluation_texts in params.yaml names it"):
-            yield from ((name, text) for text in strings(value))
+def held_out(rows: Responses, claim: np.ndarray, clean: Clean) -> Forbidden:
+    """What training must not share: what users ask in the test split, the evaluation files and tasks.
 
-
-def verdicts(rows: list[Row], splits: dict[str, str], clean: Clean) -> dict[str, Verdict]:
-    """Why rows are dropped, by id.
-
-    A row is compared with the kept ones alone. Of rows that repeat each other the test row stays, then the
-    validation row, then the first. Contamination costs training and validation their row (13 words in GPT-3,
-    Brown et al. 2020), never test.
+    A source is a row's place, or beyond the rows that of a name in [*evaluation_texts, *evaluation_tasks].
     """
-    asked = ((topic(row), turn["content"]) for row in rows for turn in row["messages"])
-    forbidden = forbidden_ngrams(held_out_texts(rows, splits, clean), asked, clean.contamination_ngram)
-    kept = Kept(clean.near_duplicate, clean.minhash_permutations)
-    result: dict[str, Verdict] = {}
-    for row in sorted(rows, key=lambda row: FIRST_CLAIM.index(splits[topic(row)])):
-        if verdict := quality(row, clean):
-            result[row["id"]] = verdict
-            continue
-        fingerprint = kept.fingerprint(row["response"])
-        texts = [*(turn["content"] for turn in row["messages"]), row["response"]]
-        if other := kept.same(fingerprint):
-            result[row["id"]] = "duplicate", other
-        elif other := kept.similar(fingerprint):
-            result[row["id"]] = "near_duplicate", other
-        elif splits[topic(row)] != "test" and (gram := shared_ngram(texts, forbidden, clean.contamination_ngram)):
-            result[row["id"]] = "contaminated", f"{forbidden[gram]}: {' '.join(gram)}"
+    files, tasks = clean.evaluation_texts, clean.evaluation_tasks
+    texts = [*map(evaluation_texts.of_file, files), *map(evaluation_texts.of_task, tasks)]
+
+    def sources() -> Iterator[tuple[int, str]]:
+        for place, messages in prompts(rows, map(int, np.flatnonzero(claim == FIRST_CLAIM.index("test")))):
+            yield from ((place, turn["content"]) for turn in messages if turn["role"] == "user")
+        for number, some in enumerate(texts, start=len(rows)):
+            yield from ((number, text) for text in some)
+
+    every = prompts(rows, range(len(rows)))
+    asked = ((int(rows.topic_of[place]), turn["content"]) for place, messages in every for turn in messages)
+    return forbidden(sources(), asked, clean.contamination_ngram)
+
+
+def own_fault(row: Row, clean: Clean, languages: Languages | None) -> Fault | None:
+    """Why a row is dropped whatever the others are, or None."""
+    if fault := quality(row, clean):
+        return fault
+    other = languages.other(row["response"]) if languages else None
+    return ("language", other) if other else None
+
+
+def all_texts(row: Row) -> list[str]:
+    """What must not be contaminated: messages and response."""
+    return [*(turn["content"] for turn in row["messages"]), row["response"]]
+
+
+def verdicts(
+    rows: Responses, claim: np.ndarray, leaks: Forbidden, clean: Clean, policy: str, languages: Languages | None
+) -> Verdicts:
+    """What becomes of each row.
+
+    Of the sound answers to a prompt those stay that the policy of the mixture selects. A row is compared with the
+    kept ones alone. Of rows that repeat each other the test row stays, then the validation row, then the first.
+    Contamination costs training and validation their row, never test.
+    """
+    count = len(rows)
+    reason, match = np.full(count, KEPT, np.uint8), np.full(count, -1, np.int64)
+    lengths, leak = np.zeros(count, np.uint32), np.full(count, -1, np.int64)
+    sketcher = Sketcher(clean.near_duplicate, clean.minhash_permutations)
+    keys = np.empty((1 + sketcher.bands, count), np.uint32)
+    good = array("Q")  # the places of sound, selected rows, in the order of claims
+
+    def sound() -> Iterator[tuple[int, Row]]:
+        """Rows without a fault of their own, in the order of claims, a prompt's together."""
+        for place in tqdm(map(int, np.argsort(claim, kind="stable")), total=count, desc="clean", unit="row"):
+            row = rows[place]
+            lengths[place] = len(words(row["response"]))
+            if fault := own_fault(row, clean, languages):
+                reason[place] = REASONS.index(fault[0])
+            else:
+                yield place, row
+
+    for _, group in groupby(sound(), key=lambda item: item[1]["prompt_id"]):
+        answers = {row["id"]: (place, row) for place, row in group}
+        passed = mixture.select(policy, [mixture.candidate(row) for _, row in answers.values()])
+        for name, (place, row) in answers.items():
+            if name in passed:
+                why, preferred = passed[name]
+                reason[place], match[place] = REASONS.index(why), answers[preferred][0]
+                continue
+            keys[:, len(good)] = sketcher.keys(row["response"])
+            good.append(place)
+            if FIRST_CLAIM[claim[place]] != "test" and (found := leaks.first(all_texts(row))):
+                leak[place] = found[0]
+    kept = Kept(keys[:, : len(good)], clean.near_duplicate, lambda number: rows[good[number]]["response"])
+    for number, place in enumerate(good):
+        if (other := kept.same(number)) is not None:
+            reason[place], match[place] = REASONS.index("duplicate"), good[other]
+        elif (other := kept.similar(number)) is not None:
+            reason[place], match[place] = REASONS.index("near_duplicate"), good[other]
+        elif leak[place] >= 0:
+            reason[place], match[place] = REASONS.index("contaminated"), leak[place]
         else:
-            kept.add(row["id"], fingerprint)
-    return result
+            kept.keep(number)
+    return Verdicts(reason, match, lengths)
 
 
-def cleaned(rows: list[Row], clean: Clean, seed: int) -> dict[str, list[Row]]:
-    """The kept rows of each split, and under "dropped" the others with `reason` and `detail`, in the order given."""
-    splits = split_topics(map(topic, rows), clean, seed)
-    why = verdicts(rows, splits, clean)
-    parts: dict[str, list[Row]] = {name: [] for name in (*SPLITS, "dropped")}
-    for row in rows:
-        if row["id"] in why:
-            reason, detail = why[row["id"]]
-            parts["dropped"].append({**row, "reason": reason, "detail": detail})
-        else:
-            parts[splits[topic(row)]].append(row)
-    return parts
+def explained(
+    rows: Responses, place: int, found: Verdicts, leaks: Forbidden, clean: Clean, languages: Languages | None
+) -> Row:
+    """A dropped row with `reason`, `detail`, `matching_text`: the response preferred to it or repeated by it, the
+    n-gram that it shares, or null."""
+    row, reason, match = rows[place], REASONS[found.reason[place]], int(found.match[place])
+    text: str | None = None
+    if reason == "contaminated":
+        names = [*clean.evaluation_texts, *clean.evaluation_tasks]
+        _, text = leaks.first(all_texts(row)) or (0, "")
+        source = rows[match]["prompt_id"] if match < len(rows) else names[match - len(rows)]
+        detail = f"{source}: {text}"
+    elif match >= 0:
+        detail, text = rows[match]["id"], rows[match]["response"]
+    else:
+        _, detail = own_fault(row, clean, languages) or ("", "")
+    return {**row, "reason": reason, "detail": detail, "matching_text": text}
 
 
-def summary(requested: int, parts: dict[str, list[Row]]) -> dict[str, Any]:
+def summary(rows: Responses, claim: np.ndarray, found: Verdicts) -> dict[str, Any]:
     """The counts of metrics/clean.json."""
-    kept, dropped = sum(len(parts[split]) for split in SPLITS), len(parts["dropped"])
-    assert requested == kept + dropped, f"{requested} rows requested, but {kept} kept and {dropped} dropped"
-    reasons = Counter(row["reason"] for row in parts["dropped"])
-    assert set(reasons) <= set(REASONS), f"unknown reasons: {set(reasons) - set(REASONS)}"
+    kept = found.reason == KEPT
+    members = {split: kept & (claim == FIRST_CLAIM.index(split)) for split in SPLITS}
+    dropped = {reason: int((found.reason == place).sum()) for place, reason in enumerate(REASONS)}
+    counts = {"kept": sum(int(mask.sum()) for mask in members.values()), "dropped": sum(dropped.values())}
+    assert len(rows) == sum(counts.values()), f"{len(rows)} rows requested, but {counts}"
     return {
-        "requested": requested,
-        "kept": kept,
-        "dropped": dropped,
-        "reasons": {reason: reasons[reason] for reason in REASONS},
+        "requested": len(rows),
+        **counts,
+        "reasons": dropped,
         "splits": {
             split: {
-                "rows": len(parts[split]),
-                "topics": len({topic(row) for row in parts[split]}),
-                "words": sum(len(words(row["response"])) for row in parts[split]),
+                "rows": int(mask.sum()),
+                "topics": len(np.unique(rows.topic_of[mask])),
+                "words": int(found.words[mask].sum()),
             }
-            for split in SPLITS
+            for split, mask in members.items()
         },
     }
 
@@ -253,20 +228,36 @@ def refuse_empty(metrics: dict[str, Any]) -> None:
         )
 
 
+def cleaned(rows: Responses, clean: Clean, policy: str, seed: int) -> tuple[dict[str, Any], dict[str, Iterator[Row]]]:
+    """The counts, and the rows of each split and under "dropped" the others, each in order and read when asked for."""
+    languages = Languages(clean.languages) if clean.languages else None
+    claim = claims(rows, clean, seed)
+    leaks = held_out(rows, claim, clean)
+    found = verdicts(rows, claim, leaks, clean, policy, languages)
+    kept = found.reason == KEPT
+    parts: dict[str, Iterator[Row]] = {
+        split: map(rows.__getitem__, map(int, np.flatnonzero(kept & (claim == FIRST_CLAIM.index(split)))))
+        for split in SPLITS
+    }
+    parts["dropped"] = (
+        explained(rows, place, found, leaks, clean, languages) for place in map(int, np.flatnonzero(~kept))
+    )
+    return summary(rows, claim, found), parts
+
+
 def main() -> None:
-    """Loads the responses, cleans and splits them, writes the parts and their counts."""
+    """Reads the responses, cleans and splits them, writes the parts and their counts."""
     params = params_file.load()
-    rows = checked(read_rows(RESPONSES, "stage generate"))
-    parts = cleaned(rows, params.clean, params.seed)
-    metrics = summary(len(rows), parts)
-    for reason, count in metrics["reasons"].items():
-        if count:
-            print(f"dropped {count:6} {reason}")
-    for split, counts in metrics["splits"].items():
-        print(f"kept    {counts['rows']:6} {split}: {counts['topics']} topics, {counts['words']} words")
-    refuse_empty(metrics)
-    for name, part in parts.items():
-        write_rows(FOLDER / f"{name}.jsonl", part)
+    with Responses(RESPONSES) as rows:
+        metrics, parts = cleaned(rows, params.clean, params.generate.mixture.policy, params.seed)
+        for reason, count in metrics["reasons"].items():
+            if count:
+                print(f"dropped {count:6} {reason}")
+        for split, counts in metrics["splits"].items():
+            print(f"kept    {counts['rows']:6} {split}: {counts['topics']} topics, {counts['words']} words")
+        refuse_empty(metrics)
+        written = {name: write_rows(FOLDER / f"{name}.jsonl", part) for name, part in parts.items()}
+    assert sum(written.values()) == metrics["requested"], f"{metrics['requested']} rows, but written {written}"
     write_json(METRICS, metrics)
 
 

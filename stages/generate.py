@@ -8,7 +8,7 @@ import argparse
 import hashlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,24 @@ from distill import params as params_file
 from distill.answers import Answer, Sampling
 from distill.asking import Setup, ask, budget, request
 from distill.budget import cost
-from distill.errors import run
+from distill.chat import Messages
+from distill.errors import UserError, run
 from distill.estimate import estimate
 from distill.files import write_json, write_rows
+from distill.fusing import fused
+from distill.growing import grown
+from distill.helping import Help, helped, with_help
 from distill.home import home
 from distill.journal import TOKENS
-from distill.params import Generate, Prompts, Teacher
+from distill.judging import judged
+from distill.params import Generate, Grow, Mixture, Prompts, Teacher
 from distill.prompts import Prompt, dressed, from_folder, from_jsonl
 
 RESPONSES = Path("data/raw/responses.jsonl")
 METRICS = Path("metrics/generate.json")
+FUSED = ":fused"  # added to the aggregator's name for what it makes of others' answers; no teacher's name has a colon
+
+Rows = Callable[[], Iterator[dict[str, Any]]]  # in order of prompt, teacher and sample; each call reads them anew
 
 
 def read_prompts(source: Prompts) -> list[Prompt]:
@@ -82,7 +90,75 @@ def row(prompt: Prompt, teacher: str, sample: int, answer: Answer, degraded: lis
         "usage": answer.usage,
         "degraded": degraded + ["no_logprobs"] * unscored,
         "error": error,
+        "judge_score": None,
+        "fused_from": [],
     }
+
+
+def more_prompts(
+    prompts: list[Prompt], grow: Grow, teacher: Teacher, seed: int, setup: Setup
+) -> tuple[list[Prompt], list[Help]]:
+    """The prompts and those that the teacher wrote from them, and its help, round by round."""
+    how = Sampling(max_tokens=grow.max_tokens, temperature=grow.sampling_temperature, top_p=grow.top_p, seed=seed)
+    helps = []
+
+    def asker(named: dict[str, Messages]) -> list[Answer]:
+        helps.append(helped("grow", teacher, named, how, setup))
+        return [helps[-1][name] for name in named]
+
+    result, counts = grown(prompts, grow, seed, asker)
+    print(f"{teacher.name} wrote prompts: {', '.join(f'{name} {count}' for name, count in counts.items())}")
+    return result, helps
+
+
+def mixed(
+    answered: Rows, mixture: Mixture, teachers: dict[str, Teacher], how: Sampling, setup: Setup
+) -> tuple[Rows, list[Help]]:
+    """The rows with what the aggregator makes of them and the judge's scores, and the help of both.
+
+    Both are asked prompt by prompt or row by row: a failure of one teacher touches no other prompt's rows.
+    """
+    helps: list[Help] = []
+    scores: dict[str, float | None] = {}
+    sources: dict[str, list[str]] = {}
+    if mixture.aggregator is not None:
+        sources, fusion = fused(answered(), teachers[mixture.aggregator], how, setup)
+        helps.append(fusion)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for prompt_id, group in itertools.groupby(answered(), key=lambda item: item["prompt_id"]):
+            found = list(group)
+            if prompt_id in sources:
+                prompt = {"id": prompt_id, "topic": found[0]["topic"], "messages": found[0]["messages"]}
+                name = f"{mixture.aggregator}{FUSED}"
+                made = row(prompt, name, 0, fusion[prompt_id], fusion.asked.degraded)
+                found.append({**made, "fused_from": sources[prompt_id]})
+            for item in sorted(found, key=lambda item: (item["teacher"], item["sample"])):
+                yield {**item, "judge_score": scores.get(item["id"])}
+
+    if mixture.judge is not None:
+        scores, judging = judged(rows(), teachers[mixture.judge], how.seed, setup)
+        helps.append(judging)
+        unrated = sum(score is None for score in scores.values())
+        if mixture.policy == "best" and unrated == len(scores):
+            raise UserError(
+                f"generate.mixture: teacher {mixture.judge!r} as the judge rated none of {unrated} answers, so that "
+                "none is best. Name a judge that follows instructions, or another policy; all answers so far are kept."
+            )
+        print(f"{mixture.judge} as the judge gave no rating for {unrated} of {len(scores)} answers")
+    return rows, helps
+
+
+def unforeseen(generate: Generate, prompts: int) -> list[str]:
+    """What an estimate leaves out, since it is made of answers: requests to write prompts, to judge and to fuse."""
+    lines = []
+    if generate.grow is not None:
+        lines.append(f"{generate.grow.rounds * generate.grow.per_round} requests for prompts, and the answers to these")
+    if generate.mixture.judge is not None:
+        lines.append("one request to judge each answer")
+    if generate.mixture.aggregator is not None:
+        lines.append(f"one request to fuse the answers to each of {prompts} prompts")
+    return lines
 
 
 def summary(rows: Iterable[dict[str, Any]], teachers: Iterable[Teacher], probes: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +202,12 @@ def main() -> None:
     money = budget(generate.budget_usd, params.teachers, journals)
     setup = Setup(params.runtime, generate.batch_size, os.environ, journals, tuple(generate.needs), money)
     how = sampling(generate, seed)
-    prompts = [dressed(prompt, generate.system_prompt, generate.few_shot) for prompt in read_prompts(generate.prompts)]
+    teachers = {teacher.name: teacher for teacher in params.teachers}
+    prompts = read_prompts(generate.prompts)
+    helps: list[Help] = []
+    if generate.grow is not None and not only_estimate:
+        prompts, helps = more_prompts(prompts, generate.grow, teachers[generate.grow.teacher], seed, setup)
+    prompts = [dressed(prompt, generate.system_prompt, generate.few_shot) for prompt in prompts]
     parts = divide(prompts, params.teachers, seed)
     samples = range(generate.samples)
     requests = {
@@ -141,10 +222,12 @@ def main() -> None:
     }
     if only_estimate:
         print(estimate([(teacher, mine[teacher.name]) for teacher in params.teachers], how, money, journals))
+        for line in unforeseen(generate, len(prompts)):
+            print(f"not counted: {line}")
         return
     asked = {teacher.name: ask(teacher, mine[teacher.name], how, setup) for teacher in params.teachers}
 
-    def rows() -> Iterator[dict[str, Any]]:
+    def answered() -> Iterator[dict[str, Any]]:
         """Read from the journals one by one, so that memory does not grow with answers."""
         names = sorted(asked)
         for prompt in prompts:
@@ -153,8 +236,10 @@ def main() -> None:
                 if item is not None:
                     yield row(prompt, name, sample, asked[name].answers[item.id], asked[name].degraded)
 
+    rows, more = mixed(answered, generate.mixture, teachers, how, setup)
     write_rows(RESPONSES, rows())
-    metrics = summary(rows(), params.teachers, {name: part.probe for name, part in asked.items()})
+    metrics = summary(answered(), params.teachers, {name: part.probe for name, part in asked.items()})
+    metrics = with_help(metrics, [*helps, *more])
     write_json(METRICS, metrics)
     for name, counts in metrics.items():
         failed = sum(counts["failed"].values())

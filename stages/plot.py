@@ -24,7 +24,8 @@ from distill import report
 from distill.errors import UserError, run
 from distill.files import read_json, read_rows, whole_file, write_text
 from distill.goals import GOALS
-from distill.report import MODELS, number
+from distill.markdown import number
+from distill.report import MODELS
 
 METRICS = Path("metrics")
 WEIGHTED = Path("data/weighted/train.jsonl")

@@ -1,6 +1,11 @@
 """Rows and params that the tests of cleaning share."""
 
+import json
+import tempfile
+from pathlib import Path
+
 from distill.params import Clean
+from distill.responses import Responses
 from stages import clean as stage
 
 SECTION = {
@@ -14,7 +19,9 @@ SECTION = {
     "minhash_permutations": 128,
     "contamination_ngram": 13,
     "refusals": ["I'm sorry, but", "As an AI"],
+    "languages": None,
     "evaluation_texts": [],
+    "evaluation_tasks": [],
 }
 CLEAN = Clean.model_validate(SECTION)
 SEED = 3
@@ -47,10 +54,24 @@ def asked(text):
     return {"messages": [{"role": "user", "content": text}]}
 
 
-def reasons(rows, clean=CLEAN):
+def taken(rows):
+    """The rows as the stage reads them from a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "responses.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return Responses(file)
+
+
+def cleaned(rows, clean=CLEAN, seed=SEED, policy="all"):
+    """The counts of metrics/clean.json, and the rows of each split and under "dropped" the others."""
+    with taken(rows) as responses:
+        metrics, parts = stage.cleaned(responses, clean, policy, seed)
+        return metrics, {name: list(part) for name, part in parts.items()}
+
+
+def reasons(rows, clean=CLEAN, policy="all"):
     """Reason and detail of what is dropped, by id."""
-    dropped = stage.cleaned(rows, clean, SEED)["dropped"]
-    return {row["id"]: (row["reason"], row["detail"]) for row in dropped}
+    return {row["id"]: (row["reason"], row["detail"]) for row in cleaned(rows, clean, policy=policy)[1]["dropped"]}
 
 
 def corpus():

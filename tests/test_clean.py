@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from distill import text
 from distill.errors import UserError
 from stages import clean as stage
-from tests.cleaning import CLEAN, LETTERS, SECTION, SEED, SPLIT, TOPIC, corpus, raw, with_params
+from tests.cleaning import CLEAN, LETTERS, SECTION, SEED, SPLIT, TOPIC, cleaned, corpus, raw, taken, with_params
 
 ROOT = Path(__file__).parent.parent
 
@@ -99,15 +100,15 @@ def test_dropped_rows_and_new_teachers_move_no_topic():
     worse = [{**row, "response": ""} if row["topic"] == TOPIC["test"] else row for row in rows]
     more = [*rows, *({**row, "id": f"{row['prompt_id']}@u", "teacher": "u", "response": row["id"]} for row in rows)]
     for changed in (rows, worse, more):
-        parts = stage.cleaned(changed, CLEAN, SEED)
+        _, parts = cleaned(changed)
         assert all(SPLIT[row["topic"]] == split for split in stage.SPLITS for row in parts[split])
 
 
 def test_a_topic_in_another_case_or_spacing_is_the_same():
     rows = [*corpus(), raw(f" {TOPIC['test'].upper()} ", "They live in large families.", "x")]
-    parts = stage.cleaned(rows, CLEAN, SEED)
+    metrics, parts = cleaned(rows)
     assert rows[-1] in parts["test"]
-    assert stage.summary(len(rows), parts)["splits"]["test"]["topics"] == 1
+    assert metrics["splits"]["test"]["topics"] == 1
 
 
 @settings(max_examples=60, deadline=None)
@@ -125,9 +126,8 @@ def test_every_row_is_kept_or_dropped_and_never_both(drawn):
         raw(topic, response, f"q{number}", finish_reason=finish)
         for number, (topic, response, finish) in enumerate(drawn)
     ]
-    parts = stage.cleaned(rows, CLEAN, SEED)
-    metrics = stage.summary(len(rows), parts)
-    assert metrics["requested"] == len(rows) == metrics["kept"] + metrics["dropped"]
+    metrics, parts = cleaned(rows)
+    assert metrics["requested"] == len(rows) == metrics["kept"] + metrics["dropped"] == sum(map(len, parts.values()))
     assert sum(metrics["reasons"].values()) == metrics["dropped"]
     assert sorted(row["id"] for part in parts.values() for row in part) == sorted(row["id"] for row in rows)
     kept = [text.normalise(row["response"]) for split in stage.SPLITS for row in parts[split]]
@@ -135,13 +135,17 @@ def test_every_row_is_kept_or_dropped_and_never_both(drawn):
 
 
 def test_a_lost_row_does_not_pass_unseen():
-    with pytest.raises(AssertionError, match="5 rows requested, but 4 kept and 0 dropped"):
-        stage.summary(5, stage.cleaned(corpus(), CLEAN, SEED))
+    lost = stage.Verdicts(np.array([stage.KEPT] * 3 + [stage.KEPT + 1]), np.zeros(4), np.zeros(4))
+    with (
+        taken(corpus()) as rows,
+        pytest.raises(AssertionError, match=r"4 rows requested, but .*3, 'dropped': 0"),
+    ):
+        stage.summary(rows, stage.claims(rows, CLEAN, SEED), lost)
 
 
 def test_the_summary_counts_every_reason_and_split():
     rows = [*corpus(), raw(TOPIC["train"], "", "x")]
-    metrics = stage.summary(5, stage.cleaned(rows, CLEAN, SEED))
+    metrics, _ = cleaned(rows)
     assert metrics["reasons"] == dict.fromkeys(stage.REASONS, 0) | {"empty": 1}
     assert metrics["splits"] == {
         "train": {"rows": 2, "topics": 2, "words": 12},
@@ -153,7 +157,7 @@ def test_the_summary_counts_every_reason_and_split():
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_a_split_without_rows_is_refused_with_the_reasons(split):
     rows = [{**row, "response": ""} if SPLIT[row["topic"]] == split else row for row in corpus()]
-    metrics = stage.summary(len(rows), stage.cleaned(rows, CLEAN, SEED))
+    metrics, _ = cleaned(rows)
     with pytest.raises(UserError, match=rf"no row in {split}; of 4 rows were dropped: empty \d"):
         stage.refuse_empty(metrics)
 
@@ -178,18 +182,18 @@ BROKEN = [
 @pytest.mark.parametrize(("changes", "message"), BROKEN)
 def test_a_broken_row_is_named_with_line_id_and_what_is_wrong(changes, message):
     with pytest.raises(UserError) as caught:
-        stage.checked([raw("ants", "One."), {**raw("bees", "Two."), **changes}])
+        taken([raw("ants", "One."), {**raw("bees", "Two."), **changes}])
     assert "responses.jsonl, line 2 (id 'bees/fact@t') is broken: " + message in str(caught.value)
 
 
 def test_a_row_that_lacks_a_key_a_repeated_id_and_no_rows_are_refused():
     row = raw("ants", "One.")
     with pytest.raises(UserError, match=r"line 1 .*teacher: field required"):
-        stage.checked([{key: value for key, value in row.items() if key != "teacher"}])
+        taken([{key: value for key, value in row.items() if key != "teacher"}])
     with pytest.raises(UserError, match=r"line 2 .*has the id of an earlier line"):
-        stage.checked([row, row])
+        taken([row, row])
     with pytest.raises(UserError, match="has no rows"):
-        stage.checked([])
+        taken([])
 
 
 def test_rows_are_taken_in_order_of_prompt_teacher_and_sample():
@@ -200,7 +204,7 @@ def test_rows_are_taken_in_order_of_prompt_teacher_and_sample():
         raw("ants", "Four.", id="y/2", teacher="a", sample=2),
         raw("ants", "Five.", id="y", teacher="a"),
     ]
-    assert [row["response"] for row in stage.checked(rows)] == ["Five.", "Four.", "Three.", "Two.", "One."]
+    assert [row["response"] for row in taken(rows)] == ["Five.", "Four.", "Three.", "Two.", "One."]
 
 
 def command(folder):
@@ -239,7 +243,9 @@ def test_the_command_gives_the_same_bytes_twice_and_keeps_rows_as_they_were(fold
         if name.endswith(".jsonl"):
             for row in map(json.loads, content.decode().split("\n")[:-1]):
                 original = given.pop(row["id"])
-                assert row == original | {key: row[key] for key in ("reason", "detail") if "dropped" in name}
+                assert row == original | {
+                    key: row[key] for key in ("reason", "detail", "matching_text") if "dropped" in name
+                }
     assert given == {}
     assert json.loads(first["metrics/clean.json"])["reasons"]["failed"] == 2
 

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from lm_eval.tasks import TaskManager
 
+from distill import evaluation_texts
 from distill.errors import UserError
-from tests.cleaning import LETTERS, TOPIC, asked, corpus, raw, reasons, with_params
+from tests.cleaning import LETTERS, TOPIC, asked, cleaned, corpus, raw, reasons, with_params
 
 
 def test_the_first_of_equal_responses_in_a_split_stays_whatever_its_prompt():
@@ -91,3 +93,64 @@ def test_no_string_of_an_evaluation_file_stands_in_training(tmp_path):
     assert reasons(rows, clean) == {rows[-2]["id"]: ("contaminated", f"{file}: {' '.join(LETTERS[:13])}")}
     with pytest.raises(UserError, match="evaluation_texts"):
         reasons(rows, with_params(evaluation_texts=[str(tmp_path / "none.jsonl")]))
+
+
+def test_a_dropped_row_carries_the_text_that_it_matches():
+    rows = [
+        *corpus(),
+        raw(TOPIC["test"], "Greek letters are old.", "order", **asked(" ".join(LETTERS[:13]))),
+        raw(TOPIC["train"], "They live in large families.", "a"),
+        raw(TOPIC["train"], "they live in LARGE families.", "b"),
+        raw(TOPIC["train"], "They live in large families!", "c"),
+        raw(TOPIC["train"], " ".join(LETTERS), "d"),
+        raw(TOPIC["train"], "", "e"),
+    ]
+    dropped = {row["reason"]: row["matching_text"] for row in cleaned(rows)[1]["dropped"]}
+    assert dropped == {
+        "duplicate": "They live in large families.",
+        "near_duplicate": "They live in large families.",
+        "contaminated": " ".join(LETTERS[:13]),
+        "empty": None,
+    }
+
+
+TASK = """
+task: our_exam
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {data}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: 0
+metric_list:
+  - metric: acc
+"""
+
+
+@pytest.fixture
+def exam(tmp_path, monkeypatch):
+    """An lm-eval task on a local file."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    # without the index of lm-eval's own tasks, which takes seconds
+    monkeypatch.setattr(evaluation_texts, "_task_manager", lambda: TaskManager(include_defaults=False))
+    data = tmp_path / "exam.jsonl"
+    data.write_text(json.dumps({"question": "Greek?", "choices": ["no", " ".join(LETTERS[:13])]}) + "\n")
+    task = tmp_path / "exam.yaml"
+    task.write_text(TASK.format(data=data))
+    return task
+
+
+def test_no_document_of_an_evaluation_task_stands_in_training(exam):
+    rows = [*corpus(), raw(TOPIC["train"], " ".join(LETTERS), "leak"), raw(TOPIC["test"], " ".join(LETTERS[1:]), "x")]
+    clean = with_params(evaluation_tasks=[str(exam)], near_duplicate=1.0)
+    assert reasons(rows, clean) == {rows[-2]["id"]: ("contaminated", f"{exam}: {' '.join(LETTERS[:13])}")}
+
+
+def test_a_task_whose_documents_cannot_be_had_is_the_users_to_mend(exam):
+    (exam.parent / "exam.jsonl").unlink()
+    for name in (str(exam), "no_such_task"):
+        with pytest.raises(UserError, match=r"clean\.evaluation_tasks: the texts of '.*' cannot be loaded"):
+            reasons(corpus(), with_params(evaluation_tasks=[name]))

@@ -112,6 +112,7 @@ def params(**changes: Any) -> dict[str, Any]:
                 "model": "teacher",
                 "revision": None,
                 "sha256": None,
+                "template": None,
                 "share": 1.0,
                 "licence": "none: random weights",
             }
