@@ -1,7 +1,8 @@
 """Asks every teacher its prompts: `python -m stages.generate`.
 
 Reads  the prompts that params name, params seed, runtime, teachers, generate
-Writes data/raw/responses.jsonl, metrics/generate.json; journals in .distill/journal
+Writes data/raw/responses.jsonl, metrics/generate.json; journals in .distill/journal,
+       metrics/environment/generate.json
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from distill import api_teacher, local_teacher, models
+from distill import api_teacher, environment, local_teacher, models
 from distill import params as params_file
 from distill.answers import Answer, Request, Sampling
 from distill.errors import UserError, run
@@ -200,6 +201,7 @@ def main() -> None:
     metrics = summary(rows)
     write_rows(RESPONSES, rows)
     write_json(METRICS, metrics)
+    environment.record("generate", runtime)
     for name, counts in metrics.items():
         print(f"{name}: {counts['answered']} answered, {counts['failed']} failed")
         if counts["failed"]:
