@@ -201,7 +201,7 @@ def test_the_committed_prompts_are_those_of_topics_and_forms():
     topics = yaml.safe_load((ROOT / prompts.TOPICS).read_text())
     forms = yaml.safe_load((ROOT / prompts.FORMS).read_text())
     rows = [yaml.safe_load(line) for line in (ROOT / prompts.PROMPTS).read_text().splitlines()[:40]]
-    assert prompts.prompts(topics, forms, prompts.FORMS_PER_TOPIC)[:40] == rows
+    assert prompts.prompts(topics, forms)[:40] == rows
 
 
 def test_nothing_loads_pickles_or_remote_code():

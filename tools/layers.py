@@ -1,4 +1,4 @@
-"""Finds the layers that a student should keep: `python -m tools.layers --keep 7`.
+"""Finds the layers that a student should keep: `python -m tools.layers --keep 5`.
 
 Removes one layer of the teacher after the other, each time the one without which the teacher's own answers
 stay most likely, until so many are left (greedy backward elimination). Layers interact: the seven found so
