@@ -94,5 +94,5 @@ def test_a_refusal_with_a_time_makes_all_wait(tmp_path, header):
     with chat_server(script, delay=0.01) as server:
         ask(tmp_path, teacher(server.url, concurrency=3), 30)
     late = [moment - times[PROBES + 4] for moment in times[PROBES + 5 :]]
-    assert sum(wait < 0.95 for wait in late) <= 2  # those that were under way
+    assert sum(wait < 0.95 for wait in late) <= 6  # those that were under way
     assert len(times) == PROBES + 31
