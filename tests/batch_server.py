@@ -1,0 +1,139 @@
+"""The Batch API of a chat endpoint on this machine: files, batches that end after some polls, and live requests."""
+
+import email
+import email.policy
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from chat_server import completion
+
+
+@dataclass
+class BatchServer:
+    """`polls` before a batch ends; `fates` of the first, second... batch: how it ends, and after how many answers.
+
+    `refused` are texts of prompts whose line is an error; `sent` are the texts of all lines of all batches, and
+    `live` the bodies of requests that were no batch's.
+    """
+
+    url: str = ""
+    polls: int = 1
+    fates: list[tuple[str, int]] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+    live: list[dict[str, Any]] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    batches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    asked: dict[str, int] = field(default_factory=dict)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    def upload(self, text: str) -> dict[str, Any]:
+        name = f"file-{len(self.files)}"
+        self.files[name] = text
+        return {"id": name, "object": "file", "bytes": len(text), "created_at": 0, "filename": "f", "purpose": "batch",
+                "status": "processed"}  # fmt: skip
+
+    def create(self, body: dict[str, Any]) -> dict[str, Any]:
+        name = f"batch-{len(self.batches)}"
+        lines = [json.loads(line) for line in self.files[body["input_file_id"]].splitlines()]
+        self.lines += lines
+        self.sent += [line["body"]["messages"][0]["content"] for line in lines]
+        self.asked[name] = 0
+        self.batches[name] = {
+            "id": name, "object": "batch", "status": "in_progress", "metadata": body["metadata"], "created_at": 0,
+            "endpoint": body["endpoint"], "input_file_id": body["input_file_id"], "completion_window": "24h",
+            "request_counts": {"total": len(lines), "completed": 0, "failed": 0},
+        }  # fmt: skip
+        return self.batches[name]
+
+    def retrieve(self, name: str) -> dict[str, Any]:
+        batch = self.batches[name]
+        self.asked[name] += 1
+        if batch["status"] == "in_progress" and self.asked[name] > self.polls:
+            number = list(self.batches).index(name)
+            fate, most = self.fates[number] if number < len(self.fates) else ("completed", 10**9)
+            self.end(batch, fate, most)
+        return batch
+
+    def end(self, batch: dict[str, Any], fate: str, most: int) -> None:
+        good, bad = [], []
+        lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
+        for number, line in enumerate(reversed(lines)):  # in another order than they came
+            text = line["body"]["messages"][0]["content"]
+            if number >= most:
+                error = {"code": "batch_expired", "message": "too late"}
+                bad.append({"custom_id": line["custom_id"], "response": None, "error": error})
+            elif text in self.refused:
+                reply = {"status_code": 400, "body": {"error": {"message": "bad prompt"}}}
+                bad.append({"custom_id": line["custom_id"], "response": reply, "error": None})
+            else:
+                reply = {"status_code": 200, "body": completion(line["body"])}
+                good.append({"custom_id": line["custom_id"], "response": reply, "error": None})
+        for key, part in (("output_file_id", good), ("error_file_id", bad)):
+            if part and fate != "failed":
+                batch[key] = self.upload("".join(json.dumps(line) + "\n" for line in part))["id"]
+        if fate == "failed":
+            batch["errors"] = {"object": "list", "data": [{"code": "x", "message": "the model is not known"}]}
+        batch["status"] = fate
+
+
+@contextmanager
+def batch_server(**options: Any) -> Iterator[BatchServer]:
+    """Serves until the block ends."""
+    state = BatchServer(**options)
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+        def reply(self, value: Any) -> None:
+            data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def do_GET(self) -> None:
+            parts = self.path.partition("?")[0].split("/")
+            with lock:
+                if parts[2] == "files":
+                    self.reply(state.files[parts[3]])
+                elif len(parts) > 3:
+                    self.reply(state.retrieve(parts[3]))
+                else:
+                    self.reply({"object": "list", "data": list(state.batches.values()), "has_more": False})
+
+        def do_POST(self) -> None:
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            with lock:
+                if self.path == "/v1/files":
+                    form = email.message_from_bytes(
+                        b"Content-Type: " + self.headers["Content-Type"].encode() + b"\r\n\r\n" + data,
+                        policy=email.policy.HTTP,
+                    )
+                    files = [part for part in form.iter_parts() if part.get_filename()]  # type: ignore[attr-defined]
+                    self.reply(state.upload(files[0].get_payload(decode=True).decode()))
+                elif self.path == "/v1/batches":
+                    self.reply(state.create(json.loads(data)))
+                else:
+                    state.live.append(json.loads(data))
+                    self.reply(completion(state.live[-1]))
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    state.url = f"http://127.0.0.1:{server.server_port}/v1"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,146 @@
+"""Speeds on this machine, into metrics/bench.json: `python -m tools.bench generate`.
+
+generate: requests a second at concurrency 64 against a local server that answers in 50 ms, by asking as the stage
+does it and by the bare SDK in the same minutes, and how memory grows over 100,000 rows.
+"""
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+
+from distill import asking
+from distill.answers import Request, Sampling
+from distill.budget import Budget
+from distill.files import write_json
+from distill.params import ApiTeacher, Runtime
+
+METRICS = Path("metrics/bench.json")
+DELAY_MS, CONCURRENCY = 50.0, 64
+IDEAL = CONCURRENCY / (DELAY_MS / 1000)  # requests a second
+SAMPLING = Sampling(max_tokens=16, temperature=0.7, top_p=1.0, seed=1)
+RUNTIME = Runtime(threads=1, dtype="float32")
+
+
+def teacher(url: str) -> ApiTeacher:
+    """A teacher at the local server."""
+    return ApiTeacher(
+        name="bench", kind="openai", model="m", base_url=url, api_key_env="KEY", mode="live", concurrency=CONCURRENCY,
+        requests_per_minute=None, tokens_per_minute=None, timeout_s=60.0, max_retries=5, price=None, on_missing="fail",
+        extra={}, share=1.0, licence=None,
+    )  # fmt: skip
+
+
+@contextmanager
+def server(delay_ms: float) -> Iterator[str]:
+    """The address of a local server in a process of its own."""
+    command = [sys.executable, "-m", "tools.load_server", "--delay-ms", str(delay_ms)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def resident_mb() -> float:
+    """The memory that this process holds now, in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+def requests(api: ApiTeacher, setup: asking.Setup, count: int) -> list[Request]:
+    """So many requests of short prompts."""
+    prompts = ((f"p{number}", [{"role": "user", "content": f"What is {number}?"}]) for number in range(count))
+    return [asking.request(api, SAMPLING, setup, name, messages) for name, messages in prompts]
+
+
+def ours(url: str, count: int, folder: Path) -> dict[str, float]:
+    """Requests a second of asking, and the MB by which memory grew from the first answers to the last row."""
+    api = teacher(url)
+    setup = asking.Setup(RUNTIME, 1, {"KEY": "none"}, folder, (), Budget(None, 0.0))
+    items = requests(api, setup, count)
+    first = min(2000, count // 10)
+    asking.ask(api, items[:first], SAMPLING, setup)  # with the probe; connections and code are warm after it
+    before = resident_mb()
+    start = time.perf_counter()
+    asked = asking.ask(api, items, SAMPLING, setup)
+    seconds = time.perf_counter() - start
+    for item in items:
+        assert asked[item.id].error is None
+    rows = count - first
+    return {"requests_per_s": round(rows / seconds, 1), "memory_growth_mb": round(resident_mb() - before, 1)}
+
+
+def bare_sdk(url: str, count: int) -> float:
+    """Requests a second of the SDK alone: as many tasks, nothing kept."""
+
+    async def all_of_it() -> float:
+        waiting = iter(range(count))
+        async with openai.AsyncOpenAI(api_key="none", base_url=url) as client:
+
+            async def worker() -> None:
+                for number in waiting:
+                    await client.chat.completions.create(
+                        model="m", messages=[{"role": "user", "content": f"What is {number}?"}], max_tokens=16,
+                        temperature=0.7, seed=number, logprobs=True, top_logprobs=2,
+                    )  # fmt: skip
+
+            start = time.perf_counter()
+            await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
+            return count / (time.perf_counter() - start)
+
+    return round(asyncio.run(all_of_it()), 1)
+
+
+def generate(count: int, rows: int) -> dict[str, Any]:
+    """Speed with `count` requests and memory over `rows` rows."""
+    with tempfile.TemporaryDirectory() as name:
+        with server(DELAY_MS) as url:
+            sdk = [bare_sdk(url, count)]
+            own = ours(url, count, Path(name) / "speed")["requests_per_s"]
+            sdk.append(bare_sdk(url, count))
+        result = {
+            "requests": count,
+            "concurrency": CONCURRENCY,
+            "server_ms": DELAY_MS,
+            "ideal_per_s": IDEAL,
+            "requests_per_s": own,
+            "bare_sdk_per_s": round(sum(sdk) / len(sdk), 1),
+            "share_of_ideal": round(own / IDEAL, 3),
+            "share_of_bare_sdk": round(own / (sum(sdk) / len(sdk)), 3),
+        }
+        if rows:
+            with server(0) as url:
+                grown = ours(url, rows, Path(name) / "memory")
+            result |= {"rows": rows, "memory_growth_mb": grown["memory_growth_mb"]}
+    return result
+
+
+PARTS: dict[str, Callable[[int, int], dict[str, Any]]] = {"generate": generate}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
+    options.add_argument("part", choices=PARTS)
+    options.add_argument("--requests", type=int, default=5000, help="for the speed")
+    options.add_argument("--rows", type=int, default=100_000, help="for the memory; 0: not measured")
+    given = options.parse_args()
+    known = json.loads(METRICS.read_text(encoding="utf-8")) if METRICS.exists() else {}
+    known[given.part] = PARTS[given.part](given.requests, given.rows)
+    write_json(METRICS, known)
+    print(json.dumps(known[given.part], indent=2))
+
+
+if __name__ == "__main__":
+    main()
