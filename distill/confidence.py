@@ -8,11 +8,6 @@ import numpy as np
 BISECTIONS = 40  # halvings of the interval for the strength: 1e-12 of it
 
 
-def mean_log_prob(log_probs: Sequence[float] | None) -> float | None:
-    """Mean log-probability of the response's tokens under its teacher, in nats; None where it is not known."""
-    return math.fsum(log_probs) / len(log_probs) if log_probs else None
-
-
 def buckets(lengths: Sequence[int], count: int) -> np.ndarray:
     """The length bucket of each sample, [samples]: `count` buckets of equal size by rank, equal lengths together."""
     values = np.asarray(lengths)

@@ -282,15 +282,35 @@ class Targets(Section):
     batch_tokens: Count
 
 
+Confidence = Literal[
+    "mean_log_prob",
+    "min_log_prob",
+    "lowest_window_log_prob",
+    "entropy",
+    "margin",
+    "self_consistency",
+    "ifd",
+    "judge_score",
+]
+
+
 class Weight(Section):
     """How much each sample counts."""
 
     scheme: Literal["confidence", "uniform", "shuffled"]
+    confidence: Confidence
+    window: Count
     strength: NotNegative
     length_buckets: Count
     clip: Annotated[Real, Field(gt=1)]
     min_effective_share: Part
     targets: Targets | None
+
+    @model_validator(mode="after")
+    def _ifd_has_a_model(self) -> Self:
+        if self.confidence == "ifd" and self.targets is None:
+            raise ValueError("confidence: ifd is measured with the teacher of weight.targets, but that is null")
+        return self
 
 
 LayerList = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]

@@ -1,10 +1,11 @@
 """Weights every training sample and stores the teacher's probabilities: `python -m stages.weight`.
 
-Reads  data/clean/train.jsonl, params seed, runtime, teachers, weight
-Writes data/weighted/train.jsonl, data/weighted/targets, metrics/weight.json; metrics/environment/weight.json
+Reads  data/clean/{train,dropped}.jsonl, metrics/clean.json, params seed, runtime, teachers, weight
+Writes data/weighted/train.jsonl, data/weighted/targets, data/README.md, metrics/weight.json;
+       metrics/environment/weight.json
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +14,62 @@ import torch
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from distill import confidence, environment, models, targets
+from distill import confidence, data_card, environment, models, targets
 from distill import params as params_file
 from distill.batches import by_length, padded
 from distill.chat import Example, encode
+from distill.confidence_measures import MEASURES, Evidence
 from distill.errors import UserError, run
-from distill.files import read_rows, whole_folder, write_json, write_rows
+from distill.files import read_json, read_rows, whole_folder, write_json, write_rows, write_text
 from distill.logits import response_logits
-from distill.params import Weight
+from distill.params import Params, Targets, Weight
+from distill.scoring import scores
 
 TRAIN = Path("data/clean/train.jsonl")
+DROPPED = Path("data/clean/dropped.jsonl")
+CLEANING = Path("metrics/clean.json")
 WEIGHTED = Path("data/weighted/train.jsonl")
 TARGETS = Path("data/weighted/targets")
+CARD = Path("data/README.md")
 METRICS = Path("metrics/weight.json")
 
+Row = dict[str, Any]
+Likelihood = tuple[float, float]  # mean log-probability of a response's tokens with and without its prompt
 
-def weigh(rows: list[dict[str, Any]], weight: Weight, seed: int) -> tuple[list[dict[str, Any]], float]:
-    """The rows with `confidence` and `weight` (mean 1), and the strength that was used."""
+
+def evidence(rows: list[Row], dropped: Iterable[Row], likelihoods: dict[str, Likelihood]) -> list[Evidence]:
+    """What is known of each row. The teacher's other answers to its prompt count where `clean` dropped them too."""
+    answers: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows:
+        answers.setdefault((row["prompt_id"], row["teacher"]), {})[row["id"]] = row["response"]
+    for row in dropped:
+        if (row["prompt_id"], row["teacher"]) in answers and row["response"].strip():
+            answers[row["prompt_id"], row["teacher"]][row["id"]] = row["response"]
+    result = []
+    for row in rows:
+        others = answers[row["prompt_id"], row["teacher"]]
+        with_prompt, without_prompt = likelihoods.get(row["id"], (None, None))
+        result.append(
+            Evidence(
+                response=row["response"],
+                log_probs=row["logprobs"],
+                entropies=row.get("entropies"),
+                margins=row.get("margins"),
+                others=[text for key, text in others.items() if key != row["id"]],
+                judge_score=row.get("judge_score"),
+                with_prompt=with_prompt,
+                without_prompt=without_prompt,
+            )
+        )
+    return result
+
+
+def weigh(rows: list[Row], known: list[float | None], weight: Weight, seed: int) -> tuple[list[Row], float]:
+    """The rows with `confidence` and `weight` (mean 1), and the strength that was used.
+
+    A row of unknown confidence counts neutrally and says so in `degraded`.
+    """
     lengths = [len(row["logprobs"] or row["response"].split()) for row in rows]
-    known = [confidence.mean_log_prob(row["logprobs"]) for row in rows]
     if weight.scheme == "uniform":
         weights, strength = np.ones(len(rows)), 0.0
     else:
@@ -42,24 +80,27 @@ def weigh(rows: list[dict[str, Any]], weight: Weight, seed: int) -> tuple[list[d
                 strict=True,
             )
         )
-        scores = confidence.standardise(known, groups)
-        weights, strength = confidence.weights(scores, weight.strength, weight.clip, weight.min_effective_share)
+        standard = confidence.standardise(known, groups)
+        weights, strength = confidence.weights(standard, weight.strength, weight.clip, weight.min_effective_share)
     if weight.scheme == "shuffled":
         weights = np.random.default_rng(seed).permutation(weights)
-    weighted = [
-        {**row, "confidence": None if value is None else round(value, 4), "weight": round(float(number), 6)}
-        for row, value, number in zip(rows, known, weights, strict=True)
-    ]
+    weighted = []
+    for row, value, number in zip(rows, known, weights, strict=True):
+        own: Row = {"confidence": None if value is None else round(value, 4), "weight": round(float(number), 6)}
+        if value is None and weight.scheme != "uniform":
+            own["degraded"] = [*row.get("degraded", []), f"no_{weight.confidence}"]
+        weighted.append({**row, **own})
     return weighted, strength
 
 
-def summary(rows: list[dict[str, Any]], scheme: str, strength: float) -> dict[str, Any]:
+def summary(rows: list[Row], weight: Weight, strength: float) -> dict[str, Any]:
     """How the weights are spread, and how they go with length (Spearman; null where a side is constant)."""
     weights = np.array([row["weight"] for row in rows])
     lengths = np.array([len(row["response"].split()) for row in rows])
     constant = weights.std() == 0 or lengths.std() == 0
     return {
-        "scheme": scheme,
+        "scheme": weight.scheme,
+        "confidence": weight.confidence,
         "rows": len(rows),
         "without_confidence": sum(row["confidence"] is None for row in rows),
         "strength": round(strength, 4),
@@ -73,41 +114,72 @@ def summary(rows: list[dict[str, Any]], scheme: str, strength: float) -> dict[st
 
 @torch.inference_mode()
 def teacher_rows(
-    model: Any, examples: list[Example], top_k: int, batch_tokens: int
+    model: Any, examples: list[Example], top_k: int, batch_tokens: int, likely: dict[str, float] | None
 ) -> Iterator[tuple[str, targets.Rows]]:
-    """Yields (sample id, the teacher's distributions for its response) from one teacher-forced pass."""
+    """Yields (sample id, the teacher's distributions for its response) from one teacher-forced pass.
+
+    Where `likely` is given, it gets the mean log-probability of each response's tokens by sample id.
+    """
     with tqdm(total=sum(len(example.response) for example in examples), desc="targets", unit="token") as bar:
         for batch in by_length(examples, batch_tokens):
             ids, mask, predicts = padded([(examples[i].prompt, examples[i].response) for i in batch])
             logits = response_logits(model, ids, mask, predicts)
             start = 0
             for index in batch:
-                length = len(examples[index].response)
-                yield examples[index].id, targets.top_k(logits[start : start + length], top_k)
-                start += length
-                bar.update(length)
+                example = examples[index]
+                part = logits[start : start + len(example.response)]
+                if likely is not None:
+                    labels = torch.tensor(example.response, device=part.device)
+                    likely[example.id] = -float(torch.nn.functional.cross_entropy(part.float(), labels))
+                yield example.id, targets.top_k(part, top_k)
+                start += len(example.response)
+                bar.update(len(example.response))
+
+
+def without_prompt(model: Any, tokenizer: Any, examples: list[Example], batch_tokens: int) -> dict[str, float]:
+    """The mean log-probability of each response's tokens by sample id, from a pass without the prompts.
+
+    What stands before the first token is the one that begins a text, or ends one where the model has no such.
+    """
+    first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    alone = [Example(example.id, [first], example.response) for example in examples]
+    found = scores(model, alone, batch_tokens)
+    return {alone[index].id: sum(score.log_probs) / len(score.log_probs) for index, score in found}
+
+
+def write_targets(folder: Path, rows: list[Row], params: Params, wanted: Targets) -> dict[str, Likelihood]:
+    """Stores the teacher's probabilities; returns the likelihoods of the responses by id where ifd asks for them."""
+    teacher = next(teacher for teacher in params.teachers if teacher.name == wanted.teacher)
+    assert teacher.kind == "local", "the schema refuses targets of an API teacher"
+    dtype = models.compute_dtype(params.runtime.dtype)
+    model, tokenizer = models.load(teacher.model, dtype, teacher.revision, teacher.sha256)
+    source = targets.source(teacher, tokenizer, rows, str(dtype).removeprefix("torch."), wanted.top_k)
+    examples = [encode(tokenizer, row) for row in rows]
+    likely: dict[str, float] | None = {} if params.weight.confidence == "ifd" else None
+    targets.write(folder, source, teacher_rows(model, examples, wanted.top_k, wanted.batch_tokens, likely))
+    if likely is None:
+        return {}
+    alone = without_prompt(model, tokenizer, examples, wanted.batch_tokens)
+    return {key: (value, alone[key]) for key, value in likely.items()}
 
 
 def main() -> None:
     params = params_file.load()
     weight = params.weight
     models.prepare(params.runtime.threads, params.seed)
-    rows, strength = weigh(list(read_rows(TRAIN, "stage clean")), weight, params.seed)
+    rows = list(read_rows(TRAIN, "stage clean"))
     if not rows:
         raise UserError(f"{TRAIN} has no rows: metrics/clean.json says why they were dropped.")
+    cleaning = read_json(CLEANING, "stage clean")
     with whole_folder(TARGETS) as folder:
-        if weight.targets is not None:
-            teacher = next(teacher for teacher in params.teachers if teacher.name == weight.targets.teacher)
-            assert teacher.kind == "local", "the schema refuses targets of an API teacher"
-            dtype = models.compute_dtype(params.runtime.dtype)
-            model, tokenizer = models.load(teacher.model, dtype, teacher.revision, teacher.sha256)
-            source = targets.source(teacher, tokenizer, rows, str(dtype).removeprefix("torch."), weight.targets.top_k)
-            examples = [encode(tokenizer, row) for row in rows]
-            targets.write(
-                folder, source, teacher_rows(model, examples, weight.targets.top_k, weight.targets.batch_tokens)
-            )
-    metrics = summary(rows, weight.scheme, strength)
+        likelihoods = write_targets(folder, rows, params, weight.targets) if weight.targets else {}
+    measure = MEASURES[weight.confidence]
+    known = [measure(one, weight.window) for one in evidence(rows, read_rows(DROPPED, "stage clean"), likelihoods)]
+    rows, strength = weigh(rows, known, weight, params.seed)
+    teachers = {teacher.name: (teacher.model, teacher.licence) for teacher in params.teachers}
+    metrics = summary(rows, weight, strength) | data_card.numbers(rows, teachers)
     write_rows(WEIGHTED, rows)
+    write_text(CARD, data_card.markdown(rows, metrics, cleaning))
     write_json(METRICS, metrics)
     environment.record("weight", params.runtime)
     print(f"{len(rows)} rows weighted, effective sample size {metrics['effective_share']:.0%} of them")

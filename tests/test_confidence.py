@@ -5,12 +5,6 @@ from scipy.stats import zscore
 from distill import confidence
 
 
-def test_the_mean_log_probability_is_per_token_and_unknown_where_there_is_none():
-    assert confidence.mean_log_prob([-1.0, -3.0]) == -2.0
-    assert confidence.mean_log_prob([]) is None
-    assert confidence.mean_log_prob(None) is None
-
-
 def test_length_buckets_are_equal_in_size_and_keep_equal_lengths_together():
     assert confidence.buckets([1, 2, 3, 4, 5, 6], 3).tolist() == [0, 0, 1, 1, 2, 2]
     assert len(set(confidence.buckets([7, 7, 7, 7], 4).tolist())) == 1

@@ -59,6 +59,8 @@ def test_a_number_written_as_1e_minus_4_means_the_number_in_yaml_and_as_text():
             "must be a local teacher of `teachers` with its own chat template (['smollm2'])",
         ),
         ("weight.targets", None, "train.distilled.loss: forward_kl needs stored targets"),
+        ("weight.confidence", "vibes", "weight.confidence: input should be 'mean_log_prob', 'min_log_prob'"),
+        ("clean.languages", [], "clean.languages: list should have at least 1 item"),
         ("clean.test_topics", 0.99, "leave no topic to train on"),
         ("clean.min_words", 500, "min_words (500) is larger than max_words"),
         ("teachers.0.sha256", "abc", "teachers.0.sha256:"),
@@ -75,6 +77,13 @@ def test_a_number_written_as_1e_minus_4_means_the_number_in_yaml_and_as_text():
 )
 def test_a_mistake_is_named_with_its_path_and_what_is_allowed(path, value, words):
     assert words in refused(changed(path, value))
+
+
+def test_ifd_without_a_model_to_measure_it_is_refused():
+    value = changed("weight.targets", None)
+    value["train"]["distilled"]["loss"] = "cross_entropy"
+    value["weight"]["confidence"] = "ifd"
+    assert "ifd is measured with the teacher of weight.targets, but that is null" in refused(value)
 
 
 def test_all_mistakes_are_listed_at_once():

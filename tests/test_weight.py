@@ -1,0 +1,177 @@
+"""Weights of rows by each measure, what rows lack, and the data card by the stage's own command."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import yaml
+
+from distill import params as params_file
+from distill.chat import encode
+from distill.confidence_measures import MEASURES
+from stages import weight as stage
+
+
+def settings(**changes):
+    return params_file.check(tiny.params(**{f"weight__{key}": value for key, value in changes.items()})).weight
+
+
+def row(number, sample=0, **changes):
+    prompt = f"ants/{number}"
+    return {
+        "id": f"{prompt}@tiny" + (f"/{sample}" if sample else ""),
+        "prompt_id": prompt,
+        "topic": "ants",
+        "teacher": "tiny",
+        "sample": sample,
+        "messages": [{"role": "user", "content": "What is ants?"}],
+        "response": f"ants | bread {'and kites ' * number}".strip(),
+        "finish_reason": "stop",
+        "logprobs": [-0.1 * number - 0.1] * 5,
+        "degraded": [],
+        **changes,
+    }
+
+
+def test_a_row_that_lacks_what_the_measure_needs_counts_neutrally_and_says_so():
+    rows = [row(0, degraded=["no_logprobs"]), *(row(number) for number in range(1, 5))]
+    known = [None, 0.0, 1.0, 2.0, 3.0]
+    weighted, _ = stage.weigh(rows, known, settings(confidence="entropy", length_buckets=1), 0)
+    weights = [one["weight"] for one in weighted]
+    assert weights[1:] == sorted(weights[1:])
+    assert weights[2] < weights[0] < weights[3]
+    assert weighted[0]["degraded"] == ["no_logprobs", "no_entropy"]
+    assert [one["degraded"] for one in weighted[1:]] == [[]] * 4
+    assert weighted[0]["confidence"] is None
+    uniform, _ = stage.weigh(rows, known, settings(scheme="uniform"), 0)
+    assert [(one["weight"], one["degraded"]) for one in uniform] == [(1.0, one["degraded"]) for one in rows]
+
+
+def test_rows_of_before_the_field_degraded_get_it_where_they_lack_something():
+    old = {key: value for key, value in row(1).items() if key != "degraded"}
+    weighted, _ = stage.weigh([old, old], [None, 1.0], settings(), 0)
+    assert weighted[0]["degraded"] == ["no_mean_log_prob"]
+    assert "degraded" not in weighted[1]
+
+
+def test_samples_that_clean_dropped_count_for_self_consistency_and_other_prompts_do_not():
+    rows = [row(1, response="yes"), row(1, 1, response="no"), row(2, response="yes")]
+    dropped = [
+        row(1, 2, response="Yes", reason="duplicate"),
+        row(1, 3, response=" ", reason="empty"),
+        row(9, response="yes"),
+        row(2, response="yes", id="ants/2@other", teacher="other"),
+    ]
+    found = stage.evidence(rows, dropped, {})
+    assert [list(one.others) for one in found] == [["no", "Yes"], ["yes", "Yes"], []]
+    values = [MEASURES["self_consistency"](one, 1) for one in found]
+    assert values == [0.5, 0.0, None]
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    tokenizer = tiny.tokenizer()
+    return tiny.model(len(tokenizer)), tokenizer
+
+
+def log_prob(network, ids, start):
+    """Mean log-probability of ids[start:] by a plain forward pass."""
+    logits = network(torch.tensor([ids])).logits[0].log_softmax(-1)
+    return np.mean([float(logits[place - 1, ids[place]].detach()) for place in range(start, len(ids))])
+
+
+def test_ifd_is_the_ratio_of_perplexities_of_plain_forward_passes(teacher):
+    network, tokenizer = teacher
+    rows = [row(number) for number in range(4)]
+    examples = [encode(tokenizer, one) for one in rows]
+    likely: dict[str, float] = {}
+    for _ in stage.teacher_rows(network, examples, 4, 64, likely):
+        pass
+    alone = stage.without_prompt(network, tokenizer, examples, 64)
+    for example in examples:
+        with_prompt = log_prob(network, [*example.prompt, *example.response], len(example.prompt))
+        without = log_prob(network, [tokenizer.bos_token_id, *example.response], 1)
+        assert likely[example.id] == pytest.approx(with_prompt, rel=1e-4)
+        assert alone[example.id] == pytest.approx(without, rel=1e-4)
+    assert list(likely) != []
+
+
+CLEANING = {
+    "requested": 9, "kept": 8, "dropped": 1, "reasons": {"duplicate": 1, "empty": 0},
+    "splits": {split: {"topics": 1, "rows": 2, "words": 5} for split in ("train", "validation", "test")},
+}  # fmt: skip
+
+
+def command(folder, **changes):
+    value = tiny.params(**{f"weight__{key}": part for key, part in changes.items()})
+    value["teachers"].append({**value["teachers"][0], "name": "second", "licence": None})
+    (folder / "params.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
+    environment = tiny.environment() | {"PYTHONPATH": str(tiny.ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "stages.weight"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path, teacher):
+    network, tokenizer = teacher
+    for part in (network, tokenizer):
+        part.save_pretrained(tmp_path / "teacher")
+    for name in ("data/clean", "metrics"):
+        (tmp_path / name).mkdir(parents=True)
+    rows = [row(number) for number in range(12)]
+    (tmp_path / "data/clean/train.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    (tmp_path / "data/clean/dropped.jsonl").write_text(
+        json.dumps(row(3, 1, response="ants", reason="duplicate")) + "\n"
+    )
+    (tmp_path / "metrics/clean.json").write_text(json.dumps(CLEANING))
+    return tmp_path
+
+
+def test_the_card_has_counts_lengths_weights_extremes_and_licences_and_shows_texts_as_they_are(folder):
+    done = command(folder)
+    assert done.returncode == 0, done.stderr
+    card = (folder / "data/README.md").read_text()
+    metrics = json.loads((folder / "metrics/weight.json").read_text())
+    rows = [json.loads(line) for line in (folder / "data/weighted/train.jsonl").open()]
+    order = [one["id"] for one in sorted(rows, key=lambda one: (-one["weight"], one["id"]))]
+    assert [one["id"] for one in metrics["highest"]] == order[:10]
+    assert [one["weight"] for one in metrics["lowest"]] == sorted(one["weight"] for one in rows)[:10]
+    assert [(one["name"], one["licence"], one["rows"]) for one in metrics["teachers"]] == [
+        ("second", None, 0),
+        ("tiny", "none: random weights", 12),
+    ]
+    assert "| tiny | teacher | none&#58; random weights | 12 |" in card
+    assert "| second | teacher | not stated" in card
+    assert "9 answers were asked for, 8 kept and 1 dropped." in card
+    assert "| duplicate | 1 |" in card
+    assert "ants &#124; bread" in card
+    assert "ants | bread" not in card
+    assert metrics["words"]["max"] == 2 + 22
+    assert f"rank correlation of weight and length {metrics['correlation_with_length']:.2g}" in card
+    lines = card.splitlines()
+    assert sum("@tiny" in line.replace("&#64;", "@") for line in lines) == 20
+    assert all(line.count(" | ") == 4 for line in lines if "&#64;" in line)
+
+
+def test_by_ifd_every_row_has_its_ratio_and_none_is_dropped(folder):
+    done = command(folder, confidence="ifd")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (folder / "data/weighted/train.jsonl").open()]
+    assert len(rows) == 12
+    for one in rows:
+        assert (one["confidence"] is None) == (one["degraded"] == ["no_ifd"])
+        assert one["confidence"] is None or 0 < one["confidence"] < 1
+    assert any(one["confidence"] is not None for one in rows)
+    assert json.loads((folder / "metrics/weight.json").read_text())["confidence"] == "ifd"
+    assert math.isclose(np.mean([one["weight"] for one in rows]), 1, rel_tol=1e-5)
