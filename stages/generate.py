@@ -1,7 +1,8 @@
 """Asks every teacher its prompts: `python -m stages.generate`; with --estimate says what that takes, and asks nothing.
 
 Reads  the prompts that params name, params seed, runtime, teachers, generate
-Writes data/raw/responses.jsonl, metrics/generate.json; journals in .distill/journal
+Writes data/raw/responses.jsonl, metrics/generate.json; journals in .distill/journal,
+       metrics/environment/generate.json
 """
 
 import argparse
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from distill import environment
 from distill import params as params_file
 from distill.answers import Answer, Sampling
 from distill.asking import Setup, ask, budget, request
@@ -241,6 +243,7 @@ def main() -> None:
     metrics = summary(answered(), params.teachers, {name: part.probe for name, part in asked.items()})
     metrics = with_help(metrics, [*helps, *more])
     write_json(METRICS, metrics)
+    environment.record("generate", params.runtime)
     for name, counts in metrics.items():
         failed = sum(counts["failed"].values())
         print(f"{name}: {counts['answered']} answered, {failed} failed {counts['failed'] or ''}".rstrip())

@@ -1,7 +1,7 @@
 """Weights every training sample and stores the teacher's probabilities: `python -m stages.weight`.
 
 Reads  data/clean/train.jsonl, params seed, runtime, teachers, weight
-Writes data/weighted/train.jsonl, data/weighted/targets, metrics/weight.json
+Writes data/weighted/train.jsonl, data/weighted/targets, metrics/weight.json; metrics/environment/weight.json
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ import torch
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from distill import confidence, models, targets
+from distill import confidence, environment, models, targets
 from distill import params as params_file
 from distill.batches import by_length, padded
 from distill.chat import Example, encode
@@ -109,6 +109,7 @@ def main() -> None:
     metrics = summary(rows, weight.scheme, strength)
     write_rows(WEIGHTED, rows)
     write_json(METRICS, metrics)
+    environment.record("weight", params.runtime)
     print(f"{len(rows)} rows weighted, effective sample size {metrics['effective_share']:.0%} of them")
 
 

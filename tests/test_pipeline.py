@@ -38,14 +38,6 @@ def without_timing(files: dict[str, str]) -> dict[str, str]:
     return {path: value for path, value in files.items() if path not in drawn}
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """A repository in which `dvc repro` ran once."""
-    folder = tiny.repository(tmp_path_factory.mktemp("first"))
-    tiny.run(folder, "dvc", "repro")
-    return folder
-
-
 def copied(finished: Path, folder: Path) -> Path:
     """The finished repository at another place, with its outputs, without its cache and journals."""
     shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("cache", "tmp", ".distill"), dirs_exist_ok=True)
