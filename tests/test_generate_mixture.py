@@ -1,6 +1,7 @@
 """Stage generate with several teachers behind an endpoint: judge, aggregator, growth, and one teacher that fails."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ def experiment(folder: Path, monkeypatch, url: str, **changes: object) -> None:
     teachers = [local, api("anna", url), api("bert", url), api("cleo", url, share=0.0)]
     (folder / "data/prompts").mkdir(parents=True, exist_ok=True)
     (folder / "data/prompts/tiny.jsonl").write_text(tiny.prompts())
+    shutil.copy(tiny.ROOT / "requirements.txt", folder)
     value = tiny.params(teachers=teachers, **changes)
     (folder / "params.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
 
