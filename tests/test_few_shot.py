@@ -102,6 +102,7 @@ def test_the_printed_teacher_is_one_that_params_take():
     assert params.check(value).teachers[1].template == "few_shot"
 
 
+@pytest.mark.timeout(1200)  # its 262,144 tokens take a minute and a half to read, on one free processor
 @pytest.mark.skipif(
     importlib.util.find_spec(gemma.PACKAGE) is None or not (gemma.data_folder(gemma.PACKAGE) / gemma.FILE).is_file(),
     reason="Gemma is opt-in: make gemma",

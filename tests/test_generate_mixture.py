@@ -1,6 +1,7 @@
 """Stage generate with several teachers behind an endpoint: judge, aggregator, growth, and one teacher that fails."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ def experiment(folder: Path, monkeypatch, url: str, **changes: object) -> None:
     teachers = [local, api("anna", url), api("bert", url), api("cleo", url, share=0.0)]
     (folder / "data/prompts").mkdir(parents=True, exist_ok=True)
     (folder / "data/prompts/tiny.jsonl").write_text(tiny.prompts())
+    shutil.copy(tiny.ROOT / "requirements.txt", folder)
     value = tiny.params(teachers=teachers, **changes)
     (folder / "params.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
 
@@ -53,8 +55,15 @@ def is_fused(body: dict) -> bool:
 
 
 def test_the_judge_scores_every_answer_and_is_asked_once(tmp_path, monkeypatch):
+    def score(text):
+        return 1 + sum(text.encode()) % 9
+
     def script(number, body):
-        return said(body, f"Rating: [[{4 if 'honey' in str(body) else 'none'}]]") if is_judged(body) else None
+        if not is_judged(body):
+            return None
+        content = body["messages"][0]["content"]
+        text = content.partition("[answer to rate]\n")[2].removesuffix("\n[end of answer]")
+        return said(body, "No rating." if "honey" in content else f"Rating: [[{score(text)}]]")
 
     with chat_server(script) as server:
         mixture = {"policy": "best", "judge": "cleo", "aggregator": None}
@@ -72,7 +81,8 @@ def test_the_judge_scores_every_answer_and_is_asked_once(tmp_path, monkeypatch):
     assert {(body["model"], body["temperature"]) for body in judge_bodies} == {("cleo", 0.0)}
     for row in rows():
         assert row["teacher"] in ("anna", "bert")
-        assert row["judge_score"] == (4.0 if row["topic"] == "honey" else None)
+        assert row["judge_score"] == (None if row["topic"] == "honey" else score(row["response"]))
+    assert len({row["judge_score"] for row in rows()}) > 3
     Responses(generate.RESPONSES)
 
 

@@ -29,6 +29,7 @@ def test_best_keeps_the_highest_score_of_each_prompt():
 
 def test_an_answer_without_a_score_loses_to_any_with_one_and_the_first_of_equals_stays():
     assert select("best", [one("p@a"), one("p@b", score=1)]) == {"p@a": ("not_best", "p@b")}
+    assert list(select("best", [one("p@a"), one("p@b", score=-2)])) == ["p@a"]
     assert list(select("best", [one("p@a", score=5), one("p@b", score=5)])) == ["p@b"]
     assert list(select("best", [one("p@a"), one("p@b")])) == ["p@b"]
 
