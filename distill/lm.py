@@ -51,21 +51,22 @@ class DistillLM(LM):
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """(Nats of the continuation, whether it is the greedy one) of each (context, continuation)."""
+        asked = [request.args for request in requests]
+        distinct = list(dict.fromkeys(asked))  # the right choice of a question is its text task too
         examples, where = [], []
-        for number, request in enumerate(requests):
-            context, continuation = request.args
+        for number, (context, continuation) in enumerate(distinct):
             ids, spans = places(self.hf_tokenizer, continuation)
             prompt = self.hf_tokenizer(context, add_special_tokens=False).input_ids
             examples.append(Example(f"{number:09d}", prompt, ids))
             where.append(spans)
-        results: list[Any] = [None] * len(examples)
+        results: dict[Any, Any] = {}
         for index, score in scores(self.model, examples, self.batch_tokens):
             scored = Scored((sum(score.log_probs), all(score.ranked_first)))
             scored.ranked_first = frozenset(
                 place for place, first in zip(where[index], score.ranked_first, strict=True) if first
             )
-            results[index] = scored
-        return results
+            results[distinct[index]] = scored
+        return [results[pair] for pair in asked]
 
     def loglikelihood_rolling(self, requests: Sequence[Instance]) -> list[float]:
         """Not of use for our tasks; lm-eval's own run through its HFLM."""

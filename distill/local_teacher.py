@@ -1,13 +1,16 @@
 """A transformers model in this process as a teacher: batched decoding that keeps the log-probabilities."""
 
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
+from distill import few_shot
 from distill.answers import Answer, Request, Sampling, request_seed
 from distill.chat import end_of_turn, prompt_ids
+from distill.logits import prefix_cache
 
 COMPACT_BELOW = 0.8  # rows still being written, as a share of the batch, at which finished ones leave it
 
@@ -28,12 +31,18 @@ def answer(model: Any, tokenizer: Any, batches: list[list[Request]], sampling: S
     for batch in batches:
         prompts = [prompt_ids(tokenizer, request.messages) for request in batch]
         seeds = [request_seed(sampling.seed, request.id) for request in batch]
-        end = end_of_turn(tokenizer)
+        end = end_token(tokenizer)
         responses = decode(model, prompts, seeds, end, sampling)
         yield [
             _answer(tokenizer, request, len(prompt), tokens, log_probs, end)
             for request, prompt, (tokens, log_probs) in zip(batch, prompts, responses, strict=True)
         ]
+
+
+def end_token(tokenizer: Any) -> int:
+    """The token at which a response ends: of the turn, or of the answer in a base model's list."""
+    stop = few_shot.stop_token(tokenizer) if tokenizer.chat_template == few_shot.TEMPLATE else None
+    return end_of_turn(tokenizer) if stop is None else stop
 
 
 @torch.inference_mode()
@@ -45,20 +54,23 @@ def decode(
     Greedy at temperature 0. Otherwise every row draws from a generator of its own seed, so that its text
     does not depend on its neighbours. `end` is kept as the last token of a row that reaches it.
     """
+    shared = common_prefix(prompts)
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     longest = int(lengths.max())
-    ids = torch.full((len(prompts), longest), end)
+    ids = torch.full((len(prompts), longest - shared), end)
     for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt[shared:])
     mask = (torch.arange(longest) >= (longest - lengths)[:, None]).long()
+    mask = torch.cat([torch.ones(len(prompts), shared, dtype=torch.long), mask[:, : longest - shared]], dim=1)
     where = model.device
     ids, mask = ids.to(where), mask.to(where)
-    position = (mask.cumsum(1) - 1).clamp(min=0)
+    position = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     results: list[tuple[list[int], list[float]]] = [([], []) for _ in prompts]
     rows = torch.arange(len(prompts))  # of the prompts still in the batch
     done = torch.zeros(len(prompts), dtype=torch.bool)
-    cache = DynamicCache(config=model.config)
+    prefix = torch.tensor([prompts[0][:shared]], device=where)
+    cache = prefix_cache(model, prefix, len(prompts)) if shared else DynamicCache(config=model.config)
     for _ in range(sampling.max_tokens):
         logits = (
             model(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, logits_to_keep=1)
@@ -87,6 +99,15 @@ def decode(
     return results
 
 
+def common_prefix(prompts: list[list[int]]) -> int:
+    """How many tokens all prompts begin with, so that one is left of the shortest; 0 for a single prompt."""
+    if len(prompts) == 1:
+        return 0
+    columns = zip(*prompts, strict=False)
+    same = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+    return min(same, min(map(len, prompts)) - 1)
+
+
 def _choose(logits: torch.Tensor, generators: list[torch.Generator], sampling: Sampling) -> torch.Tensor:
     """The next token of each row, [batch] from [batch, vocab]: greedy, or by temperature and nucleus (top_p)."""
     if sampling.temperature == 0:
@@ -105,6 +126,9 @@ def _answer(
 ) -> Answer:
     ended = tokens[-1] == end
     text = tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=False)
+    if tokenizer.chat_template == few_shot.TEMPLATE and (over := few_shot.cut(tokenizer, tokens)):
+        ended, (count, text) = True, over
+        log_probs = log_probs[:count]
     return Answer(
         id=request.id,
         response=text,

@@ -1,10 +1,52 @@
-"""Logits at chosen positions only: the vocabulary's matmul is the dearest of a small model."""
+"""Logits at the response's positions only, and a beginning that all prompts share computed once.
+
+The vocabulary's matmul is the dearest of a small model, and the system prompt the same in every row of a batch.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import DynamicCache
+
+
+def response_logits(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, predicts: torch.Tensor, wrapper: Any = None
+) -> torch.Tensor:
+    """The logits at the positions that `predicts` marks, [positions marked, vocab], read row by row.
+
+    `ids`, `mask` and `predicts` are [batch, seq], padded on the right (see `batches.padded`). The columns before
+    the first difference between rows go through the model once, as a batch of one whose keys and values all rows
+    attend to; gradients add up there, so that the result is that of the whole batch. A `wrapper` of the model
+    (DDP, FSDP) is called in its place with the whole batch, as is a model whose cache is off.
+    """
+    ids, mask, predicts = (part.to(model.device) for part in (ids, mask, predicts))
+    cache, shared = None, 0
+    if wrapper is None and model.config.get_text_config().use_cache:
+        shared = shared_columns(ids, predicts)
+    if shared:
+        cache = prefix_cache(model, ids[:1, :shared], len(ids))
+    with logits_at(model, predicts[:, shared:]):
+        return (wrapper or model)(
+            input_ids=ids[:, shared:], attention_mask=mask, past_key_values=cache, use_cache=cache is not None
+        ).logits
+
+
+def shared_columns(ids: torch.Tensor, predicts: torch.Tensor) -> int:
+    """How many columns all rows have in common before the first that predicts; 0 for a batch of one."""
+    if len(ids) == 1:
+        return 0
+    same = (ids == ids[:1]).all(0) & ~predicts.any(0)
+    return int(same.int().cumprod(0).sum())
+
+
+def prefix_cache(model: Any, prefix: torch.Tensor, rows: int) -> DynamicCache:
+    """The keys and values of a prefix [1, tokens] for that many rows."""
+    cache = DynamicCache(config=model.config)
+    model.get_decoder()(input_ids=prefix, past_key_values=cache, use_cache=True)
+    cache.batch_repeat_interleave(rows)
+    return cache
 
 
 @contextmanager

@@ -22,6 +22,20 @@ from pydantic import (
 from distill.errors import UserError
 
 PATH = Path("params.yaml")
+UNIONS = ("prompts", "topic", "student", "layers")  # keys whose value is one of several kinds, beside `teachers`
+KINDS = (
+    "local",
+    "openai",
+    "jsonl",
+    "folder",
+    "dataset",
+    "column",
+    "buckets",
+    "teacher",
+    "pretrained",
+    "number",
+    "list",
+)
 
 
 def _number(value: Any) -> Any:
@@ -61,7 +75,8 @@ class LocalTeacher(Section):
     """A transformers model in this process: a folder, a hub name, or a GGUF file.
 
     `package:NAME/FILE` names a file inside an installed Python package. `sha256` pins a GGUF file, and
-    `revision` a hub name; null where they do not apply. `licence` is what the data card says of licence and terms.
+    `revision` a hub name; null where they do not apply. `template` null is the model's own chat template;
+    few_shot is for base models (distill/few_shot.py). `licence` is what the data card says of licence and terms.
     """
 
     name: Name
@@ -69,37 +84,168 @@ class LocalTeacher(Section):
     model: Text
     revision: Text | None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
-    share: Part
+    template: Literal["few_shot"] | None
+    share: Share
     licence: Text | None
 
 
+class Price(Section):
+    """US dollars for a million tokens; of the Batch API where the teacher's mode is batch."""
+
+    prompt: NotNegative
+    completion: NotNegative
+
+
 class ApiTeacher(Section):
-    """An OpenAI-compatible chat endpoint. `api_key_env` names the environment variable with the key."""
+    """An OpenAI-compatible chat endpoint. `api_key_env` names the environment variable with the key.
+
+    `extra` are fields of a request that its server has beside OpenAI's. `on_missing` says what happens where it
+    lacks what generate.needs names: fail, or degrade for rows that say so.
+    """
 
     name: Name
     kind: Literal["openai"]
     model: Text
     base_url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$")]
     api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+    mode: Literal["live", "batch"]
     concurrency: Count
+    requests_per_minute: Count | None
+    tokens_per_minute: Count | None
     timeout_s: Positive
     max_retries: Annotated[int, Field(ge=0)]
-    share: Part
+    price: Price | None
+    on_missing: Literal["fail", "degrade"]
+    extra: dict[str, str | int | float | bool | None]
+    share: Share
     licence: Text | None
 
 
 Teacher = Annotated[LocalTeacher | ApiTeacher, Field(discriminator="kind")]
 
 
-class Generate(Section):
-    """How the teachers are asked."""
+BUILDERS = ("csv", "json", "parquet", "text")  # of the `datasets` library, for local files
+ColumnOrBuckets = Annotated[
+    Annotated[Count, Tag("buckets")] | Annotated[Text, Tag("column")],
+    Discriminator(lambda value: "column" if isinstance(value, str) else "buckets"),
+]
 
-    prompts: Text
-    system_prompt: Text | None
+
+class JsonlPrompts(Section):
+    """A JSONL file with `id`, `topic` and `messages` in each line."""
+
+    source: Literal["jsonl"]
+    path: Text
+
+
+class FolderPrompts(Section):
+    """A folder of texts: each chunk of at most `chunk_words` words, in place of {text} in `template`, is a prompt."""
+
+    source: Literal["folder"]
+    path: Text
+    pattern: Text
+    chunk_words: Count
+    template: Annotated[str, Field(pattern=r"\{text\}")]
+
+
+class DatasetPrompts(Section):
+    """A Hugging Face data set: a hub name at a pinned revision, or a builder (`BUILDERS`) for local files.
+
+    `path` is what DVC watches: the files themselves; for a hub name, whose version is the revision, a note in git
+    that says where the prompts come from. `topic` names a column, or is a number of hash buckets.
+    """
+
+    source: Literal["dataset"]
+    path: Text
+    name: Text
+    config: Text | None
+    split: Text
+    column: Text
+    topic: ColumnOrBuckets
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    streaming: bool
+    limit: Count | None
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        if self.name in BUILDERS and self.revision is not None:
+            raise ValueError(f"revision: must be null for local files ({self.name}); DVC versions them")
+        if self.name not in BUILDERS and self.revision is None:
+            raise ValueError(
+                f"revision: must be the 40 digits of a commit of {self.name!r}, so that the prompts stay the same; "
+                f"for local files name must be one of {BUILDERS}"
+            )
+        return self
+
+
+Prompts = Annotated[JsonlPrompts | FolderPrompts | DatasetPrompts, Field(discriminator="source")]
+
+
+class Shot(Section):
+    """An example that is put before every prompt."""
+
+    user: Text
+    assistant: Text
+
+
+class Grow(Section):
+    """New prompts by a teacher (Self-Instruct): in each round `per_round` requests with examples of one topic each.
+
+    A new prompt whose ROUGE-L with any other is `novelty` or more is refused.
+    """
+
+    teacher: Name
+    rounds: Count
+    per_round: Count
+    examples_per_request: Count
+    novelty: Part
     max_tokens: Count
     sampling_temperature: Annotated[Real, Field(ge=0, le=2)]
     top_p: Part
+
+
+class Mixture(Section):
+    """What becomes of several answers to one prompt; `clean` carries it out (distill/mixture.py)."""
+
+    policy: Literal["all", "best", "vote", "fuse"]
+    judge: Name | None
+    aggregator: Name | None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.policy == "best" and self.judge is None:
+            raise ValueError("judge: policy best needs one, the name of a teacher")
+        if (self.policy == "fuse") != (self.aggregator is not None):
+            raise ValueError(
+                f"aggregator: policy fuse, and no other, needs one, the name of a teacher; given policy {self.policy} "
+                f"and aggregator {self.aggregator}"
+            )
+        return self
+
+
+class Generate(Section):
+    """How the teachers are asked, and what."""
+
+    prompts: Prompts
+    system_prompt: Text | None
+    few_shot: list[Shot]
+    grow: Grow | None
+    mixture: Mixture
+    max_tokens: Count
+    sampling_temperature: Annotated[Real, Field(ge=0, le=2)]
+    top_p: Part
+    samples: Count
     batch_size: Count
+    needs: list[Literal["logprobs", "temperature", "seed", "usage"]]
+    budget_usd: Positive | None
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.samples > 1 and self.sampling_temperature == 0:
+            raise ValueError(
+                f"samples: {self.samples} greedy answers are one and the same; set sampling_temperature above 0"
+            )
+        return self
 
 
 class Clean(Section):
@@ -304,7 +450,16 @@ class Params(Section):
         names = [teacher.name for teacher in self.teachers]
         if len(names) != len(set(names)):
             raise ValueError(f"teachers: two have the same name, given {names}")
-        local = [teacher.name for teacher in self.teachers if teacher.kind == "local"]
+        if not any(teacher.share for teacher in self.teachers):
+            raise ValueError("teachers: the share of every one is 0, so that none answers the prompts")
+        helpers = {"generate.mixture.judge": self.generate.mixture.judge}
+        helpers["generate.mixture.aggregator"] = self.generate.mixture.aggregator
+        if self.generate.grow is not None:
+            helpers["generate.grow.teacher"] = self.generate.grow.teacher
+        for key, helper in helpers.items():
+            if helper is not None and helper not in names:
+                raise ValueError(f"{key}: must be one of `teachers` ({names}), given {helper!r}")
+        local = [teacher.name for teacher in self.teachers if teacher.kind == "local" and teacher.template is None]
         asked = {"evaluate.teacher": self.evaluate.teacher}
         if self.train.student.source == "teacher":
             asked["train.student.teacher"] = self.train.student.teacher
@@ -312,10 +467,17 @@ class Params(Section):
             asked["weight.targets.teacher"] = self.weight.targets.teacher
         for key, name in asked.items():
             if name not in local:
-                raise ValueError(f"{key}: must be a local teacher of `teachers` ({local}), given {name!r}")
+                raise ValueError(
+                    f"{key}: must be a local teacher of `teachers` with its own chat template ({local}), given {name!r}"
+                )
         if self.weight.targets is None and self.train.distilled.loss != "cross_entropy":
             raise ValueError(
                 f"train.distilled.loss: {self.train.distilled.loss} needs stored targets, but weight.targets is null"
+            )
+        unpriced = [teacher.name for teacher in self.teachers if teacher.kind == "openai" and teacher.price is None]
+        if self.generate.budget_usd is not None and unpriced:
+            raise ValueError(
+                f"generate.budget_usd: cannot be kept, since the price of {unpriced} is null; give prices or no budget"
             )
         parts = sum(teacher.share for teacher in self.teachers if teacher.share < 1)
         if parts > 1 + 1e-9:
@@ -368,6 +530,6 @@ def _is_kind(location: tuple[int | str, ...], index: int) -> bool:
     """Whether this part of the path is the kind of a union, which pydantic adds: it is no key of the file."""
     return (
         index > 0
-        and (isinstance(location[index - 1], int) or location[index - 1] in ("student", "layers"))
-        and location[index] in ("local", "openai", "teacher", "pretrained", "number", "list")
+        and (isinstance(location[index - 1], int) or location[index - 1] in UNIONS)
+        and location[index] in KINDS
     )

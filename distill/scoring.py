@@ -8,7 +8,7 @@ import torch
 
 from distill.batches import by_length, padded
 from distill.chat import Example
-from distill.logits import logits_at
+from distill.logits import response_logits
 
 CHUNK = 1024  # tokens whose [tokens, vocab] fp32 copy exists at one time
 
@@ -26,8 +26,7 @@ def scores(model: Any, examples: Sequence[Example], batch_tokens: int) -> Iterat
     """Yields (index of the example, score), longest first, from batches of at most `batch_tokens` padded tokens."""
     for batch in by_length(examples, batch_tokens):
         ids, mask, predicts = padded([(examples[i].prompt, examples[i].response) for i in batch])
-        with logits_at(model, predicts.to(model.device)):
-            logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
+        logits = response_logits(model, ids, mask, predicts)
         labels = torch.tensor([token for i in batch for token in examples[i].response], device=logits.device)
         log_probs: list[float] = []
         first: list[bool] = []

@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from distill import losses
 from distill.dataset import Sample, collate
-from distill.logits import logits_at
+from distill.logits import response_logits
 from distill.params import Schedule
 
 WHOLE = "whole"  # a file written last into a checkpoint: without it the checkpoint is half written
@@ -73,13 +73,10 @@ class DistillTrainer(Trainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """The micro-batch's weighted sum of token losses over the sum of weights x tokens of the optimiser step."""
-        device = inputs["input_ids"].device
-        enabled = self.autocast != torch.float32
-        with (
-            torch.autocast(device.type, dtype=self.autocast, enabled=enabled),
-            logits_at(self.accelerator.unwrap_model(model), inputs["predicts"]),
-        ):
-            logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+        ids, mask, predicts = (inputs[name] for name in ("input_ids", "attention_mask", "predicts"))
+        plain = self.accelerator.unwrap_model(model)
+        with torch.autocast(ids.device.type, dtype=self.autocast, enabled=self.autocast != torch.float32):
+            logits = response_logits(plain, ids, mask, predicts, wrapper=None if plain is model else model)
         top = None
         if "top_ids" in inputs:
             top = losses.TopK(inputs["top_ids"], inputs["top_log_probs"], inputs["top_tail"], inputs["top_known"])

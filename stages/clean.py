@@ -1,6 +1,7 @@
 """Drops what no student should learn from and splits by topic: `python -m stages.clean`.
 
-Reads  data/raw/responses.jsonl, what clean.evaluation_texts and clean.evaluation_tasks name, params seed, clean
+Reads  data/raw/responses.jsonl, what clean.evaluation_texts and clean.evaluation_tasks name, params seed, clean,
+       generate.mixture.policy
 Writes data/clean/{train,validation,test,dropped}.jsonl, metrics/clean.json
 """
 
@@ -8,13 +9,14 @@ import hashlib
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from distill import evaluation_texts
+from distill import evaluation_texts, mixture
 from distill import params as params_file
 from distill.contamination import Forbidden, forbidden
 from distill.duplicates import Kept, Sketcher
@@ -41,6 +43,7 @@ REASONS = (
     "too_long",
     "repetitive",
     "language",
+    *mixture.REASONS,
     "duplicate",
     "near_duplicate",
     "contaminated",
@@ -53,7 +56,7 @@ class Verdicts:
     """What becomes of each row, by its place."""
 
     reason: np.ndarray  # [rows] uint8, a place in REASONS, or KEPT
-    match: np.ndarray  # [rows] int64, the row that a duplicate repeats, the source of contamination
+    match: np.ndarray  # [rows] int64, the row that was preferred or is repeated, the source of contamination
     words: np.ndarray  # [rows] uint32, of the response
 
 
@@ -123,29 +126,43 @@ def all_texts(row: Row) -> list[str]:
 
 
 def verdicts(
-    rows: Responses, claim: np.ndarray, leaks: Forbidden, clean: Clean, languages: Languages | None
+    rows: Responses, claim: np.ndarray, leaks: Forbidden, clean: Clean, policy: str, languages: Languages | None
 ) -> Verdicts:
     """What becomes of each row.
 
-    A row is compared with the kept ones alone. Of rows that repeat each other the test row stays, then the
-    validation row, then the first. Contamination costs training and validation their row, never test.
+    Of the sound answers to a prompt those stay that the policy of the mixture selects. A row is compared with the
+    kept ones alone. Of rows that repeat each other the test row stays, then the validation row, then the first.
+    Contamination costs training and validation their row, never test.
     """
     count = len(rows)
     reason, match = np.full(count, KEPT, np.uint8), np.full(count, -1, np.int64)
     lengths, leak = np.zeros(count, np.uint32), np.full(count, -1, np.int64)
     sketcher = Sketcher(clean.near_duplicate, clean.minhash_permutations)
     keys = np.empty((1 + sketcher.bands, count), np.uint32)
-    good = array("Q")  # the places of rows without a fault of their own, in the order of claims
-    for place in tqdm(map(int, np.argsort(claim, kind="stable")), total=count, desc="clean", unit="row"):
-        row = rows[place]
-        lengths[place] = len(words(row["response"]))
-        if fault := own_fault(row, clean, languages):
-            reason[place] = REASONS.index(fault[0])
-            continue
-        keys[:, len(good)] = sketcher.keys(row["response"])
-        good.append(place)
-        if FIRST_CLAIM[claim[place]] != "test" and (found := leaks.first(all_texts(row))):
-            leak[place] = found[0]
+    good = array("Q")  # the places of sound, selected rows, in the order of claims
+
+    def sound() -> Iterator[tuple[int, Row]]:
+        """Rows without a fault of their own, in the order of claims, a prompt's together."""
+        for place in tqdm(map(int, np.argsort(claim, kind="stable")), total=count, desc="clean", unit="row"):
+            row = rows[place]
+            lengths[place] = len(words(row["response"]))
+            if fault := own_fault(row, clean, languages):
+                reason[place] = REASONS.index(fault[0])
+            else:
+                yield place, row
+
+    for _, group in groupby(sound(), key=lambda item: item[1]["prompt_id"]):
+        answers = {row["id"]: (place, row) for place, row in group}
+        passed = mixture.select(policy, [mixture.candidate(row) for _, row in answers.values()])
+        for name, (place, row) in answers.items():
+            if name in passed:
+                why, preferred = passed[name]
+                reason[place], match[place] = REASONS.index(why), answers[preferred][0]
+                continue
+            keys[:, len(good)] = sketcher.keys(row["response"])
+            good.append(place)
+            if FIRST_CLAIM[claim[place]] != "test" and (found := leaks.first(all_texts(row))):
+                leak[place] = found[0]
     kept = Kept(keys[:, : len(good)], clean.near_duplicate, lambda number: rows[good[number]]["response"])
     for number, place in enumerate(good):
         if (other := kept.same(number)) is not None:
@@ -162,7 +179,8 @@ def verdicts(
 def explained(
     rows: Responses, place: int, found: Verdicts, leaks: Forbidden, clean: Clean, languages: Languages | None
 ) -> Row:
-    """A dropped row with `reason`, `detail`, `matching_text`: the response it repeats, the n-gram it shares or null."""
+    """A dropped row with `reason`, `detail`, `matching_text`: the response preferred to it or repeated by it, the
+    n-gram that it shares, or null."""
     row, reason, match = rows[place], REASONS[found.reason[place]], int(found.match[place])
     text: str | None = None
     if reason == "contaminated":
@@ -210,12 +228,12 @@ def refuse_empty(metrics: dict[str, Any]) -> None:
         )
 
 
-def cleaned(rows: Responses, clean: Clean, seed: int) -> tuple[dict[str, Any], dict[str, Iterator[Row]]]:
+def cleaned(rows: Responses, clean: Clean, policy: str, seed: int) -> tuple[dict[str, Any], dict[str, Iterator[Row]]]:
     """The counts, and the rows of each split and under "dropped" the others, each in order and read when asked for."""
     languages = Languages(clean.languages) if clean.languages else None
     claim = claims(rows, clean, seed)
     leaks = held_out(rows, claim, clean)
-    found = verdicts(rows, claim, leaks, clean, languages)
+    found = verdicts(rows, claim, leaks, clean, policy, languages)
     kept = found.reason == KEPT
     parts: dict[str, Iterator[Row]] = {
         split: map(rows.__getitem__, map(int, np.flatnonzero(kept & (claim == FIRST_CLAIM.index(split)))))
@@ -231,7 +249,7 @@ def main() -> None:
     """Reads the responses, cleans and splits them, writes the parts and their counts."""
     params = params_file.load()
     with Responses(RESPONSES) as rows:
-        metrics, parts = cleaned(rows, params.clean, params.seed)
+        metrics, parts = cleaned(rows, params.clean, params.generate.mixture.policy, params.seed)
         for reason, count in metrics["reasons"].items():
             if count:
                 print(f"dropped {count:6} {reason}")

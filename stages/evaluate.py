@@ -2,7 +2,7 @@
 
 Reads  data/clean/test.jsonl, models/{init,sft,distilled}, params seed, runtime, teachers, evaluate
 Writes metrics/metrics.json (main table), metrics/evaluate.json (all scores with intervals), metrics/items.csv,
-       metrics/samples.jsonl, metrics/latency.json
+       metrics/samples.jsonl, metrics/latency.json; metrics/environment/evaluate.json
 """
 
 import json
@@ -21,7 +21,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from distill import latency, models
+from distill import environment, latency, models
 from distill import params as params_file
 from distill.bootstrap import Estimate, ratio_interval
 from distill.chat import end_of_turn, render
@@ -317,6 +317,7 @@ def main() -> None:
         },
     )
     write_json(METRICS / "metrics.json", table)
+    environment.record("evaluate", params.runtime)
     print(json.dumps(table["goals"], indent=2))
 
 

@@ -1,66 +1,54 @@
-"""Asks every teacher its prompts: `python -m stages.generate`.
+"""Asks every teacher its prompts: `python -m stages.generate`; with --estimate says what that takes, and asks nothing.
 
 Reads  the prompts that params name, params seed, runtime, teachers, generate
-Writes data/raw/responses.jsonl, metrics/generate.json; journals in .distill/journal
+Writes data/raw/responses.jsonl, metrics/generate.json; journals in .distill/journal,
+       metrics/environment/generate.json
 """
 
+import argparse
 import hashlib
+import itertools
 import os
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from distill import api_teacher, local_teacher, models
+from distill import environment
 from distill import params as params_file
-from distill.answers import Answer, Request, Sampling
+from distill.answers import Answer, Sampling
+from distill.asking import Setup, ask, budget, request
+from distill.budget import cost
+from distill.chat import Messages
 from distill.errors import UserError, run
-from distill.files import read_rows, value_hash, write_json, write_rows
+from distill.estimate import estimate
+from distill.files import write_json, write_rows
+from distill.fusing import fused
+from distill.growing import grown
+from distill.helping import Help, helped, with_help
 from distill.home import home
-from distill.journal import Journal
-from distill.params import ApiTeacher, Generate, LocalTeacher, Runtime, Teacher
+from distill.journal import TOKENS
+from distill.judging import judged
+from distill.params import Generate, Grow, Mixture, Prompts, Teacher
+from distill.prompts import Prompt, dressed, from_folder, from_jsonl
 
 RESPONSES = Path("data/raw/responses.jsonl")
 METRICS = Path("metrics/generate.json")
-ROLES = ("system", "user", "assistant")
+FUSED = ":fused"  # added to the aggregator's name for what it makes of others' answers; no teacher's name has a colon
+
+Rows = Callable[[], Iterator[dict[str, Any]]]  # in order of prompt, teacher and sample; each call reads them anew
 
 
-def checked(row: dict[str, Any], number: int, source: str) -> dict[str, Any]:
-    """The row if it is a prompt: id, topic, messages that end with the user's. Raises UserError otherwise."""
-    messages = row.get("messages")
-    good = (
-        all(isinstance(row.get(key), str) and row[key] for key in ("id", "topic"))
-        and isinstance(messages, list)
-        and messages
-        and all(isinstance(turn, dict) and turn.get("role") in ROLES for turn in messages)
-        and all(isinstance(turn.get("content"), str) and turn["content"].strip() for turn in messages)
-        and messages[-1]["role"] == "user"
-    )
-    if not good:
-        raise UserError(
-            f"{source}, row {number} ({row.get('id')!r}) is not a prompt. Each line must be like "
-            '{"id": "bees/fact", "topic": "bees", "messages": [{"role": "user", "content": "..."}]}, '
-            f"with roles {ROLES} and the user last."
-        )
-    return row
+def read_prompts(source: Prompts) -> list[Prompt]:
+    """The prompts by id, from where params say."""
+    if source.source == "jsonl":
+        return from_jsonl(source)
+    if source.source == "folder":
+        return from_folder(source)
+    from distill.dataset_prompts import from_dataset  # takes a second to import, and files need none of it
 
-
-def read_prompts(path: Path, system_prompt: str | None) -> list[dict[str, Any]]:
-    """The prompts of a JSONL file by id, with the system prompt put first where one is set."""
-    rows = [checked(row, number, str(path)) for number, row in enumerate(read_rows(path, "you or git"), start=1)]
-    if not rows:
-        raise UserError(f"{path} has no prompts.")
-    seen: set[str] = set()
-    for row in rows:
-        if row["id"] in seen:
-            raise UserError(f"{path} has two prompts with the id {row['id']!r}; ids must be unique.")
-        seen.add(row["id"])
-    if system_prompt is not None:
-        system = {"role": "system", "content": system_prompt}
-        rows = [{**row, "messages": [system, *row["messages"]]} for row in rows]
-    return sorted(rows, key=lambda row: row["id"])
+    prompts, passed_over = from_dataset(source)
+    print(f"{source.name}: {len(prompts)} prompts; {passed_over} rows without one or with an earlier one's passed over")
+    return prompts
 
 
 def divide(prompts: list[dict[str, Any]], teachers: list[Teacher], seed: int) -> dict[str, list[dict[str, Any]]]:
@@ -78,53 +66,6 @@ def divide(prompts: list[dict[str, Any]], teachers: list[Teacher], seed: int) ->
     return result
 
 
-def request(prompt: dict[str, Any]) -> Request:
-    """The request for a prompt; its id changes with the messages, so that no stale answer is ever taken for it."""
-    return Request(f"{prompt['id']}#{value_hash(prompt['messages'])[:12]}", prompt["messages"])
-
-
-def journal_settings(teacher: Teacher, generate: Generate, seed: int, dtype: str) -> dict[str, Any]:
-    """All that an answer depends on beside its messages. Never a key, a timeout or a concurrency."""
-    settings: dict[str, Any] = {
-        "kind": teacher.kind,
-        "model": teacher.model,
-        "max_tokens": generate.max_tokens,
-        "sampling_temperature": generate.sampling_temperature,
-        "top_p": generate.top_p,
-        "seed": seed,
-    }
-    if teacher.kind == "local":
-        local = {"revision": teacher.revision, "sha256": teacher.sha256, "dtype": dtype}
-        return settings | local | {"batch_size": generate.batch_size}
-    return settings | {"base_url": teacher.base_url}
-
-
-def ask_local(
-    teacher: LocalTeacher, requests: list[Request], answered: set[str], generate: Generate, runtime: Runtime, seed: int
-) -> Iterator[list[Answer]]:
-    """Answers of a local teacher, batch by batch; a batch with an open request is decoded whole."""
-    dtype = models.compute_dtype(runtime.dtype)
-    model, tokenizer = models.load(teacher.model, dtype, teacher.revision, teacher.sha256)
-    batches = local_teacher.batches(tokenizer, requests, generate.batch_size)
-    todo = [batch for batch in batches if any(item.id not in answered for item in batch)]
-    for answers in local_teacher.answer(model, tokenizer, todo, sampling(generate, seed)):
-        yield [answer for answer in answers if answer.id not in answered]
-
-
-def ask_api(
-    teacher: ApiTeacher, requests: list[Request], answered: set[str], generate: Generate, seed: int
-) -> Iterator[list[Answer]]:
-    """Answers of an endpoint, in the order of arrival."""
-    key = os.environ.get(teacher.api_key_env)
-    if not key:
-        raise UserError(
-            f"teacher {teacher.name!r} needs a key in the environment variable {teacher.api_key_env}, which is not "
-            f"set. Set it (for a server that wants none, to any word) and run again; nothing was sent."
-        )
-    todo = [item for item in requests if item.id not in answered]
-    yield from api_teacher.answer(teacher, key, todo, sampling(generate, seed))
-
-
 def sampling(generate: Generate, seed: int) -> Sampling:
     """How every teacher is asked to sample."""
     return Sampling(
@@ -132,33 +73,119 @@ def sampling(generate: Generate, seed: int) -> Sampling:
     )
 
 
-def row(prompt: dict[str, Any], teacher: str, answer: Answer) -> dict[str, Any]:
-    """One line of data/raw/responses.jsonl."""
+def row(prompt: Prompt, teacher: str, sample: int, answer: Answer, degraded: list[str]) -> dict[str, Any]:
+    """One line of data/raw/responses.jsonl; nothing of it depends on when or in which order answers came."""
+    error = None if answer.error is None else {key: answer.error[key] for key in ("class", "message")}
+    unscored = error is None and "no_logprobs" not in degraded and answer.logprobs is None
     return {
-        "id": f"{prompt['id']}@{teacher}",
+        "id": f"{prompt['id']}@{teacher}" + (f"/{sample}" if sample else ""),
         "prompt_id": prompt["id"],
         "topic": prompt["topic"],
         "teacher": teacher,
+        "sample": sample,
         "messages": prompt["messages"],
         "response": answer.response.strip(),
         "finish_reason": answer.finish_reason,
         "logprobs": answer.logprobs,
+        "entropies": answer.entropies,
+        "margins": answer.margins,
         "usage": answer.usage,
-        "error": answer.error,
+        "degraded": degraded + ["no_logprobs"] * unscored,
+        "error": error,
+        "judge_score": None,
+        "fused_from": [],
     }
 
 
-def summary(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Counts and tokens by teacher."""
-    result: dict[str, Any] = {}
+def more_prompts(
+    prompts: list[Prompt], grow: Grow, teacher: Teacher, seed: int, setup: Setup
+) -> tuple[list[Prompt], list[Help]]:
+    """The prompts and those that the teacher wrote from them, and its help, round by round."""
+    how = Sampling(max_tokens=grow.max_tokens, temperature=grow.sampling_temperature, top_p=grow.top_p, seed=seed)
+    helps = []
+
+    def asker(named: dict[str, Messages]) -> list[Answer]:
+        helps.append(helped("grow", teacher, named, how, setup))
+        return [helps[-1][name] for name in named]
+
+    result, counts = grown(prompts, grow, seed, asker)
+    print(f"{teacher.name} wrote prompts: {', '.join(f'{name} {count}' for name, count in counts.items())}")
+    return result, helps
+
+
+def mixed(
+    answered: Rows, mixture: Mixture, teachers: dict[str, Teacher], how: Sampling, setup: Setup
+) -> tuple[Rows, list[Help]]:
+    """The rows with what the aggregator makes of them and the judge's scores, and the help of both.
+
+    Both are asked prompt by prompt or row by row: a failure of one teacher touches no other prompt's rows.
+    """
+    helps: list[Help] = []
+    scores: dict[str, float | None] = {}
+    sources: dict[str, list[str]] = {}
+    if mixture.aggregator is not None:
+        sources, fusion = fused(answered(), teachers[mixture.aggregator], how, setup)
+        helps.append(fusion)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for prompt_id, group in itertools.groupby(answered(), key=lambda item: item["prompt_id"]):
+            found = list(group)
+            if prompt_id in sources:
+                prompt = {"id": prompt_id, "topic": found[0]["topic"], "messages": found[0]["messages"]}
+                name = f"{mixture.aggregator}{FUSED}"
+                made = row(prompt, name, 0, fusion[prompt_id], fusion.asked.degraded)
+                found.append({**made, "fused_from": sources[prompt_id]})
+            for item in sorted(found, key=lambda item: (item["teacher"], item["sample"])):
+                yield {**item, "judge_score": scores.get(item["id"])}
+
+    if mixture.judge is not None:
+        scores, judging = judged(rows(), teachers[mixture.judge], how.seed, setup)
+        helps.append(judging)
+        unrated = sum(score is None for score in scores.values())
+        if mixture.policy == "best" and unrated == len(scores):
+            raise UserError(
+                f"generate.mixture: teacher {mixture.judge!r} as the judge rated none of {unrated} answers, so that "
+                "none is best. Name a judge that follows instructions, or another policy; all answers so far are kept."
+            )
+        print(f"{mixture.judge} as the judge gave no rating for {unrated} of {len(scores)} answers")
+    return rows, helps
+
+
+def unforeseen(generate: Generate, prompts: int) -> list[str]:
+    """What an estimate leaves out, since it is made of answers: requests to write prompts, to judge and to fuse."""
+    lines = []
+    if generate.grow is not None:
+        lines.append(f"{generate.grow.rounds * generate.grow.per_round} requests for prompts, and the answers to these")
+    if generate.mixture.judge is not None:
+        lines.append("one request to judge each answer")
+    if generate.mixture.aggregator is not None:
+        lines.append(f"one request to fuse the answers to each of {prompts} prompts")
+    return lines
+
+
+def summary(rows: Iterable[dict[str, Any]], teachers: Iterable[Teacher], probes: dict[str, Any]) -> dict[str, Any]:
+    """Requests, answers, failures by class, tokens, cost and abilities by teacher; the cost has the probe's."""
+    result: dict[str, Any] = {
+        teacher.name: {"requests": 0, "answered": 0, "failed": {}} | dict.fromkeys((*TOKENS, "cost_usd"), 0)
+        for teacher in teachers
+    }
     for item in rows:
-        teacher = result.setdefault(
-            item["teacher"], {"requested": 0, "answered": 0, "failed": 0, "prompt_tokens": 0, "completion_tokens": 0}
-        )
-        teacher["requested"] += 1
-        teacher["failed" if item["error"] else "answered"] += 1
-        for key in ("prompt_tokens", "completion_tokens"):
-            teacher[key] += (item["usage"] or {}).get(key, 0)
+        counts = result[item["teacher"]]
+        counts["requests"] += 1
+        if item["error"] is None:
+            counts["answered"] += 1
+        else:
+            kind = item["error"]["class"]
+            counts["failed"][kind] = counts["failed"].get(kind, 0) + 1
+        for key in TOKENS:
+            counts[key] += (item["usage"] or {}).get(key, 0)
+    for teacher in teachers:
+        counts, found = result[teacher.name], probes[teacher.name]
+        counts["failed"] = dict(sorted(counts["failed"].items()))
+        if teacher.kind == "openai":
+            tokens = {key: counts[key] + (found or {}).get(key, 0) for key in TOKENS}
+            counts["cost_usd"] = None if teacher.price is None else round(cost(teacher.price, tokens), 6)
+        counts["probe"] = found
     return result
 
 
@@ -168,42 +195,64 @@ def _unit(text: str) -> float:
 
 
 def main() -> None:
+    options = argparse.ArgumentParser(prog="python -m stages.generate", description=__doc__)
+    options.add_argument("--estimate", action="store_true", help="print requests, tokens and cost, and send nothing")
+    only_estimate = options.parse_args().estimate
     params = params_file.load()
-    generate, runtime, seed = params.generate, params.runtime, params.seed
-    models.prepare(runtime.threads, seed)
-    prompts = read_prompts(Path(generate.prompts), generate.system_prompt)
-    rows = []
-    for teacher in params.teachers:
-        mine = divide(prompts, params.teachers, seed)[teacher.name]
-        requests = {prompt["id"]: request(prompt) for prompt in mine}
-        dtype = str(models.compute_dtype(runtime.dtype)).removeprefix("torch.")
-        settings = journal_settings(teacher, generate, seed, dtype)
-        path = home(os.environ, Path.cwd()) / "journal" / f"{teacher.name}-{value_hash(settings)[:16]}.jsonl"
-        with Journal(path, settings) as journal:
-            answered = {item.id for item in requests.values() if item.id in journal.answers}
-            if len(answered) < len(requests):
-                asked = list(requests.values())
-                answers = (
-                    ask_local(teacher, asked, answered, generate, runtime, seed)
-                    if teacher.kind == "local"
-                    else ask_api(teacher, asked, answered, generate, seed)
-                )
-                bar = tqdm(total=len(requests), initial=len(answered), desc=teacher.name, unit="answer")
-                with bar:
-                    for some in answers:
-                        journal.append(some)
-                        bar.update(len(some))
-            else:
-                print(f"{teacher.name}: all {len(requests)} answers are in the journal already", file=sys.stderr)
-            rows += [row(prompt, teacher.name, journal.latest[requests[prompt["id"]].id]) for prompt in mine]
-    rows.sort(key=lambda item: (item["prompt_id"], item["teacher"]))
-    metrics = summary(rows)
-    write_rows(RESPONSES, rows)
+    generate, seed = params.generate, params.seed
+    journals = home(os.environ, Path.cwd()) / "journal"
+    money = budget(generate.budget_usd, params.teachers, journals)
+    setup = Setup(params.runtime, generate.batch_size, os.environ, journals, tuple(generate.needs), money)
+    how = sampling(generate, seed)
+    teachers = {teacher.name: teacher for teacher in params.teachers}
+    prompts = read_prompts(generate.prompts)
+    helps: list[Help] = []
+    if generate.grow is not None and not only_estimate:
+        prompts, helps = more_prompts(prompts, generate.grow, teachers[generate.grow.teacher], seed, setup)
+    prompts = [dressed(prompt, generate.system_prompt, generate.few_shot) for prompt in prompts]
+    parts = divide(prompts, params.teachers, seed)
+    samples = range(generate.samples)
+    requests = {
+        (teacher.name, prompt["id"], sample): request(teacher, how, setup, prompt["id"], prompt["messages"], sample)
+        for teacher in params.teachers
+        for prompt in parts[teacher.name]
+        for sample in samples
+    }
+    mine = {
+        teacher.name: [item for (name, *_), item in requests.items() if name == teacher.name]
+        for teacher in params.teachers
+    }
+    if only_estimate:
+        print(estimate([(teacher, mine[teacher.name]) for teacher in params.teachers], how, money, journals))
+        for line in unforeseen(generate, len(prompts)):
+            print(f"not counted: {line}")
+        return
+    asked = {teacher.name: ask(teacher, mine[teacher.name], how, setup) for teacher in params.teachers}
+
+    def answered() -> Iterator[dict[str, Any]]:
+        """Read from the journals one by one, so that memory does not grow with answers."""
+        names = sorted(asked)
+        for prompt in prompts:
+            for name, sample in itertools.product(names, samples):
+                item = requests.get((name, prompt["id"], sample))
+                if item is not None:
+                    yield row(prompt, name, sample, asked[name].answers[item.id], asked[name].degraded)
+
+    rows, more = mixed(answered, generate.mixture, teachers, how, setup)
+    write_rows(RESPONSES, rows())
+    metrics = summary(answered(), params.teachers, {name: part.probe for name, part in asked.items()})
+    metrics = with_help(metrics, [*helps, *more])
     write_json(METRICS, metrics)
+    environment.record("generate", params.runtime)
     for name, counts in metrics.items():
-        print(f"{name}: {counts['answered']} answered, {counts['failed']} failed")
-        if counts["failed"]:
+        failed = sum(counts["failed"].values())
+        print(f"{name}: {counts['answered']} answered, {failed} failed {counts['failed'] or ''}".rstrip())
+        if failed:
             print("  failures are rows with their reason; clean drops them, and the next generate asks them again")
+        if asked[name].degraded:
+            print(f"  its rows are marked: {', '.join(asked[name].degraded)}")
+    if money.spent:
+        print(f"paid so far, by the journals and with what may have been billed unseen: {money.spent:.4f} USD")
 
 
 if __name__ == "__main__":

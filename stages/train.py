@@ -3,7 +3,7 @@
 Reads  data/weighted/train.jsonl, data/weighted/targets, data/clean/validation.jsonl,
        params seed, runtime, teachers, weight.targets, train
 Writes models/<variant>, metrics/train/<variant>.json, metrics/train/<variant>_log.csv;
-       checkpoints to resume from in .distill/checkpoints
+       checkpoints to resume from in .distill/checkpoints, metrics/environment/train@<variant>.json
 """
 
 import argparse
@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 
-from distill import losses, models, student, targets, vocabulary
+from distill import environment, losses, models, student, targets, vocabulary
 from distill import params as params_file
 from distill.chat import encode, response_ids
 from distill.dataset import samples
@@ -207,6 +207,7 @@ def main() -> None:
     with whole_file(METRICS / f"{variant}_log.csv") as target:
         table.to_csv(target, index=False, lineterminator="\n")
     write_json(METRICS / f"{variant}.json", {"variant": variant} | report)
+    environment.record(f"train@{variant}", params.runtime)
     shutil.rmtree(folder, ignore_errors=True)
 
 

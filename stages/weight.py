@@ -1,7 +1,8 @@
 """Weights every training sample and stores the teacher's probabilities: `python -m stages.weight`.
 
 Reads  data/clean/{train,dropped}.jsonl, metrics/clean.json, params seed, runtime, teachers, weight
-Writes data/weighted/train.jsonl, data/weighted/targets, data/README.md, metrics/weight.json
+Writes data/weighted/train.jsonl, data/weighted/targets, data/README.md, metrics/weight.json;
+       metrics/environment/weight.json
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,14 +14,14 @@ import torch
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from distill import confidence, data_card, models, targets
+from distill import confidence, data_card, environment, models, targets
 from distill import params as params_file
 from distill.batches import by_length, padded
 from distill.chat import Example, encode
 from distill.confidence_measures import MEASURES, Evidence
 from distill.errors import UserError, run
 from distill.files import read_json, read_rows, whole_folder, write_json, write_rows, write_text
-from distill.logits import logits_at
+from distill.logits import response_logits
 from distill.params import Params, Targets, Weight
 from distill.scoring import scores
 
@@ -122,8 +123,7 @@ def teacher_rows(
     with tqdm(total=sum(len(example.response) for example in examples), desc="targets", unit="token") as bar:
         for batch in by_length(examples, batch_tokens):
             ids, mask, predicts = padded([(examples[i].prompt, examples[i].response) for i in batch])
-            with logits_at(model, predicts.to(model.device)):
-                logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
+            logits = response_logits(model, ids, mask, predicts)
             start = 0
             for index in batch:
                 example = examples[index]
@@ -181,6 +181,7 @@ def main() -> None:
     write_rows(WEIGHTED, rows)
     write_text(CARD, data_card.markdown(rows, metrics, cleaning))
     write_json(METRICS, metrics)
+    environment.record("weight", params.runtime)
     print(f"{len(rows)} rows weighted, effective sample size {metrics['effective_share']:.0%} of them")
 
 

@@ -40,12 +40,28 @@ class Reply:
     drop: bool = False
 
 
+def api_teacher(url: str, **changes: Any) -> dict[str, Any]:
+    """An entry of `teachers` in params.yaml for a server at that address."""
+    values = {
+        "name": "api", "kind": "openai", "model": "m", "base_url": url, "api_key_env": "TINY_KEY", "mode": "live",
+        "concurrency": 4, "requests_per_minute": None, "tokens_per_minute": None, "timeout_s": 5.0, "max_retries": 2,
+        "price": None, "on_missing": "fail", "extra": {}, "share": 1.0, "licence": None,
+    }  # fmt: skip
+    return values | changes
+
+
 def completion(body: dict[str, Any]) -> dict[str, Any]:
-    """A chat completion whose text depends on the messages alone."""
-    digest = hashlib.sha256(json.dumps(body["messages"]).encode()).digest()
+    """A chat completion whose text depends on the messages and, above temperature 0, on the seed alone."""
+    heat = [body["temperature"], body["seed"]] if body.get("temperature") else []
+    digest = hashlib.sha256(json.dumps([body["messages"], *heat]).encode()).digest()
     words = [WORDS[byte % len(WORDS)] for byte in digest[:8]]
     tokens = [
-        {"token": word, "logprob": -0.1 * (place + 1), "bytes": None, "top_logprobs": []}
+        {
+            "token": word,
+            "logprob": -0.1 * (place + 1),
+            "bytes": None,
+            "top_logprobs": [{"token": word, "logprob": -0.1 * (place + 1)}, {"token": "no", "logprob": -3.0}],
+        }
         for place, word in enumerate(words)
     ]
     return {

@@ -62,16 +62,16 @@ def taken(rows):
         return Responses(file)
 
 
-def cleaned(rows, clean=CLEAN, seed=SEED):
+def cleaned(rows, clean=CLEAN, seed=SEED, policy="all"):
     """The counts of metrics/clean.json, and the rows of each split and under "dropped" the others."""
     with taken(rows) as responses:
-        metrics, parts = stage.cleaned(responses, clean, seed)
+        metrics, parts = stage.cleaned(responses, clean, policy, seed)
         return metrics, {name: list(part) for name, part in parts.items()}
 
 
-def reasons(rows, clean=CLEAN):
+def reasons(rows, clean=CLEAN, policy="all"):
     """Reason and detail of what is dropped, by id."""
-    return {row["id"]: (row["reason"], row["detail"]) for row in cleaned(rows, clean)[1]["dropped"]}
+    return {row["id"]: (row["reason"], row["detail"]) for row in cleaned(rows, clean, policy=policy)[1]["dropped"]}
 
 
 def corpus():

@@ -3,10 +3,16 @@ import socket
 
 import pytest
 from chat_server import Reply, chat_server, completion
+from chat_server import api_teacher as entry
+from tqdm import tqdm
 
 from distill import api_teacher
 from distill.answers import Answer, Request, Sampling, request_seed
+from distill.asking import endpoint
+from distill.budget import Budget
+from distill.endpoint import Job
 from distill.errors import UserError
+from distill.journal import Journal
 from distill.params import ApiTeacher
 
 KEY = "sk-very-secret-key"
@@ -14,20 +20,30 @@ SAMPLING = Sampling(max_tokens=17, temperature=0.3, top_p=0.9, seed=5)
 
 
 def teacher(url: str, **changes: object) -> ApiTeacher:
-    values = {
-        "name": "api", "kind": "openai", "model": "m", "base_url": url, "api_key_env": "API_KEY",
-        "concurrency": 4, "timeout_s": 0.5, "max_retries": 2, "share": 1.0, "licence": None,
-    }  # fmt: skip
-    return ApiTeacher(**(values | changes))
+    return ApiTeacher(**entry(url, **({"timeout_s": 0.5} | changes)))
 
 
 def requests(count: int) -> list[Request]:
-    return [Request(f"r{number}", [{"role": "user", "content": f"question {number}"}]) for number in range(count)]
+    return [
+        Request(f"r{number}", [{"role": "user", "content": f"question {number}"}], number) for number in range(count)
+    ]
 
 
-def ask(url: str, count: int = 1, **changes: object) -> dict[str, Answer]:
-    answers = api_teacher.answer(teacher(url, **changes), KEY, requests(count), SAMPLING)
-    return {answer.id: answer for some in answers for answer in some}
+@pytest.fixture
+def ask(tmp_path):
+    """Asks `count` questions and gives the answers by id, those before a UserError in `kept`."""
+
+    def asking(url: str, count: int = 1, budget: float | None = None, **changes: object) -> dict[str, Answer]:
+        asked = teacher(url, **changes)
+        with Journal(tmp_path / "journal.jsonl", {"endpoint": endpoint(asked)}) as journal, tqdm(disable=True) as bar:
+            job = Job(asked, KEY, SAMPLING, True, Budget(budget, 0.0), journal, bar)
+            try:
+                api_teacher.answer(job, requests(count))
+            finally:
+                asking.kept = {key: answer for key, answer in journal.latest.items() if answer.error is None}
+            return dict(journal.latest)
+
+    return asking
 
 
 def body(text: str | None = "hi", finish: str = "stop", **message: object) -> str:
@@ -38,7 +54,7 @@ def body(text: str | None = "hi", finish: str = "stop", **message: object) -> st
     return json.dumps(value)
 
 
-def test_an_answer_carries_text_log_probabilities_and_usage():
+def test_an_answer_carries_text_log_probabilities_and_usage(ask):
     with chat_server() as server:
         answer = ask(server.url)["r0"]
     assert answer.error is None
@@ -48,7 +64,7 @@ def test_an_answer_carries_text_log_probabilities_and_usage():
     assert answer.finish_reason == "stop"
 
 
-def test_every_sampling_parameter_is_sent():
+def test_every_sampling_parameter_is_sent(ask):
     with chat_server() as server:
         ask(server.url)
     sent = server.bodies[0]
@@ -58,12 +74,12 @@ def test_every_sampling_parameter_is_sent():
         "max_tokens": 17,
         "temperature": 0.3,
         "top_p": 0.9,
-        "seed": request_seed(5, "r0"),
+        "seed": 0,
         "n": 1,
         "frequency_penalty": 0.0,
         "presence_penalty": 0.0,
         "logprobs": True,
-        "top_logprobs": 1,
+        "top_logprobs": 2,
         "stream": False,
     }
     assert server.keys == [f"Bearer {KEY}"]
@@ -75,7 +91,7 @@ def test_seeds_differ_between_requests_and_repeat_between_runs():
     assert 0 <= request_seed(5, "a") < 2**31
 
 
-def test_all_requests_are_answered_with_no_more_at_once_than_allowed():
+def test_all_requests_are_answered_with_no_more_at_once_than_allowed(ask):
     with chat_server(delay=0.03) as server:
         answers = ask(server.url, count=30, concurrency=5)
     assert sorted(answers) == sorted(f"r{number}" for number in range(30))
@@ -83,7 +99,7 @@ def test_all_requests_are_answered_with_no_more_at_once_than_allowed():
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_what_passes_is_tried_again(status):
+def test_what_passes_is_tried_again(ask, status):
     with chat_server(lambda number, _: Reply(status, "{}", {"Retry-After": "0.01"}) if number == 0 else None) as server:
         answer = ask(server.url)["r0"]
     assert answer.error is None
@@ -104,7 +120,7 @@ def test_what_passes_is_tried_again(status):
         (Reply(hang=1.5), "timeout"),
     ],
 )
-def test_a_request_that_keeps_failing_is_an_answer_with_its_reason_and_stops_no_other(reply, kind):
+def test_a_request_that_keeps_failing_is_an_answer_with_its_reason_and_stops_no_other(ask, reply, kind):
     def script(_, sent):
         return reply if sent["messages"][0]["content"] == "question 1" else None
 
@@ -116,19 +132,19 @@ def test_a_request_that_keeps_failing_is_an_answer_with_its_reason_and_stops_no_
     assert answers["r1"].response == ""
 
 
-def test_a_filtered_answer_is_kept_as_such():
+def test_a_filtered_answer_is_kept_as_such(ask):
     with chat_server(lambda *_: Reply(200, body(None, "content_filter"))) as server:
         answer = ask(server.url)["r0"]
     assert (answer.finish_reason, answer.response, answer.error) == ("content_filter", "", None)
 
 
-def test_reasoning_is_not_taken_for_the_answer():
+def test_reasoning_is_not_taken_for_the_answer(ask):
     with chat_server(lambda *_: Reply(200, body("four", reasoning_content="two and two"))) as server:
         assert ask(server.url)["r0"].response == "four"
 
 
 @pytest.mark.parametrize("value", [-9999.0, None])
-def test_log_probabilities_that_are_none_are_not_known(value):
+def test_log_probabilities_that_are_none_are_not_known(ask, value):
     answer = json.loads(body())
     if value is None:
         answer["choices"][0]["logprobs"] = None
@@ -141,22 +157,22 @@ def test_log_probabilities_that_are_none_are_not_known(value):
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        (Reply(401, f'{{"error": {{"message": "wrong key {KEY}"}}}}'), ["refused the key", "API_KEY"]),
-        (Reply(403, "{}"), ["refused the key", "API_KEY"]),
+        (Reply(401, f'{{"error": {{"message": "wrong key {KEY}"}}}}'), ["refused the key", "TINY_KEY"]),
+        (Reply(403, "{}"), ["refused the key", "TINY_KEY"]),
         (Reply(404, '{"error": {"message": "no such model"}}'), ["does not know model 'm'"]),
-        (Reply(429, '{"error": {"code": "insufficient_quota"}}', {"Retry-After": "0.01"}), ["no quota left"]),
+        (Reply(429, '{"error": {"code": "insufficient_quota"}}', {"Retry-After": "9"}), ["no quota left"]),
         (Reply(drop=True), ["cannot be reached"]),
     ],
 )
-def test_what_no_retry_mends_stops_with_one_message_without_the_key(reply, words):
+def test_what_no_retry_mends_stops_with_one_message_without_the_key(ask, reply, words):
     with chat_server(lambda *_: reply) as server, pytest.raises(UserError) as error:
         ask(server.url, count=20, max_retries=1)
     assert all(word in str(error.value) for word in words)
     assert KEY not in str(error.value)
-    assert len(server.bodies) <= 8
+    assert len(server.bodies) <= 16  # twice `concurrency` tasks, two attempts each
 
 
-def test_an_endpoint_that_is_not_there_is_named():
+def test_an_endpoint_that_is_not_there_is_named(ask):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
@@ -164,19 +180,18 @@ def test_an_endpoint_that_is_not_there_is_named():
         ask(url, max_retries=0)
 
 
-def test_answers_on_their_way_are_kept_when_the_account_runs_dry():
+def test_answers_on_their_way_are_kept_and_nothing_more_is_sent_when_the_account_runs_dry(ask):
     def script(number, _):
         if number == 2:
-            return Reply(429, '{"error": {"code": "insufficient_quota"}}', {"x-should-retry": "false"})
-        return Reply(200, body(), hang=0.2) if number < 4 else None
+            return Reply(429, '{"error": {"code": "insufficient_quota"}}')
+        return Reply(200, body(), hang=0.2)
 
-    kept = []
     with chat_server(script) as server, pytest.raises(UserError, match="no quota left"):
-        for some in api_teacher.answer(teacher(server.url), KEY, requests(10), SAMPLING):
-            kept += some
-    assert len(kept) == 3
+        ask(server.url, count=20)
+    assert len(ask.kept) == 3
+    assert len(server.bodies) == 4
 
 
-def test_the_key_is_in_no_answer():
+def test_the_key_is_in_no_answer(ask):
     with chat_server(lambda *_: Reply(400, f'{{"error": {{"message": "key {KEY} is odd"}}}}')) as server:
         assert KEY not in repr(ask(server.url))

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ STAGES = sorted(PIPELINE)
 EXEMPT = "distill/params.py"
 TASKS = {f"distill/tasks/{path.name}" for path in (ROOT / "distill/tasks").iterdir() if path.suffix in (".yaml", ".py")}
 TASKS -= {"distill/tasks/__init__.py"}
+PACKAGES = {"yaml": "pyyaml", "huggingface_hub": "transformers"}  # imported under another name, or always with it
 
 
 def tree(path: str) -> ast.Module:
@@ -53,8 +55,8 @@ def listed(stage: str, kind: str) -> list[str]:
     """The paths that dvc.yaml lists, with params filled in."""
     entries = PIPELINE[stage].get(kind, [])
     names = [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
-    prompts = yaml.safe_load((ROOT / "params.yaml").read_text())["generate"]["prompts"]
-    return [name.replace("${generate.prompts}", prompts) for name in names]
+    prompts = yaml.safe_load((ROOT / "params.yaml").read_text())["generate"]["prompts"]["path"]
+    return [name.replace("${generate.prompts.path}", prompts) for name in names]
 
 
 def promised(stage: str) -> dict[str, set[str]]:
@@ -116,12 +118,35 @@ def test_params_in_the_pipeline_are_those_that_the_code_reads(stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_paths_in_the_pipeline_are_those_that_the_docstring_promises(stage):
     data = {path for path in listed(stage, "deps") if not path.startswith(("stages/", "distill/", "tools/"))}
+    data -= {"requirements.txt"}
     if stage == "generate":
         data = set()
     outs = {path for kind in ("outs", "metrics", "plots") for path in listed(stage, kind)}
     assert data == promised(stage)["reads"]
     # latency.json differs from run to run: it is a top-level metric and no out, so that dvc.lock stays the same
     assert outs == promised(stage)["writes"] - {"metrics/latency.json"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_depends_on_the_packages_that_results_depend_on(stage):
+    assert "requirements.txt" in listed(stage, "deps")
+
+
+def test_every_package_that_a_stage_imports_is_pinned_in_the_file_that_stages_depend_on():
+    """requirements.txt has what stages import; what only tools and tests import must not re-run the teacher."""
+    pinned = {
+        name: {line.partition("==")[0].lower().replace("-", "_") for line in (ROOT / name).read_text().splitlines()}
+        for name in ("requirements.txt", "requirements-dev.txt")
+    }
+    assert not pinned["requirements.txt"] & pinned["requirements-dev.txt"] - {"", "# for the tests and checks"}
+    ours = {"distill", "stages", "tools"}
+    for folder in ("stages", "distill"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+                outside = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - ours
+                assert {PACKAGES.get(name, name) for name in outside} <= pinned["requirements.txt"], path
 
 
 def test_a_stage_is_never_imported_by_another():

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from lm_eval.api.instance import Instance
 from scipy.stats import bootstrap
 
 from distill import latency
@@ -63,6 +64,19 @@ def test_scores_are_the_log_softmax_whatever_the_batches(model, budget):
         assert found[index].ranked_first == [
             bool(logits[start + place].argmax() == token) for place, token in enumerate(example.response)
         ]
+
+
+def test_what_two_tasks_ask_alike_is_scored_once(model, tokenizer):
+    pairs = [("What is", " honey?"), ("What is", " glass?"), ("What is", " honey?")]
+    rows = []
+    hook = model.model.layers[0].register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    found = DistillLM(model, tokenizer, 1, 4, 8).loglikelihood(
+        [Instance("loglikelihood", {}, pair, number) for number, pair in enumerate(pairs)]
+    )
+    hook.remove()
+    assert sum(rows) == 2
+    assert found[0] == found[2] != found[1]
+    assert found[0].ranked_first == found[2].ranked_first
 
 
 def test_the_interval_agrees_with_scipys():

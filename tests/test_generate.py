@@ -1,56 +1,24 @@
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny
+from chat_server import api_teacher
 
-from distill.answers import Answer
-from distill.errors import UserError
+from distill.answers import Answer, Request, failed
+from distill.asking import Setup, request
+from distill.budget import Budget
 from distill.home import home
-from distill.params import Generate, LocalTeacher
+from distill.params import ApiTeacher, Generate, LocalTeacher, Runtime, Teacher
 from stages import generate
 
 PROMPT = {"id": "ants/what", "topic": "ants", "messages": [{"role": "user", "content": "What are ants?"}]}
 GENERATE = Generate(**tiny.params()["generate"])
 
 
-def written(path: Path, *rows: object) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 def teachers(*shares: float) -> list[LocalTeacher]:
     base = tiny.params()["teachers"][0]
     return [LocalTeacher(**(base | {"name": f"t{number}", "share": share})) for number, share in enumerate(shares)]
-
-
-def test_prompts_are_sorted_and_the_system_prompt_comes_first(tmp_path):
-    path = written(tmp_path / "p.jsonl", PROMPT, PROMPT | {"id": "ants/a"})
-    rows = generate.read_prompts(path, "Be brief.")
-    assert [row["id"] for row in rows] == ["ants/a", "ants/what"]
-    assert rows[0]["messages"] == [{"role": "system", "content": "Be brief."}, *PROMPT["messages"]]
-    assert generate.read_prompts(path, None)[0]["messages"] == PROMPT["messages"]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"id": ""}, {"topic": None}, {"messages": []}, {"messages": "hi"},
-        {"messages": [{"role": "assistant", "content": "hi"}]}, {"messages": [{"role": "user", "content": " "}]},
-        {"messages": [{"role": "robot", "content": "hi"}]}, {"messages": [{"content": "hi"}]},
-    ],
-)  # fmt: skip
-def test_a_row_that_is_no_prompt_is_named_by_its_place(tmp_path, change):
-    path = written(tmp_path / "p.jsonl", PROMPT, PROMPT | {"id": "b"} | change)
-    with pytest.raises(UserError, match="row 2"):
-        generate.read_prompts(path, None)
-
-
-def test_two_prompts_of_one_id_and_a_file_without_any_are_refused(tmp_path):
-    with pytest.raises(UserError, match="two prompts with the id 'ants/what'"):
-        generate.read_prompts(written(tmp_path / "p.jsonl", PROMPT, PROMPT), None)
-    with pytest.raises(UserError, match="has no prompts"):
-        generate.read_prompts(written(tmp_path / "q.jsonl"), None)
 
 
 def many(count: int = 1000) -> list[dict]:
@@ -76,32 +44,90 @@ def test_a_prompt_keeps_its_teacher_when_prompts_are_added():
     assert few == {name for name in more if int(name[1:]) < 100}
 
 
-def test_a_changed_message_is_another_request_and_a_changed_concurrency_is_not():
-    other = PROMPT | {"messages": [{"role": "user", "content": "What are ants??"}]}
-    assert generate.request(PROMPT).id != generate.request(other).id
-    assert generate.request(PROMPT).id.startswith("ants/what#")
+def asked(teacher: Teacher | None = None, **changes: object) -> Request:
+    """A request with some part of it changed: of the teacher, of params, of the prompt."""
+    values = {"prompt_id": "ants/what", "messages": PROMPT["messages"], "sample": 0, "seed": 1} | changes
+    seed, prompt_id, messages, sample = (values.pop(key) for key in ("seed", "prompt_id", "messages", "sample"))
+    runtime = {"threads": 1, "dtype": "float32"}
+    for name in ("threads", "dtype"):
+        runtime |= {name: values.pop(name)} if name in values else {}
+    params = GENERATE.model_copy(update=values)
+    setup = Setup(Runtime(**runtime), params.batch_size, {}, Path(), (), Budget(None, 0.0))
+    how = generate.sampling(params, seed)
+    return request(teacher or teachers(1.0)[0], how, setup, prompt_id, messages, sample)
 
 
 @pytest.mark.parametrize(
-    "change", [{"max_tokens": 5}, {"sampling_temperature": 0.2}, {"top_p": 0.5}, {"batch_size": 3}]
+    "change",
+    [
+        {"max_tokens": 5}, {"sampling_temperature": 0.2}, {"top_p": 0.5}, {"batch_size": 3}, {"seed": 2},
+        {"dtype": "bfloat16"}, {"sample": 1}, {"prompt_id": "ants/other"},
+        {"messages": [{"role": "user", "content": "What are ants??"}]},
+    ],
+)  # fmt: skip
+def test_a_request_is_another_one_where_anything_differs_that_its_answer_depends_on(change):
+    assert asked(**change).id != asked().id
+
+
+def test_a_request_is_the_same_one_whatever_the_threads_and_has_its_own_seed():
+    assert asked(threads=2) == asked()
+    assert asked(sampling_temperature=0.2).seed == asked().seed
+    assert len({asked(**change).seed for change in ({}, {"seed": 2}, {"sample": 1}, {"prompt_id": "b"})}) == 4
+
+
+def an_api(**changes: object) -> ApiTeacher:
+    return ApiTeacher(**api_teacher("http://host/v1", **changes))
+
+
+@pytest.mark.parametrize(
+    "change", [{"base_url": "http://other/v1"}, {"model": "n"}, {"extra": {"min_p": 0.1}}, {"name": "twin"}]
 )
-def test_each_sampling_parameter_has_a_journal_of_its_own(change):
-    (teacher,) = teachers(1.0)
-    base = generate.journal_settings(teacher, GENERATE, 1, "float32")
-    assert generate.journal_settings(teacher, GENERATE.model_copy(update=change), 1, "float32") != base
-    assert generate.journal_settings(teacher, GENERATE, 2, "float32") != base
-    assert generate.journal_settings(teacher, GENERATE, 1, "bfloat16") != base
+def test_a_request_to_another_endpoint_model_or_teacher_is_another_one(change):
+    assert asked(an_api(**change)).id != asked(an_api()).id
 
 
-def test_the_summary_counts_answers_failures_and_tokens_by_teacher():
-    good = Answer("r", " hi ", "stop", [-1.0], {"prompt_tokens": 3, "completion_tokens": 2}, None)
-    bad = Answer("r", "", "error", None, None, {"class": "timeout", "message": "late"})
-    rows = [generate.row(PROMPT, "a", good), generate.row(PROMPT, "a", bad), generate.row(PROMPT, "b", good)]
-    assert rows[0]["response"] == "hi"
-    assert rows[0]["id"] == "ants/what@a"
-    counts = {"requested": 2, "answered": 1, "failed": 1, "prompt_tokens": 3, "completion_tokens": 2}
-    assert generate.summary(rows)["a"] == counts
-    assert generate.summary(rows)["b"]["failed"] == 0
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"api_key_env": "OTHER"}, {"timeout_s": 1.0}, {"max_retries": 9}, {"concurrency": 9}, {"mode": "batch"},
+        {"price": {"prompt": 1.0, "completion": 2.0}}, {"requests_per_minute": 3}, {"on_missing": "degrade"},
+    ],
+)  # fmt: skip
+def test_a_request_is_the_same_one_whatever_the_key_the_price_and_the_pace(change):
+    assert asked(an_api(**change)) == asked(an_api())
+
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
+GOOD = Answer("r", " hi ", "stop", [-1.0], USAGE, None)
+BAD = failed(Request("r", [], 1), "timeout", "late", attempts=3)
+
+
+def test_a_row_names_its_sample_and_what_its_teacher_lacks():
+    first, second = generate.row(PROMPT, "a", 0, GOOD, []), generate.row(PROMPT, "a", 2, GOOD, ["no_temperature"])
+    assert (first["id"], first["sample"], first["response"]) == ("ants/what@a", 0, "hi")
+    assert (second["id"], second["sample"], second["degraded"]) == ("ants/what@a/2", 2, ["no_temperature"])
+    unscored = replace(GOOD, logprobs=None)
+    assert generate.row(PROMPT, "a", 0, unscored, [])["degraded"] == ["no_logprobs"]
+    assert generate.row(PROMPT, "a", 0, unscored, ["no_logprobs"])["degraded"] == ["no_logprobs"]
+
+
+def test_a_failed_row_says_why_but_not_how_often_it_was_tried():
+    failure = generate.row(PROMPT, "a", 0, BAD, [])
+    assert failure["error"] == {"class": "timeout", "message": "late"}
+    assert failure["degraded"] == []
+
+
+def test_the_summary_counts_requests_failures_tokens_and_cost_by_teacher():
+    api, local = an_api(price={"prompt": 1.0, "completion": 10.0}), teachers(1.0)[0]
+    rows = [generate.row(PROMPT, "api", number, answer, []) for number, answer in enumerate([GOOD, BAD, GOOD])]
+    found = {"usage": True, "prompt_tokens": 100, "completion_tokens": 10}
+    assert generate.summary(rows, [api, local], {"api": found, "t0": None}) == {
+        "api": {"requests": 3, "answered": 2, "failed": {"timeout": 1}, "prompt_tokens": 6, "completion_tokens": 4,
+                "cost_usd": 0.000246, "probe": found},
+        "t0": {"requests": 0, "answered": 0, "failed": {}, "prompt_tokens": 0, "completion_tokens": 0, "cost_usd": 0,
+               "probe": None},
+    }  # fmt: skip
+    assert generate.summary(rows, [an_api()], {"api": None})["api"]["cost_usd"] is None
 
 
 def test_what_outlives_the_outs_is_in_the_repository_that_owns_the_run(tmp_path):

@@ -20,7 +20,7 @@ def model(tokenizer):
 
 def requests() -> list[Request]:
     texts = ["What is honey?", "hi", "Tell me more about glass, please.", "Why do people like ants so much?"]
-    return [Request(f"r{place}", [{"role": "user", "content": text}]) for place, text in enumerate(texts)]
+    return [Request(f"r{place}", [{"role": "user", "content": text}], place) for place, text in enumerate(texts)]
 
 
 def answers(model, tokenizer, size: int, sampling: Sampling = GREEDY) -> dict:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from chat_server import api_teacher
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,7 +53,11 @@ def test_a_number_written_as_1e_minus_4_means_the_number_in_yaml_and_as_text():
         ("train.student.layers", True, "train.student.layers:"),
         ("train.student.source", "hub", "train.student"),
         ("train.student.teacher", "nobody", "train.student.teacher: must be a local teacher of `teachers`"),
-        ("evaluate.teacher", "nobody", "evaluate.teacher: must be a local teacher of `teachers` (['smollm2'])"),
+        (
+            "evaluate.teacher",
+            "nobody",
+            "must be a local teacher of `teachers` with its own chat template (['smollm2'])",
+        ),
         ("weight.targets", None, "train.distilled.loss: forward_kl needs stored targets"),
         ("weight.confidence", "vibes", "weight.confidence: input should be 'mean_log_prob', 'min_log_prob'"),
         ("clean.languages", [], "clean.languages: list should have at least 1 item"),
@@ -60,6 +65,12 @@ def test_a_number_written_as_1e_minus_4_means_the_number_in_yaml_and_as_text():
         ("clean.min_words", 500, "min_words (500) is larger than max_words"),
         ("teachers.0.sha256", "abc", "teachers.0.sha256:"),
         ("teachers.0.kind", "magic", "teachers.0: input tag 'magic'"),
+        ("generate.mixture.policy", "best", "generate.mixture: judge: policy best needs one"),
+        ("generate.mixture.policy", "fuse", "aggregator: policy fuse, and no other, needs one"),
+        ("generate.mixture.aggregator", "smollm2", "aggregator: policy fuse, and no other, needs one"),
+        ("generate.mixture.judge", "nobody", "generate.mixture.judge: must be one of `teachers` (['smollm2'])"),
+        ("teachers.0.template", "few_shot", "evaluate.teacher: must be a local teacher of `teachers` with its own"),
+        ("teachers.0.share", 0.0, "teachers: the share of every one is 0"),
         ("seed", -1, "seed: input should be greater than or equal to 0"),
         ("plot", None, "plot:"),
     ],
@@ -99,12 +110,23 @@ def test_shares_that_divide_the_prompts_may_not_exceed_them():
 
 def test_a_key_in_the_address_of_an_endpoint_is_refused():
     value = copy.deepcopy(SHIPPED)
-    value["teachers"].append(
-        {"name": "api", "kind": "openai", "model": "m", "base_url": "https://user:secret@host/v1",
-         "api_key_env": "KEY", "concurrency": 1, "timeout_s": 1, "max_retries": 1, "share": 1.0,
-         "licence": None}
-    )  # fmt: skip
+    value["teachers"].append(api_teacher("https://user:secret@host/v1"))
     assert "teachers.1.base_url" in refused(value)
+
+
+def test_a_budget_needs_the_price_of_every_api_teacher():
+    value = copy.deepcopy(SHIPPED)
+    value["teachers"].append(api_teacher("http://host/v1"))
+    value["generate"]["budget_usd"] = 5
+    assert "generate.budget_usd: cannot be kept, since the price of ['api']" in refused(value)
+    value["teachers"][1]["price"] = {"prompt": 0.5, "completion": 2}
+    assert params.check(value).generate.budget_usd == 5
+
+
+def test_several_samples_of_a_greedy_teacher_are_refused():
+    value = copy.deepcopy(SHIPPED)
+    value["generate"]["samples"] = 3
+    assert "generate: samples: 3 greedy answers are one and the same" in refused(value)
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 3])

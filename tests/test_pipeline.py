@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import tiny
 import yaml
-from chat_server import chat_server
+from chat_server import api_teacher, chat_server
 
+from distill import probe
 from distill.goals import GOALS
 
 STAGES = ["generate", "clean", "weight", "train init", "train sft", "train distilled", "evaluate", "plot"]
@@ -35,14 +36,6 @@ def without_timing(files: dict[str, str]) -> dict[str, str]:
     """Less what repeats the latency gain: the main table, and what is drawn from it."""
     drawn = ("metrics/metrics.json", "metrics/report.md", "metrics/figures/goals.png")
     return {path: value for path, value in files.items() if path not in drawn}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """A repository in which `dvc repro` ran once."""
-    folder = tiny.repository(tmp_path_factory.mktemp("first"))
-    tiny.run(folder, "dvc", "repro")
-    return folder
 
 
 def copied(finished: Path, folder: Path) -> Path:
@@ -188,10 +181,7 @@ def test_a_run_interrupted_by_ctrl_c_goes_on_where_it_was(finished, tmp_path):
 
 def test_answers_already_in_the_journal_are_not_asked_again(tmp_path):
     with chat_server() as server:
-        teacher = {
-            "name": "api", "kind": "openai", "model": "m", "base_url": server.url, "api_key_env": "TINY_KEY",
-            "concurrency": 4, "timeout_s": 5, "max_retries": 1, "share": 1.0, "licence": None,
-        }  # fmt: skip
+        teacher = api_teacher(server.url)
         folder = tiny.repository(tmp_path / "repo", teachers=[*tiny.params()["teachers"], teacher])
         refused = stage(folder, "generate", check=False)
         assert refused.returncode == 1
@@ -206,7 +196,7 @@ def test_answers_already_in_the_journal_are_not_asked_again(tmp_path):
         finally:
             del os.environ["TINY_KEY"]
     prompts = len(tiny.TOPICS) * len(tiny.FORMS)
-    assert asked == prompts == len(server.bodies)
+    assert asked == prompts + len(probe.SEEDS) == len(server.bodies)
     assert (folder / "data/raw/responses.jsonl").read_bytes() == first
     assert len(first.splitlines()) == 2 * prompts
     for path in folder.rglob("*"):

@@ -1,10 +1,11 @@
-"""An experiment small enough for tests: a random teacher of 4 layers with a real byte-level BPE tokenizer."""
+"""An experiment small enough for tests: a teacher of 4 layers, trained here, with a real byte-level BPE tokenizer."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,21 @@ import torch
 import yaml
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
+from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from distill.batches import padded
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+LEARNT, MOST_STEPS = 0.03, 1000  # nats a token at which the teacher's training ends
 TOPICS = ["ants", "bread", "chess", "dunes", "eagles", "ferns", "glass", "honey", "ivory", "jazz", "kites", "lakes"]
 TOPICS += ["maple", "north"]
 FORMS = ("What is {}?", "Tell me more about {}, please.", "Why do people like {} so much?")
+ANSWERS = ("{} is what people like.", "Tell me why people like {}.", "People like {} so much.")
 CORPUS = [form.format(topic) for topic in TOPICS for form in FORMS] * 3 + ["the quick brown fox jumps over a lazy dog"]
 
 
@@ -68,10 +74,36 @@ def model(vocabulary: int, layers: int = 4, spread: float = 0.3) -> LlamaForCaus
     return LlamaForCausalLM(config).eval()
 
 
+@cache
+def teacher() -> LlamaForCausalLM:
+    """A model that has learnt an answer to every prompt, so that it can tell its own answers from others."""
+    own = tokenizer()
+    pairs = []
+    for topic in TOPICS:
+        for form, answer in zip(FORMS, ANSWERS, strict=True):
+            prompt = own.apply_chat_template(
+                [{"role": "user", "content": form.format(topic)}], add_generation_prompt=True, return_dict=False
+            )
+            pairs.append((prompt, [*own(answer.format(topic)).input_ids, own.eos_token_id]))
+    ids, mask, predicts = padded(pairs)
+    labels = torch.tensor([token for _, answer in pairs for token in answer])
+    network = model(len(own), spread=0.05).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
+    for _ in range(MOST_STEPS):
+        loss = cross_entropy(network(input_ids=ids, attention_mask=mask).logits[predicts], labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss < LEARNT:
+            return network.eval()
+    raise AssertionError(f"the tiny teacher has not learnt its answers: {float(loss):.3f} nats a token")
+
+
 def params(**changes: Any) -> dict[str, Any]:
     """The shipped params.yaml made tiny; `changes` are dotted paths with `__` for the dot."""
     value = yaml.safe_load((ROOT / "params.yaml").read_text())
     small = {
+        "seed": 7,  # one whose few held-out answers the teacher tells apart
         "runtime.threads": 1,
         "runtime.dtype": "float32",
         "teachers": [
@@ -81,11 +113,12 @@ def params(**changes: Any) -> dict[str, Any]:
                 "model": "teacher",
                 "revision": None,
                 "sha256": None,
+                "template": None,
                 "share": 1.0,
                 "licence": "none: random weights",
             }
         ],
-        "generate.prompts": "data/prompts/tiny.jsonl",
+        "generate.prompts": {"source": "jsonl", "path": "data/prompts/tiny.jsonl"},
         "generate.max_tokens": 12,
         "generate.sampling_temperature": 1.0,
         "generate.batch_size": 8,
@@ -151,9 +184,8 @@ def repository(folder: Path, **changes: Any) -> Path:
         if (ROOT / name).is_file() and not name.startswith(("metrics/", "data/prompts/")) and name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    own = tokenizer()
-    own.save_pretrained(folder / "teacher")
-    model(len(own)).save_pretrained(folder / "teacher")
+    tokenizer().save_pretrained(folder / "teacher")
+    teacher().save_pretrained(folder / "teacher")
     (folder / "data/prompts").mkdir(parents=True, exist_ok=True)
     (folder / "data/prompts/tiny.jsonl").write_text(prompts())
     (folder / "params.yaml").write_text(yaml.safe_dump(params(**changes), sort_keys=False))

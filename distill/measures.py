@@ -1,0 +1,42 @@
+"""Scores as ratios of sums over items: which columns of metrics/items.csv they are made of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+
+def same(values: np.ndarray) -> np.ndarray:
+    """The values as they are."""
+    return values
+
+
+@dataclass(frozen=True)
+class Measure:
+    """transform(sum of column `top` / sum of column `bottom`); without `bottom` the mean of `top`."""
+
+    top: str
+    bottom: str | None = None
+    transform: Callable[[np.ndarray], np.ndarray] = same
+
+    def ratio(self, items: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Numerators and denominators of the items that have this score, [items] each."""
+        rows = items[items[self.top].notna()]
+        bottom = np.ones(len(rows)) if self.bottom is None else rows[self.bottom].to_numpy(float)
+        return rows[self.top].to_numpy(float), bottom
+
+    def value(self, numerators: np.ndarray, denominators: np.ndarray) -> float:
+        """The score itself."""
+        return float(self.transform(numerators.sum() / denominators.sum()))
+
+
+MEASURES = {
+    "accuracy": Measure("correct"),
+    "accuracy_norm": Measure("correct_norm"),
+    "perplexity": Measure("nll", "tokens", np.exp),
+    "bits_per_byte": Measure("nll", "bytes", lambda nats: nats / np.log(2)),
+    "agreement": Measure("agreed", "tokens"),
+    "rouge_l": Measure("rouge_l"),
+    "generated_agreement": Measure("generated_same", "generated_tokens"),
+}

@@ -1,0 +1,63 @@
+"""Logits at response positions, with the beginning that rows share computed once."""
+
+import pytest
+import tiny
+import torch
+
+from distill import logits
+from distill.batches import padded
+
+SYSTEM = [1, 7, 9, 4]
+PAIRS = [([*SYSTEM, 11, 12], [13, 14, 2]), ([*SYSTEM, 15], [16, 2]), ([*SYSTEM, 11, 17, 18], [19])]
+
+
+def plain(model: torch.nn.Module, pairs: list) -> torch.Tensor:
+    ids, mask, predicts = padded(pairs)
+    return model(input_ids=ids, attention_mask=mask).logits[predicts]
+
+
+@pytest.fixture
+def model():
+    return tiny.model(50, layers=2, spread=0.1)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_logits_and_gradients_are_those_of_the_whole_batch(model, attention):
+    model.set_attn_implementation(attention)
+    gradients = []
+    for compute in (plain, lambda model, pairs: logits.response_logits(model, *padded(pairs))):
+        model.zero_grad()
+        result = compute(model, PAIRS)
+        result.logsumexp(-1).sum().backward()
+        gradients.append((result.detach(), *(part.grad.clone() for part in model.parameters())))
+    assert len(gradients[0][0]) == 6
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_columns_are_shared_up_to_the_first_difference_and_before_the_first_prediction():
+    ids, _, predicts = padded(PAIRS)
+    assert logits.shared_columns(ids, predicts) == len(SYSTEM)
+    same = [([1, 7, 9], [5, 2]), ([1, 7, 9], [5, 2])]
+    ids, _, predicts = padded(same)
+    assert logits.shared_columns(ids, predicts) == 2, "the last prompt token predicts, so it is needed in every row"
+    ids, _, predicts = padded(same[:1])
+    assert logits.shared_columns(ids, predicts) == 0
+    ids, _, predicts = padded([([1, 7], [2]), ([3, 7], [2])])
+    assert logits.shared_columns(ids, predicts) == 0
+
+
+def test_a_shared_beginning_goes_through_the_model_once(model):
+    seen = []
+    model.model.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[:2])))
+    logits.response_logits(model, *padded(PAIRS))
+    assert seen == [(1, len(SYSTEM)), (len(PAIRS), 9 - len(SYSTEM))]
+
+
+def test_a_wrapped_model_and_one_without_cache_get_the_whole_batch(model):
+    wrapper = torch.nn.Module()
+    wrapper.forward = model.forward
+    whole = logits.response_logits(model, *padded(PAIRS), wrapper=wrapper)
+    assert torch.equal(whole, plain(model, PAIRS))
+    model.config.use_cache = False
+    assert torch.equal(logits.response_logits(model, *padded(PAIRS)), plain(model, PAIRS))

@@ -1,0 +1,207 @@
+"""Runs HEAD's experiment again from nothing and compares every output: `python -m tools.verify`.
+
+HEAD is cloned into another folder with a cache of its own, another PYTHONHASHSEED and another time zone, without
+any of its outputs. Local teachers answer anew; endpoints are never asked: their answers come from the journal.
+Then each output's hash is compared with HEAD's dvc.lock and with the file that HEAD has committed.
+
+Time cannot be repeated, so latency is the one thing that is not compared: when the clone has measured its own,
+HEAD's latency is put in its place, and what is drawn from it is drawn again, so that all the rest of it counts.
+
+Writes metrics/verify.json. Exit code 1 where an output differs; the clone is kept then, to be looked at.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distill import environment
+from distill import params as params_file
+from distill.errors import UserError, run
+from distill.files import write_json
+from distill.goals import GOALS
+from distill.home import VARIABLE, home
+from distill.params import Params
+
+LOCK = "dvc.lock"
+LATENCY, TABLE = Path("metrics/latency.json"), Path("metrics/metrics.json")
+RECORD = Path("metrics/verify.json")
+SAME, DIFFERENT = "same", "different"
+HALF_DIGIT = 0.051  # latency_gain has one digit in the table and three in latency.json
+
+Lock = dict[str, Any]
+
+
+def git(folder: Path, *arguments: str) -> bytes:
+    """What git prints. Raises UserError where it fails."""
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False)
+    if done.returncode:
+        raise UserError(f"git {' '.join(arguments)} failed: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout
+
+
+def committed(root: Path, commit: str, path: str) -> bytes | None:
+    """The file as the commit has it, or None where git does not track it."""
+    if not git(root, "ls-tree", commit, "--", path):
+        return None
+    return git(root, "show", f"{commit}:{path}")
+
+
+def outputs(lock: Lock) -> dict[str, dict[str, str]]:
+    """The hash of every output by stage and path, as a dvc.lock has them."""
+    return {name: {out["path"]: out["md5"] for out in stage.get("outs", [])} for name, stage in lock["stages"].items()}
+
+
+def bare_clone_of(root: Path, commit: str, lock: Lock, folder: Path) -> None:
+    """Clones the commit into `folder` and removes all that its stages write."""
+    git(root, "clone", "--quiet", "--no-checkout", str(root), str(folder))
+    git(folder, "checkout", "--quiet", "--detach", commit)
+    made = [Path(path) for paths in outputs(lock).values() for path in paths]
+    for path in (*made, LATENCY, environment.FOLDER, Path(LOCK)):
+        remove(folder / path)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder where there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
+def copy_answers(params: Params, source: Path, target: Path) -> None:
+    """Copies the journals of endpoints. Raises UserError where there is none: verifying must not cost anything."""
+    target.mkdir(parents=True)
+    for teacher in params.teachers:
+        if teacher.kind != "local":
+            found = [path for path in source.glob(f"{teacher.name}-*.jsonl") if own_journal(path, teacher.name)]
+            if not found:
+                raise UserError(
+                    f"the answers of teacher {teacher.name!r} are not in {source}, and to verify nobody is asked anew. "
+                    f"Run this where they were asked, or point {VARIABLE} to a copy of that machine's .distill."
+                )
+            for path in found:
+                shutil.copy2(path, target)
+
+
+def own_journal(path: Path, teacher: str) -> bool:
+    """Whether the file is a journal of this teacher, not of another whose name begins alike."""
+    return re.fullmatch(rf"{re.escape(teacher)}-[0-9a-f]{{16}}\.jsonl", path.name) is not None
+
+
+def other_surroundings(mine: Mapping[str, str], params: Params, folder: Path) -> dict[str, str]:
+    """The environment of the run in the clone: no key of an endpoint, and other values of what must not matter."""
+    keys = {teacher.api_key_env for teacher in params.teachers if teacher.kind != "local"}
+    kept = {name: value for name, value in mine.items() if name not in keys}
+    return kept | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{mine.get('PATH', '')}",
+        "PYTHONHASHSEED": "2" if mine.get("PYTHONHASHSEED") == "1" else "1",
+        "TZ": "OTHER-13:45" if mine.get("TZ") != "OTHER-13:45" else "UTC",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        VARIABLE: str(folder),
+    }
+
+
+def dvc(folder: Path, surroundings: dict[str, str], *arguments: str) -> None:
+    """Runs DVC in the clone. Raises UserError where it fails."""
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=surroundings, check=False)
+    if done.returncode:
+        raise UserError(f"`dvc {' '.join(arguments)}` failed in {folder}, which is kept; its message is above.")
+
+
+def with_timing(table: dict[str, Any], head_table: dict[str, Any], head_latency: dict[str, Any]) -> dict[str, Any]:
+    """The table made anew with HEAD's latency gain, as far as HEAD's own latency.json bears it out."""
+    gain, measured = head_table["goals"]["latency_gain"], head_latency["latency_gain"]
+    goals = table["goals"] | {"latency_gain": gain if abs(gain - measured) <= HALF_DIGIT else round(measured, 1)}
+    goals["met"] = sum(goal.met(goals[goal.name]) for goal in GOALS)
+    return table | {"goals": goals}
+
+
+def repeat(root: Path, commit: str, folder: Path, surroundings: dict[str, str], targets: list[str]) -> None:
+    """Reproduces the targets (all stages for none) in the clone, then once more with HEAD's timing."""
+    dvc(folder, surroundings, "repro", "--no-run-cache", *targets)
+    latency, table = (committed(root, commit, str(path)) for path in (LATENCY, TABLE))
+    if (folder / LATENCY).exists() and latency is not None and table is not None:
+        (folder / LATENCY).write_bytes(latency)
+        anew = json.loads((folder / TABLE).read_bytes())
+        write_json(folder / TABLE, with_timing(anew, json.loads(table), json.loads(latency)))
+        dvc(folder, surroundings, "commit", "--quiet", "--force", "evaluate")
+        dvc(folder, surroundings, "repro", "--no-run-cache", *targets)
+
+
+def compared(root: Path, commit: str, lock: Lock, anew: Lock) -> dict[str, str]:
+    """Same or different for each output of the stages that ran anew: by dvc.lock, and by the file in git."""
+    before, after = outputs(lock), outputs(anew)
+    result = {}
+    for stage in after:
+        for path in {**before.get(stage, {}), **after[stage]}:
+            digest = after[stage].get(path)
+            file = committed(root, commit, path)
+            same = digest == before.get(stage, {}).get(path)
+            same = same and (file is None or hashlib.md5(file, usedforsecurity=False).hexdigest() == digest)
+            result[f"{stage}/{path}"] = SAME if same else DIFFERENT
+    return result
+
+
+def show(result: dict[str, str]) -> None:
+    """Prints the outputs stage by stage."""
+    for stage in dict.fromkeys(name.partition("/")[0] for name in result):
+        print(stage)
+        for name, word in result.items():
+            if name.partition("/")[0] == stage:
+                print(f"  {word:10} {name.partition('/')[2]}")
+    count = list(result.values()).count(DIFFERENT)
+    print(f"{len(result)} outputs, {count or 'none'} different (latency is measured anew each time and not compared)")
+
+
+def warn_of_environment(root: Path, commit: str, manifest: dict[str, Any]) -> None:
+    """Says where HEAD's results were made in another environment: a difference may have that reason alone."""
+    for path in git(root, "ls-tree", "--name-only", commit, f"{environment.FOLDER}/").decode().splitlines():
+        theirs = json.loads(git(root, "show", f"{commit}:{path}"))
+        parts = [key for key in manifest if theirs.get(key) != manifest[key]]
+        if parts:
+            print(f"warning: HEAD's {Path(path).stem} ran in another environment: {', '.join(parts)} differ")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="these and what they need; all stages by default")
+    targets = parser.parse_args().stages
+    root = Path.cwd()
+    commit = git(root, "rev-parse", "HEAD").decode().strip()
+    text = committed(root, commit, LOCK)
+    if text is None:
+        raise UserError(f"HEAD has no {LOCK}: there is no result to verify. Run `make repro` and commit what it wrote.")
+    lock = yaml.safe_load(text)
+    params = params_file.check(yaml.safe_load(git(root, "show", f"{commit}:{params_file.PATH}")))
+    manifest = environment.manifest(params.runtime)
+    if git(root, "status", "--porcelain", "--untracked-files=no"):
+        print("note: what is not committed is not verified")
+    warn_of_environment(root, commit, manifest)
+    outside = Path(tempfile.mkdtemp(prefix="verify-"))
+    folder = outside / "repository"
+    print(f"verifying {commit[:10]} in {folder}", flush=True)
+    copy_answers(params, home(os.environ, root) / "journal", outside / "home/journal")
+    bare_clone_of(root, commit, lock, folder)
+    surroundings = other_surroundings(os.environ, params, outside / "home")
+    dvc(folder, surroundings, "cache", "dir", "--local", str(outside / "cache"))
+    repeat(root, commit, folder, surroundings, targets)
+    result = compared(root, commit, lock, yaml.safe_load((folder / LOCK).read_text(encoding="utf-8")))
+    write_json(root / RECORD, {"commit": commit, "environment": manifest, "outputs": result})
+    show(result)
+    if DIFFERENT in result.values():
+        raise UserError(f"not reproduced. The run that differs is kept in {folder}.")
+    shutil.rmtree(outside)
+
+
+if __name__ == "__main__":
+    run(main)
