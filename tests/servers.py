@@ -135,7 +135,7 @@ def make_bucket(endpoint: str, key: str, secret: str) -> None:
 @contextlib.contextmanager
 def http(place: Path) -> Iterator[Remote]:
     """A web server that stores what is PUT, behind basic authentication."""
-    user, secret = "team", "another-secret-of-the-team"
+    user, secret = "colleague-of-ours", "another-secret-of-the-team"
     wanted = "Basic " + base64.b64encode(f"{user}:{secret}".encode()).decode()
 
     class Store(BaseHTTPRequestHandler):

@@ -1,0 +1,48 @@
+"""DVC's experiments on a finished repository: queued, run in a copy, made a branch and compared."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+
+
+@pytest.fixture(scope="module")
+def queued(committed, tmp_path_factory) -> Path:
+    """A repository in which an experiment with another loss was queued, run and made the branch `reverse`."""
+    folder = tmp_path_factory.mktemp("experiments") / "repository"
+    shutil.copytree(committed, folder)
+    tiny.run(folder, "dvc", "exp", "run", "--queue", "--name", "reverse", "-S", "train.distilled.loss=reverse_kl")
+    tiny.run(folder, "dvc", "exp", "run", "--run-all")
+    tiny.run(folder, "dvc", "exp", "branch", "reverse", "reverse-branch")
+    return folder
+
+
+def test_a_queued_experiment_trains_one_student_anew_and_leaves_the_working_tree_alone(queued):
+    assert tiny.run(queued, "git", "status", "--porcelain").stdout == ""
+    changed = tiny.run(queued, "git", "diff", "--name-only", "HEAD", "reverse-branch").stdout.split()
+    assert {"params.yaml", "dvc.lock", "metrics/train/distilled.json", "metrics/items.csv"} <= set(changed)
+    assert not {"metrics/generate.json", "metrics/train/sft.json"} & set(changed)
+    trained = json.loads(tiny.run(queued, "git", "show", "reverse-branch:metrics/train/distilled.json").stdout)
+    assert trained["loss"] == "reverse_kl"
+
+
+def test_the_branch_of_an_experiment_is_compared_with_where_it_came_from(queued):
+    def compared(model: str) -> dict:
+        command = ["python", "-m", "tools.compare", "HEAD", "reverse-branch", "--json", "--model", model]
+        return json.loads(tiny.run(queued, *command).stdout)
+
+    student, control = compared("distilled"), compared("sft")
+    assert student["params"] == {"train.distilled.loss": ["forward_kl", "reverse_kl"]}
+    assert student["not_paired"] is None
+    assert student["metrics"]["perplexity"]["verdict"] in ("better", "worse")
+    assert control["metrics"]["perplexity"]["verdict"] == "within noise"
+    assert student["environment"] == {}
+
+
+def test_an_experiment_in_a_temporary_copy_finds_the_journal_and_records_its_environment(queued):
+    done = tiny.run(queued, "dvc", "exp", "run", "--temp", "--name", "again", "-S", "generate.batch_size=4", "generate")
+    assert "failed" not in done.stdout.lower()
+    journals = list((queued / ".distill/journal").iterdir())
+    assert len(journals) == 2, "the copy's answers are in the journal of the repository that owns it"

@@ -1,0 +1,143 @@
+"""verify passes what is reproducible, and catches what is not, by real commands and fault by fault."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+from chat_server import chat_server
+
+from distill import params as params_file
+from distill.errors import UserError
+from distill.goals import GOALS
+from tools import verify
+
+API = {
+    "name": "api", "kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "TINY_KEY",
+    "concurrency": 4, "timeout_s": 5, "max_retries": 0, "share": 1.0, "licence": None,
+}  # fmt: skip
+KEPT_RUN = "write_json(METRICS, metrics)\n"
+PLANTED = KEPT_RUN + '    write_json(METRICS, metrics | {"words": list({str(number) for number in range(50)})})\n'
+
+
+def record(folder: Path) -> dict:
+    return json.loads((folder / "metrics/verify.json").read_text())
+
+
+def commit(folder: Path) -> str:
+    tiny.run(folder, "git", "add", "-A")
+    tiny.run(folder, "git", "commit", "-qm", "Results")
+    return tiny.run(folder, "git", "rev-parse", "HEAD").stdout.strip()
+
+
+def test_the_same_seed_gives_the_same_bytes_elsewhere(committed, tmp_path):
+    folder = tmp_path / "repository"
+    tiny.run(committed, "git", "clone", "-q", str(committed), str(folder))
+    done = tiny.run(folder, "python", "-m", "tools.verify")
+    assert "none different" in done.stdout
+    lock = yaml.safe_load((folder / "dvc.lock").read_text())
+    outputs = {f"{name}/{out['path']}" for name, stage in lock["stages"].items() for out in stage["outs"]}
+    found = record(folder)
+    assert found["commit"] == tiny.run(folder, "git", "rev-parse", "HEAD").stdout.strip()
+    assert found["outputs"] == dict.fromkeys(found["outputs"], "same")
+    assert set(found["outputs"]) == outputs
+    assert found["environment"]["threads"] == 1
+
+
+def test_a_planted_order_and_a_faked_output_are_caught_and_no_endpoint_is_asked(tmp_path, monkeypatch):
+    with chat_server() as server:
+        teachers = [*tiny.params()["teachers"], API | {"base_url": server.url}]
+        folder = tiny.repository(tmp_path / "repository", teachers=teachers)
+        script = folder / "stages/clean.py"
+        assert KEPT_RUN in script.read_text()
+        script.write_text(script.read_text().replace(KEPT_RUN, PLANTED))
+        monkeypatch.setenv("TINY_KEY", "a-key")
+        tiny.run(folder, "dvc", "repro", "clean")
+        asked = len(server.bodies)
+        faked = folder / "metrics/generate.json"
+        faked.write_text(faked.read_text().replace('"failed": 0', '"failed": 1'))
+        head = commit(folder)
+        done = tiny.run(folder, "python", "-m", "tools.verify", "clean", check=False)
+        assert len(server.bodies) == asked > 0
+    assert done.returncode == 1
+    assert "not reproduced" in done.stderr
+    found = record(folder)
+    assert found["commit"] == head
+    assert found["outputs"] == {
+        "generate/data/raw/responses.jsonl": "same",
+        "generate/metrics/generate.json": "different",
+        "clean/data/clean/dropped.jsonl": "same",
+        "clean/data/clean/test.jsonl": "same",
+        "clean/data/clean/train.jsonl": "same",
+        "clean/data/clean/validation.jsonl": "same",
+        "clean/metrics/clean.json": "different",
+    }
+
+
+def lock(**hashes: str) -> dict:
+    outs = [{"path": path.replace("__", "/"), "md5": digest} for path, digest in hashes.items()]
+    return {"stages": {"clean": {"outs": outs}}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "file", "word"),
+    [
+        ("text", "text", b"text", "same"),
+        ("text", "text", None, "same"),
+        ("text", "other", b"text", "different"),
+        ("text", "text", b"faked", "different"),
+        ("faked", "text", b"faked", "different"),
+    ],
+)
+def test_an_output_is_the_same_by_lock_and_by_the_file_in_git(monkeypatch, before, after, file, word):
+    digests = [hashlib.md5(text.encode()).hexdigest() for text in (before, after)]
+    monkeypatch.setattr(verify, "committed", lambda root, commit, path: file)
+    found = verify.compared(Path(), "HEAD", lock(metrics__a=digests[0]), lock(metrics__a=digests[1]))
+    assert found == {"clean/metrics/a": word}
+
+
+def test_an_output_that_is_gone_or_new_is_different(monkeypatch):
+    monkeypatch.setattr(verify, "committed", lambda root, commit, path: None)
+    found = verify.compared(Path(), "HEAD", lock(a="1", b="2"), lock(b="2", c="3"))
+    assert found == {"clean/a": "different", "clean/b": "same", "clean/c": "different"}
+
+
+def goals(gain: float, **changes: float) -> dict:
+    values = {"accuracy_ratio": 0.9, "perplexity": 10.0, "compression_ratio": 0.2, "latency_gain": gain} | changes
+    return {"goals": values | {"met": sum(goal.met(values[goal.name]) for goal in GOALS)}}
+
+
+def test_only_the_latency_of_the_table_is_taken_over_and_only_as_far_as_it_was_measured():
+    anew, measured = goals(1.4), {"latency_gain": 3.13}
+    assert verify.with_timing(anew, goals(3.1), measured) == goals(3.1)
+    assert verify.with_timing(anew, goals(9.9), measured) == goals(3.1)  # a faked gain stands out as a difference
+    faked = goals(3.1) | {"teacher": {"accuracy": 1.0}}
+    assert verify.with_timing(anew, faked, measured) != faked
+    faked = goals(3.1, accuracy_ratio=0.99)
+    assert verify.with_timing(anew, faked, measured) != faked
+
+
+def test_the_run_has_other_surroundings_and_no_key():
+    value = tiny.params(teachers=[*tiny.params()["teachers"], API])
+    mine = {"PATH": "/bin", "TINY_KEY": "secret", "PYTHONHASHSEED": "1", "TZ": "OTHER-13:45", "HOME": "/home"}
+    other = verify.other_surroundings(mine, params_file.check(value), Path("/elsewhere"))
+    assert "TINY_KEY" not in other
+    assert other["HOME"] == "/home"
+    assert other["DISTILL_HOME"] == "/elsewhere"
+    assert other["PYTHONHASHSEED"] != mine["PYTHONHASHSEED"]
+    assert other["TZ"] != mine["TZ"]
+
+
+def test_only_journals_of_endpoints_are_copied_and_a_missing_one_is_named(tmp_path):
+    value = params_file.check(tiny.params(teachers=[*tiny.params()["teachers"], API]))
+    source = tmp_path / "journal"
+    source.mkdir()
+    for name in (f"tiny-{'0' * 16}.jsonl", f"api-other-{'0' * 16}.jsonl"):
+        (source / name).write_text("{}\n")
+    with pytest.raises(UserError, match="answers of teacher 'api' are not in"):
+        verify.copy_answers(value, source, tmp_path / "first")
+    (source / f"api-{'a' * 16}.jsonl").write_text("{}\n")
+    verify.copy_answers(value, source, tmp_path / "second")
+    assert [path.name for path in (tmp_path / "second").iterdir()] == [f"api-{'a' * 16}.jsonl"]
