@@ -45,7 +45,7 @@ def manifest(runtime: Runtime) -> dict[str, Any]:
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         },
         "requirements": {path.name: file_hash(path) for path in PINS if path.exists()},
-        "packages": packages(REQUIREMENTS.read_text(encoding="utf-8")),
+        "packages": packages(REQUIREMENTS.read_text(encoding="utf-8")) if REQUIREMENTS.exists() else {},
     }
 
 

@@ -8,7 +8,7 @@ import torch
 from transformers import DynamicCache
 
 from distill import few_shot
-from distill.answers import Answer, Request, Sampling, request_seed
+from distill.answers import Answer, Request, Sampling
 from distill.chat import end_of_turn, prompt_ids
 from distill.logits import prefix_cache
 
@@ -30,7 +30,7 @@ def answer(model: Any, tokenizer: Any, batches: list[list[Request]], sampling: S
     """Yields the answers of one batch after the other, in the order of its requests."""
     for batch in batches:
         prompts = [prompt_ids(tokenizer, request.messages) for request in batch]
-        seeds = [request_seed(sampling.seed, request.id) for request in batch]
+        seeds = [request.seed for request in batch]
         end = end_token(tokenizer)
         responses = decode(model, prompts, seeds, end, sampling)
         yield [

@@ -34,11 +34,15 @@ CARD = Path("data/README.md")
 METRICS = Path("metrics/weight.json")
 
 Row = dict[str, Any]
-Likelihood = tuple[float, float]  # mean log-probability of a response's tokens with and without its prompt
+Seen = dict[str, Any]  # fields of Evidence that the pass for the targets shows
+SHOWN = ("entropy", "margin", "ifd")  # measures that need one of these
 
 
-def evidence(rows: list[Row], dropped: Iterable[Row], likelihoods: dict[str, Likelihood]) -> list[Evidence]:
-    """What is known of each row. The teacher's other answers to its prompt count where `clean` dropped them too."""
+def evidence(rows: list[Row], dropped: Iterable[Row], seen: dict[str, Seen]) -> list[Evidence]:
+    """What is known of each row, and `seen` of it by id.
+
+    The teacher's other answers to its prompt count where `clean` dropped them too.
+    """
     answers: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
         answers.setdefault((row["prompt_id"], row["teacher"]), {})[row["id"]] = row["response"]
@@ -48,17 +52,13 @@ def evidence(rows: list[Row], dropped: Iterable[Row], likelihoods: dict[str, Lik
     result = []
     for row in rows:
         others = answers[row["prompt_id"], row["teacher"]]
-        with_prompt, without_prompt = likelihoods.get(row["id"], (None, None))
         result.append(
             Evidence(
                 response=row["response"],
                 log_probs=row["logprobs"],
-                entropies=row.get("entropies"),
-                margins=row.get("margins"),
                 others=[text for key, text in others.items() if key != row["id"]],
                 judge_score=row.get("judge_score"),
-                with_prompt=with_prompt,
-                without_prompt=without_prompt,
+                **({key: row.get(key) for key in ("entropies", "margins")} | seen.get(row["id"], {})),
             )
         )
     return result
@@ -114,11 +114,11 @@ def summary(rows: list[Row], weight: Weight, strength: float) -> dict[str, Any]:
 
 @torch.inference_mode()
 def teacher_rows(
-    model: Any, examples: list[Example], top_k: int, batch_tokens: int, likely: dict[str, float] | None
+    model: Any, examples: list[Example], top_k: int, batch_tokens: int, seen: dict[str, Seen] | None
 ) -> Iterator[tuple[str, targets.Rows]]:
     """Yields (sample id, the teacher's distributions for its response) from one teacher-forced pass.
 
-    Where `likely` is given, it gets the mean log-probability of each response's tokens by sample id.
+    `seen`, where it is given, gets what the pass shows of each response by sample id.
     """
     with tqdm(total=sum(len(example.response) for example in examples), desc="targets", unit="token") as bar:
         for batch in by_length(examples, batch_tokens):
@@ -128,12 +128,23 @@ def teacher_rows(
             for index in batch:
                 example = examples[index]
                 part = logits[start : start + len(example.response)]
-                if likely is not None:
-                    labels = torch.tensor(example.response, device=part.device)
-                    likely[example.id] = -float(torch.nn.functional.cross_entropy(part.float(), labels))
+                if seen is not None:
+                    seen[example.id] = shown(part, example.response)
                 yield example.id, targets.top_k(part, top_k)
                 start += len(example.response)
                 bar.update(len(example.response))
+
+
+def shown(logits: torch.Tensor, response: list[int]) -> Seen:
+    """What logits [tokens, vocab] say of the response that they predict, in nats."""
+    log_probs = logits.float().log_softmax(-1)
+    best = log_probs.topk(2, dim=-1).values
+    own = log_probs.gather(1, torch.tensor(response, device=logits.device)[:, None])
+    return {
+        "entropies": torch.special.entr(log_probs.exp()).sum(-1).tolist(),
+        "margins": (best[:, 0] - best[:, 1]).tolist(),
+        "with_prompt": float(own.mean()),
+    }
 
 
 def without_prompt(model: Any, tokenizer: Any, examples: list[Example], batch_tokens: int) -> dict[str, float]:
@@ -147,20 +158,27 @@ def without_prompt(model: Any, tokenizer: Any, examples: list[Example], batch_to
     return {alone[index].id: sum(score.log_probs) / len(score.log_probs) for index, score in found}
 
 
-def write_targets(folder: Path, rows: list[Row], params: Params, wanted: Targets) -> dict[str, Likelihood]:
-    """Stores the teacher's probabilities; returns the likelihoods of the responses by id where ifd asks for them."""
+def write_targets(folder: Path, rows: list[Row], params: Params, wanted: Targets) -> dict[str, Seen]:
+    """Stores the teacher's probabilities; returns what the pass shows by row id where the confidence needs it.
+
+    Entropies and margins are the targets' teacher's, and so say nothing of another teacher's rows.
+    """
     teacher = next(teacher for teacher in params.teachers if teacher.name == wanted.teacher)
     assert teacher.kind == "local", "the schema refuses targets of an API teacher"
     dtype = models.compute_dtype(params.runtime.dtype)
     model, tokenizer = models.load(teacher.model, dtype, teacher.revision, teacher.sha256)
     source = targets.source(teacher, tokenizer, rows, str(dtype).removeprefix("torch."), wanted.top_k)
     examples = [encode(tokenizer, row) for row in rows]
-    likely: dict[str, float] | None = {} if params.weight.confidence == "ifd" else None
-    targets.write(folder, source, teacher_rows(model, examples, wanted.top_k, wanted.batch_tokens, likely))
-    if likely is None:
+    measure = params.weight.confidence
+    seen: dict[str, Seen] | None = {} if measure in SHOWN else None
+    targets.write(folder, source, teacher_rows(model, examples, wanted.top_k, wanted.batch_tokens, seen))
+    if seen is None:
         return {}
-    alone = without_prompt(model, tokenizer, examples, wanted.batch_tokens)
-    return {key: (value, alone[key]) for key, value in likely.items()}
+    if measure == "ifd":
+        alone = without_prompt(model, tokenizer, examples, wanted.batch_tokens)
+        return {key: {"with_prompt": value["with_prompt"], "without_prompt": alone[key]} for key, value in seen.items()}
+    own = {row["id"] for row in rows if row["teacher"] == teacher.name}
+    return {key: {name: value[name] for name in ("entropies", "margins")} for key, value in seen.items() if key in own}
 
 
 def main() -> None:
@@ -172,9 +190,9 @@ def main() -> None:
         raise UserError(f"{TRAIN} has no rows: metrics/clean.json says why they were dropped.")
     cleaning = read_json(CLEANING, "stage clean")
     with whole_folder(TARGETS) as folder:
-        likelihoods = write_targets(folder, rows, params, weight.targets) if weight.targets else {}
+        seen = write_targets(folder, rows, params, weight.targets) if weight.targets else {}
     measure = MEASURES[weight.confidence]
-    known = [measure(one, weight.window) for one in evidence(rows, read_rows(DROPPED, "stage clean"), likelihoods)]
+    known = [measure(one, weight.window) for one in evidence(rows, read_rows(DROPPED, "stage clean"), seen)]
     rows, strength = weigh(rows, known, weight, params.seed)
     teachers = {teacher.name: (teacher.model, teacher.licence) for teacher in params.teachers}
     metrics = summary(rows, weight, strength) | data_card.numbers(rows, teachers)

@@ -18,13 +18,13 @@ def model(tokenizer):
     return tiny.model(len(tokenizer))
 
 
-def requests() -> list[Request]:
+def requests(seed: int = 0) -> list[Request]:
     texts = ["What is honey?", "hi", "Tell me more about glass, please.", "Why do people like ants so much?"]
-    return [Request(f"r{place}", [{"role": "user", "content": text}], place) for place, text in enumerate(texts)]
+    return [Request(f"r{place}", [{"role": "user", "content": text}], seed + place) for place, text in enumerate(texts)]
 
 
-def answers(model, tokenizer, size: int, sampling: Sampling = GREEDY) -> dict:
-    batches = local_teacher.batches(tokenizer, requests(), size)
+def answers(model, tokenizer, size: int, sampling: Sampling = GREEDY, seed: int = 0) -> dict:
+    batches = local_teacher.batches(tokenizer, requests(seed), size)
     return {one.id: one for some in local_teacher.answer(model, tokenizer, batches, sampling) for one in some}
 
 
@@ -62,9 +62,7 @@ def test_rows_that_end_early_leave_the_batch_and_disturb_no_other(model, tokeniz
 def test_log_probabilities_are_the_models_at_temperature_1(model, tokenizer):
     answer = answers(model, tokenizer, 4, Sampling(max_tokens=6, temperature=2.0, top_p=1.0, seed=3))["r0"]
     prompt = local_teacher.prompt_ids(tokenizer, requests()[0].messages)
-    (tokens, _), = local_teacher.decode(
-        model, [prompt], [local_teacher.request_seed(3, "r0")], 2, Sampling(6, 2.0, 1.0, 3)
-    )  # fmt: skip
+    ((tokens, _),) = local_teacher.decode(model, [prompt], [requests()[0].seed], 2, Sampling(6, 2.0, 1.0, 3))
     logits = model(torch.tensor([prompt + tokens])).logits[0].log_softmax(-1)
     expected = [float(logits[len(prompt) - 1 + place, token]) for place, token in enumerate(tokens)]
     assert answer.logprobs == pytest.approx(expected, abs=2e-4)
@@ -74,7 +72,7 @@ def test_a_sampled_answer_depends_on_its_own_seed_and_not_on_its_neighbours(mode
     hot = Sampling(max_tokens=10, temperature=1.5, top_p=1.0, seed=3)
     together, alone = answers(model, tokenizer, 4, hot), answers(model, tokenizer, 1, hot)
     assert {name: one.response for name, one in together.items()} == {name: one.response for name, one in alone.items()}
-    other = answers(model, tokenizer, 4, Sampling(max_tokens=10, temperature=1.5, top_p=1.0, seed=4))
+    other = answers(model, tokenizer, 4, hot, seed=100)
     assert any(other[name].response != together[name].response for name in other)
 
 

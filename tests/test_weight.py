@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 import yaml
+from scipy.stats import entropy
 
 from distill import params as params_file
 from distill.chat import encode
@@ -89,16 +90,34 @@ def test_ifd_is_the_ratio_of_perplexities_of_plain_forward_passes(teacher):
     network, tokenizer = teacher
     rows = [row(number) for number in range(4)]
     examples = [encode(tokenizer, one) for one in rows]
-    likely: dict[str, float] = {}
-    for _ in stage.teacher_rows(network, examples, 4, 64, likely):
+    seen: dict[str, dict] = {}
+    for _ in stage.teacher_rows(network, examples, 4, 64, seen):
         pass
     alone = stage.without_prompt(network, tokenizer, examples, 64)
     for example in examples:
         with_prompt = log_prob(network, [*example.prompt, *example.response], len(example.prompt))
         without = log_prob(network, [tokenizer.bos_token_id, *example.response], 1)
-        assert likely[example.id] == pytest.approx(with_prompt, rel=1e-4)
+        assert seen[example.id]["with_prompt"] == pytest.approx(with_prompt, rel=1e-4)
         assert alone[example.id] == pytest.approx(without, rel=1e-4)
-    assert list(likely) != []
+    assert len(seen) == 4
+
+
+def test_entropies_and_margins_are_those_of_scipy_on_plain_forward_passes(teacher):
+    network, tokenizer = teacher
+    example = encode(tokenizer, row(1))
+    seen: dict[str, dict] = {}
+    list(stage.teacher_rows(network, [example], 4, 64, seen))
+    probs = network(torch.tensor([[*example.prompt, *example.response]])).logits[0].softmax(-1).detach().numpy()
+    for place in range(len(example.response)):
+        at = probs[len(example.prompt) - 1 + place]
+        second, best = np.sort(at)[-2:]
+        assert seen[example.id]["entropies"][place] == pytest.approx(entropy(at), rel=1e-4)
+        assert seen[example.id]["margins"][place] == pytest.approx(np.log(best / second), abs=1e-4)
+
+
+def test_what_the_pass_shows_stands_for_what_a_row_lacks():
+    (bare, full) = stage.evidence([row(1), row(2, entropies=[9.0])], [], {row(1)["id"]: {"entropies": [1.0]}})
+    assert (bare.entropies, full.entropies) == ([1.0], [9.0])
 
 
 CLEANING = {
