@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 
@@ -154,6 +155,7 @@ def folder(tmp_path, teacher):
         json.dumps(row(3, 1, response="ants", reason="duplicate")) + "\n"
     )
     (tmp_path / "metrics/clean.json").write_text(json.dumps(CLEANING))
+    shutil.copy(tiny.ROOT / "requirements.txt", tmp_path)
     return tmp_path
 
 
