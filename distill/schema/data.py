@@ -1,0 +1,72 @@
+"""What students learn from: sections `clean` and `weight`."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from distill.schema.fields import Count, Name, NotNegative, Part, Real, Section, Share, Text
+
+
+class Clean(Section):
+    """Which rows are dropped, and how the topics are split."""
+
+    validation_topics: Part
+    test_topics: Part
+    drop_truncated: bool
+    min_words: Count
+    max_words: Count
+    max_repetition: Share
+    near_duplicate: Part
+    minhash_permutations: Annotated[int, Field(ge=16)]
+    contamination_ngram: Annotated[int, Field(ge=3)]
+    refusals: list[Text]
+    languages: Annotated[list[Text], Field(min_length=1)] | None
+    evaluation_texts: list[Text]
+    evaluation_tasks: list[Text]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words ({self.min_words}) is larger than max_words ({self.max_words})")
+        if self.validation_topics + self.test_topics >= 1:
+            raise ValueError("validation_topics and test_topics leave no topic to train on")
+        return self
+
+
+class Targets(Section):
+    """The teacher's stored probabilities for logit distillation."""
+
+    teacher: Name
+    top_k: Annotated[int, Field(ge=1, le=1024)]
+    batch_tokens: Count
+
+
+Confidence = Literal[
+    "mean_log_prob",
+    "min_log_prob",
+    "lowest_window_log_prob",
+    "entropy",
+    "margin",
+    "self_consistency",
+    "ifd",
+    "judge_score",
+]
+
+
+class Weight(Section):
+    """How much each sample counts."""
+
+    scheme: Literal["confidence", "uniform", "shuffled"]
+    confidence: Confidence
+    window: Count
+    strength: NotNegative
+    length_buckets: Count
+    clip: Annotated[Real, Field(gt=1)]
+    min_effective_share: Part
+    targets: Targets | None
+
+    @model_validator(mode="after")
+    def _ifd_has_a_model(self) -> Self:
+        if self.confidence == "ifd" and self.targets is None:
+            raise ValueError("confidence: ifd is measured with the teacher of weight.targets, but that is null")
+        return self

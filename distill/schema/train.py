@@ -1,0 +1,95 @@
+"""Who learns, and how: section `train`."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from distill.schema.fields import Count, Name, NotNegative, Positive, Real, Section, Share, Text
+
+LayerList = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Layers = Annotated[
+    Annotated[Count, Tag("number")] | Annotated[LayerList, Tag("list")],
+    Discriminator(lambda value: "list" if isinstance(value, list) else "number"),
+]
+
+
+class TeacherStudent(Section):
+    """A student cut from the teacher: some of its layers, part of its vocabulary."""
+
+    source: Literal["teacher"]
+    teacher: Name
+    layers: Layers
+    vocabulary: Annotated[int, Field(ge=300)]
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if isinstance(self.layers, list) and self.layers != sorted(set(self.layers)):
+            raise ValueError(f"layers: a list must name each layer once, in ascending order, given {self.layers}")
+        return self
+
+
+class PretrainedStudent(Section):
+    """A student that exists: a folder or a hub name."""
+
+    source: Literal["pretrained"]
+    model: Text
+    revision: Text | None
+
+
+Loss = Literal["cross_entropy", "forward_kl", "reverse_kl", "jsd", "skew_kl"]
+
+
+class Untrained(Section):
+    """The student before training: there is nothing to choose."""
+
+
+class Variant(Section):
+    """One student's loss; `cross_entropy_share` of it is cross-entropy on the teacher's text, the rest `loss`."""
+
+    loss: Loss
+    cross_entropy_share: Share
+    temperature: Positive
+    beta: Annotated[Real, Field(gt=0, lt=1)]
+    tail: Literal["bucket", "renormalise"]
+
+
+class Schedule(Section):
+    """The optimisation, the same for every variant."""
+
+    epochs: Count
+    batch_size: Count
+    gradient_accumulation: Count
+    learning_rate: Positive
+    warmup_share: Share
+    decay: Literal["linear", "cosine", "constant"]
+    weight_decay: NotNegative
+    max_grad_norm: Positive
+    max_length: Annotated[int, Field(ge=16)]
+    log_every: Count
+    save_every: Count
+
+    @model_validator(mode="after")
+    def _saves_are_logged(self) -> Self:
+        if self.save_every % self.log_every:
+            raise ValueError(
+                f"save_every ({self.save_every}) must be a multiple of log_every ({self.log_every}), so that a "
+                "resumed run logs the same losses"
+            )
+        return self
+
+
+class Train(Section):
+    """The students: what they start from and how they are trained."""
+
+    student: Annotated[TeacherStudent | PretrainedStudent, Field(discriminator="source")]
+    schedule: Schedule
+    init: Untrained
+    sft: Variant
+    distilled: Variant
+    save_dtype: Literal["bfloat16", "float32"]
+
+    @model_validator(mode="after")
+    def _sft_is_sft(self) -> Self:
+        if self.sft.loss != "cross_entropy":
+            raise ValueError("sft.loss: must be cross_entropy; the other variant, distilled, takes any loss")
+        return self
