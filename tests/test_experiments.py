@@ -36,8 +36,9 @@ def test_the_branch_of_an_experiment_is_compared_with_where_it_came_from(queued)
     student, control = compared("distilled"), compared("sft")
     assert student["params"] == {"train.distilled.loss": ["forward_kl", "reverse_kl"]}
     assert student["not_paired"] is None
-    assert student["metrics"]["perplexity"]["verdict"] in ("better", "worse")
-    assert control["metrics"]["perplexity"]["verdict"] == "within noise"
+    changed, unchanged = (found["metrics"]["perplexity"] for found in (student, control))
+    assert changed["ci_low"] < changed["difference"] < changed["ci_high"]
+    assert (unchanged["difference"], unchanged["verdict"]) == (0, "within noise")
     assert student["environment"] == {}
 
 

@@ -32,10 +32,11 @@ def commit(folder: Path) -> str:
     return tiny.run(folder, "git", "rev-parse", "HEAD").stdout.strip()
 
 
+@pytest.mark.timeout(900)  # a whole pipeline, after that of the fixture
 def test_the_same_seed_gives_the_same_bytes_elsewhere(committed, tmp_path):
     folder = tmp_path / "repository"
     tiny.run(committed, "git", "clone", "-q", str(committed), str(folder))
-    done = tiny.run(folder, "python", "-m", "tools.verify")
+    done = tiny.run(folder, "python", "-m", "tools.verify", timeout=600)
     assert "none different" in done.stdout
     lock = yaml.safe_load((folder / "dvc.lock").read_text())
     outputs = {f"{name}/{out['path']}" for name, stage in lock["stages"].items() for out in stage["outs"]}
