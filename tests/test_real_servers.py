@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +35,7 @@ def serving(*command: str) -> Iterator[str]:
     try:
         for _ in range(1200):
             assert process.poll() is None, "the server ended"
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(port)), timeout=5):
                 break
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}/v1"
