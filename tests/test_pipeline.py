@@ -263,6 +263,6 @@ def test_a_checkpoint_of_another_experiment_is_never_resumed_from(finished, tmp_
 
 def test_an_experiment_in_a_copy_below_dvc_finds_the_journal_of_its_owner(finished):
     done = tiny.run(finished, "dvc", "exp", "run", "--temp", "-S", "clean.min_words=2", "generate", "clean")
-    assert "failed" not in done.stdout.lower()
+    assert "Ran experiment(s)" in done.stdout
     journals = list((finished / ".distill/journal").iterdir())
     assert len(journals) == 1

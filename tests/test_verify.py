@@ -7,17 +7,14 @@ from pathlib import Path
 import pytest
 import tiny
 import yaml
-from chat_server import chat_server
+from chat_server import api_teacher, chat_server
 
 from distill import params as params_file
 from distill.errors import UserError
 from distill.goals import GOALS
 from tools import verify
 
-API = {
-    "name": "api", "kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "TINY_KEY",
-    "concurrency": 4, "timeout_s": 5, "max_retries": 0, "share": 1.0, "licence": None,
-}  # fmt: skip
+API = api_teacher("http://127.0.0.1:9/v1", max_retries=0)
 KEPT_RUN = "write_json(METRICS, metrics)\n"
 PLANTED = KEPT_RUN + '    write_json(METRICS, metrics | {"words": list({str(number) for number in range(50)})})\n'
 
