@@ -78,7 +78,7 @@ def decode(
             .float()
         )
         chosen = _choose(logits, [generators[row] for row in rows.tolist()], sampling)
-        log_probs = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
+        log_probs = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
         for row, finished, token, log_prob in zip(
             rows.tolist(), done.tolist(), chosen.tolist(), log_probs.tolist(), strict=True
         ):
