@@ -9,9 +9,9 @@ from lm_eval.api.model import LM
 from tqdm import tqdm
 
 from distill.answers import Sampling
-from distill.chat import Example, end_of_turn
+from distill.chat import end_of_turn
+from distill.continuations import Question, scores
 from distill.local_teacher import decode
-from distill.scoring import scores
 
 Place = tuple[int, int, int, int]
 
@@ -20,6 +20,13 @@ class Scored(tuple):
     """lm-eval's (log-likelihood, whether greedy), with the places of the tokens that the model ranks first."""
 
     ranked_first: frozenset[Place]
+
+
+class Written(str):
+    """A generated text, with its length in the model's own tokens and whether the model ended it by itself."""
+
+    tokens: int
+    ended: bool
 
 
 def places(tokenizer: Any, text: str) -> tuple[list[int], list[Place]]:
@@ -52,20 +59,26 @@ class DistillLM(LM):
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """(Nats of the continuation, whether it is the greedy one) of each (context, continuation)."""
         asked = [request.args for request in requests]
-        distinct = list(dict.fromkeys(asked))  # the right choice of a question is its text task too
-        examples, where = [], []
-        for number, (context, continuation) in enumerate(distinct):
-            ids, spans = places(self.hf_tokenizer, continuation)
+        contexts: dict[str, dict[str, None]] = {}  # the right choice of a question is its text task too
+        for context, continuation in asked:
+            contexts.setdefault(context, {})[continuation] = None
+        questions, where = [], []
+        for context, continuations in contexts.items():
+            encoded = [places(self.hf_tokenizer, continuation) for continuation in continuations]
             prompt = self.hf_tokenizer(context, add_special_tokens=False).input_ids
-            examples.append(Example(f"{number:09d}", prompt, ids))
-            where.append(spans)
+            questions.append(Question(prompt, [ids for ids, _ in encoded]))
+            where.append([(context, text, spans) for text, (_, spans) in zip(continuations, encoded, strict=True)])
         results: dict[Any, Any] = {}
-        for index, score in scores(self.model, examples, self.batch_tokens):
-            scored = Scored((sum(score.log_probs), all(score.ranked_first)))
-            scored.ranked_first = frozenset(
-                place for place, first in zip(where[index], score.ranked_first, strict=True) if first
-            )
-            results[distinct[index]] = scored
+        progress = tqdm(total=len(questions), desc="scores", unit="prompt", leave=False)
+        for index, found in scores(self.model, questions, self.batch_tokens):
+            for (context, text, spans), score in zip(where[index], found, strict=True):
+                scored = Scored((sum(score.log_probs), all(score.ranked_first)))
+                scored.ranked_first = frozenset(
+                    place for place, first in zip(spans, score.ranked_first, strict=True) if first
+                )
+                results[context, text] = scored
+            progress.update()
+        progress.close()
         return [results[pair] for pair in asked]
 
     def loglikelihood_rolling(self, requests: Sequence[Instance]) -> list[float]:
@@ -78,11 +91,13 @@ class DistillLM(LM):
         prompts = [self.hf_tokenizer(request.args[0], add_special_tokens=False).input_ids for request in requests]
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         greedy = Sampling(max_tokens=self.max_new_tokens, temperature=0.0, top_p=1.0, seed=0)
-        results = [""] * len(prompts)
+        results: list[str] = [""] * len(prompts)
         for start in tqdm(range(0, len(order), self.batch_size), desc="generation", unit="batch", leave=False):
             chosen = order[start : start + self.batch_size]
             decoded = decode(self.model, [prompts[index] for index in chosen], [0] * len(chosen), end, greedy)
             for index, (tokens, _) in zip(chosen, decoded, strict=True):
-                kept = tokens[:-1] if tokens[-1] == end else tokens
-                results[index] = self.hf_tokenizer.decode(kept).strip()
+                ended = tokens[-1] == end
+                text = Written(self.hf_tokenizer.decode(tokens[:-1] if ended else tokens).strip())
+                text.tokens, text.ended = len(tokens), ended
+                results[index] = text
         return results

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from distill.bootstrap import Estimate, ratio_interval
+from distill.choices import CHANCE
+
 
 def same(values: np.ndarray) -> np.ndarray:
     """The values as they are."""
@@ -34,9 +37,18 @@ class Measure:
 MEASURES = {
     "accuracy": Measure("correct"),
     "accuracy_norm": Measure("correct_norm"),
+    "accuracy_above_chance": Measure("correct", transform=lambda share: (share - CHANCE) / (1 - CHANCE)),
     "perplexity": Measure("nll", "tokens", np.exp),
     "bits_per_byte": Measure("nll", "bytes", lambda nats: nats / np.log(2)),
     "agreement": Measure("agreed", "tokens"),
     "rouge_l": Measure("rouge_l"),
     "generated_agreement": Measure("generated_same", "generated_tokens"),
 }
+
+
+def estimates(items: pd.DataFrame, resamples: int, seed: int) -> dict[str, Estimate]:
+    """Every score of one model with its interval."""
+    return {
+        name: ratio_interval(*measure.ratio(items), resamples, seed, measure.transform)
+        for name, measure in MEASURES.items()
+    }

@@ -24,7 +24,7 @@ from distill.schema.generate import (
     Prompts,
     Shot,
 )
-from distill.schema.results import Evaluate, Plot
+from distill.schema.results import Evaluate, ExtraTask, Plot
 from distill.schema.teachers import ApiTeacher, LocalTeacher, Price, Teacher
 from distill.schema.train import Schedule, Train, Variant
 
@@ -35,6 +35,7 @@ __all__ = [
     "Confidence",
     "DatasetPrompts",
     "Evaluate",
+    "ExtraTask",
     "FolderPrompts",
     "Generate",
     "Grow",

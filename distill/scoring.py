@@ -28,18 +28,24 @@ def scores(model: Any, examples: Sequence[Example], batch_tokens: int) -> Iterat
         ids, mask, predicts = padded([(examples[i].prompt, examples[i].response) for i in batch])
         logits = response_logits(model, ids, mask, predicts)
         labels = torch.tensor([token for i in batch for token in examples[i].response], device=logits.device)
-        log_probs: list[float] = []
-        first: list[bool] = []
-        for start in range(0, len(labels), CHUNK):
-            part, wanted = logits[start : start + CHUNK].float(), labels[start : start + CHUNK]
-            own = part.gather(1, wanted[:, None])[:, 0]
-            log_probs += (own - part.logsumexp(-1)).tolist()
-            first += (part.argmax(-1) == wanted).tolist()
+        log_probs, first = of_tokens(logits, labels)
         start = 0
         for index in batch:
             end = start + len(examples[index].response)
             yield index, Score(log_probs[start:end], first[start:end])
             start = end
+
+
+def of_tokens(logits: torch.Tensor, labels: torch.Tensor) -> tuple[list[float], list[bool]]:
+    """The log-probability (nats) of each label under its row of `logits` [tokens, vocab], and whether it is first."""
+    log_probs: list[float] = []
+    first: list[bool] = []
+    for start in range(0, len(labels), CHUNK):
+        part, wanted = logits[start : start + CHUNK].float(), labels[start : start + CHUNK]
+        own = part.gather(1, wanted[:, None])[:, 0]
+        log_probs += (own - part.logsumexp(-1)).tolist()
+        first += (part.argmax(-1) == wanted).tolist()
+    return log_probs, first
 
 
 def negative_log_likelihood(model: Any, examples: Sequence[Example], batch_tokens: int) -> float:

@@ -9,13 +9,16 @@ import torch
 from lm_eval.api.instance import Instance
 from scipy.stats import bootstrap
 
-from distill import latency
+from distill import calibration, choices, continuations, harness, latency, own_tasks
 from distill.bootstrap import Estimate, ratio_interval
 from distill.chat import Example, encode, render
+from distill.continuations import Question
 from distill.errors import UserError
 from distill.goals import GOALS
-from distill.lm import DistillLM, places
+from distill.lm import DistillLM, Written, places
 from distill.logits import logits_at
+from distill.measures import estimates
+from distill.regressions import largest
 from distill.scoring import scores
 from distill.tasks import scores as task_scores
 from distill.vocabulary import choose, trim
@@ -66,15 +69,42 @@ def test_scores_are_the_log_softmax_whatever_the_batches(model, budget):
         ]
 
 
-def test_what_two_tasks_ask_alike_is_scored_once(model, tokenizer):
+QUESTIONS = [
+    Question([1, 5, 6], [[7, 8, 2], [9]]),
+    Question([1, 9], [[10, 2], [3, 4, 5, 6, 7], [2]]),
+    Question([1, 4, 4, 4, 4], [[3, 3]]),
+    Question([1, 5, 6], [[], [4, 4]]),
+]
+
+
+@pytest.mark.parametrize("budget", [1, 20, 1000])
+def test_continuations_of_one_prompt_score_as_each_pair_alone(model, budget):
+    found = dict(continuations.scores(model, QUESTIONS, budget))
+    assert sorted(found) == [0, 1, 2, 3]
+    for index, question in enumerate(QUESTIONS):
+        for tokens, score in zip(question.continuations, found[index], strict=True):
+            alone = dict(scores(model, [Example("a", question.prompt, tokens)], 1000))[0] if tokens else None
+            assert score.log_probs == pytest.approx(alone.log_probs if alone else [], abs=1e-4)
+            assert score.ranked_first == (alone.ranked_first if alone else [])
+
+
+def test_a_batch_of_continuations_keeps_to_its_tokens_and_to_like_prompts():
+    questions = [Question([1] * length, [[2] * 3, [2] * 5]) for length in (4, 20, 5, 19, 6)]
+    assert continuations.batches(questions, 100) == [[1, 3], [4, 2, 0]]
+    assert continuations.batches(questions, 99) == [[1], [3, 4], [2, 0]]
+    assert continuations.batches(questions, 1) == [[1], [3], [4], [2], [0]]
+
+
+def test_what_two_tasks_ask_alike_is_scored_once_and_a_prompt_read_once(model, tokenizer):
     pairs = [("What is", " honey?"), ("What is", " glass?"), ("What is", " honey?")]
-    rows = []
-    hook = model.model.layers[0].register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    shapes = []
+    hook = model.model.layers[0].register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape[:2]))
     found = DistillLM(model, tokenizer, 1, 4, 8).loglikelihood(
         [Instance("loglikelihood", {}, pair, number) for number, pair in enumerate(pairs)]
     )
     hook.remove()
-    assert sum(rows) == 2
+    prompt, *answers = (len(tokenizer(text).input_ids) for text in ("What is", " honey?", " glass?"))
+    assert shapes == [(1, prompt - 1), (2, max(answers))]
     assert found[0] == found[2] != found[1]
     assert found[0].ranked_first == found[2].ranked_first
 
@@ -97,14 +127,14 @@ def test_a_perplexity_is_exp_of_all_nats_over_all_tokens():
 def test_wrong_answers_are_other_prompts_answers_of_like_length_and_all_different():
     pool = [row(number, "x" * (10 + number // 4) + str(number)) for number in range(60)]
     pool[7]["response"] = pool[8]["response"]
-    picked = evaluate.choices(pool, pool, seed=3)
+    picked = choices.choices(pool, pool, seed=3)
     for own, (indices, answer) in enumerate(picked):
         assert indices[answer] == own
         texts = [pool[place]["response"] for place in indices]
         assert len(set(texts)) == 4
         assert max(map(len, texts)) - min(map(len, texts)) <= 6
-    assert picked == evaluate.choices(pool, pool, seed=3)
-    assert picked != evaluate.choices(pool, pool, seed=4)
+    assert picked == choices.choices(pool, pool, seed=3)
+    assert picked != choices.choices(pool, pool, seed=4)
     assert {answer for _, answer in picked} == {0, 1, 2, 3}
 
 
@@ -112,13 +142,13 @@ def test_another_teachers_answer_to_the_same_prompt_is_no_wrong_answer():
     pool = [row(number, f"answer number {number}") for number in range(6)]
     pool[1]["prompt_id"] = pool[0]["prompt_id"]
     for seed in range(20):
-        (indices, _), *_ = evaluate.choices(pool[:1], pool, seed)
+        (indices, _), *_ = choices.choices(pool[:1], pool, seed)
         assert 1 not in indices
 
 
 def test_too_few_answers_are_refused():
     with pytest.raises(UserError, match="too few answers"):
-        evaluate.choices([row(0, "a")], [row(0, "a"), row(1, "b")], 0)
+        choices.choices([row(0, "a")], [row(0, "a"), row(1, "b")], 0)
 
 
 def test_places_tell_tokens_apart_also_inside_one_character(tokenizer):
@@ -129,7 +159,7 @@ def test_places_tell_tokens_apart_also_inside_one_character(tokenizer):
 
 def documents(tokenizer, teacher, rows: list[dict]) -> list[dict]:
     picked = [([place, (place + 1) % 4, (place + 2) % 4, (place + 3) % 4], 0) for place in range(len(rows))]
-    return evaluate.documents(rows, rows, picked, tokenizer, teacher)
+    return own_tasks.documents(rows, rows, picked, tokenizer, teacher)
 
 
 ROWS = [row(0, "the quick ants"), row(1, "a lazy dog"), row(2, "brown 😀 fox"), row(3, "What is honey?")]
@@ -147,7 +177,8 @@ def test_a_document_is_the_prompt_and_answer_of_training(tokenizer):
 
 def test_our_tasks_through_lm_eval_score_what_the_model_says(model, tokenizer):
     lm = DistillLM(model, tokenizer, batch_tokens=200, batch_size=2, max_new_tokens=5)
-    items = evaluate.own_tasks(lm, documents(tokenizer, tokenizer, ROWS), {"r1", "r2"}, seed=0)
+    rows = own_tasks.items(lm, documents(tokenizer, tokenizer, ROWS), {"r1", "r2"}, seed=0)
+    items = pd.DataFrame(rows)
     assert list(items["item"]) == ["r0", "r1", "r2", "r3"]
     by_hand = dict(scores(model, [encode(tokenizer, item) for item in ROWS], 1000))
     for place, item in enumerate(items.itertuples()):
@@ -155,6 +186,8 @@ def test_our_tasks_through_lm_eval_score_what_the_model_says(model, tokenizer):
         assert item.tokens == len(by_hand[place].log_probs)
         assert item.agreed == sum(by_hand[place].ranked_first)
         assert item.correct in (0.0, 1.0)
+        assert 0.25 <= item.confidence <= 1
+    assert [row["ended"] for row in rows if "ended" in row] == [0.0, 0.0]  # a random model within 5 tokens
     assert items["rouge_l"].notna().tolist() == [False, True, True, False]
 
 
@@ -180,20 +213,80 @@ class Ranked(tuple):
         return made
 
 
-def test_token_overlap_is_over_the_longer_text(tokenizer):
-    assert evaluate.token_overlap("abc", "abc", tokenizer) == (3, 3)
-    same, longest = evaluate.token_overlap("ab", "abcd", tokenizer)
-    assert (same, longest) == (2, 4)
-    assert evaluate.token_overlap("", "ab", tokenizer) == (0, 2)
+def test_generated_texts_are_held_against_the_references_over_the_longer_one(tokenizer):
+    rows = [{"item": "a", "generated": "abc"}, {"item": "b", "generated": "ab"}, {"item": "c", "generated": ""}]
+    found = own_tasks.compared([*rows, {"item": "d"}], {"a": "abc", "b": "abcd", "c": "ab", "d": "x"}, tokenizer)
+    names = ("generated_same", "generated_tokens", "generated_length", "reference_length")
+    assert [tuple(row.get(name) for name in names) for row in found] == [
+        (3, 3, 3, 3), (2, 4, 2, 4), (0, 2, 0, 2), (None, None, None, None)
+    ]  # fmt: skip
+
+
+def written(text: str, ended: bool = True) -> Written:
+    made = Written(text)
+    made.tokens, made.ended = len(text), ended
+    return made
 
 
 def test_rouge_l_is_the_longest_common_subsequence():
     doc = {"response": "the cat sat down"}
-    assert task_scores.generation(doc, ["the cat sat down"])["rouge_l"] == 1
-    assert task_scores.generation(doc, ["the dog sat"])["rouge_l"] == pytest.approx(
-        2 * (2 / 3) * (2 / 4) / (2 / 3 + 2 / 4)
+    assert task_scores.generation(doc, [written("the cat sat down")]) == {"rouge_l": 1, "ended": 1}
+    found = task_scores.generation(doc, [written("the dog sat", ended=False)])
+    assert found["rouge_l"] == pytest.approx(2 * (2 / 3) * (2 / 4) / (2 / 3 + 2 / 4))
+    assert found["ended"] == 0
+    assert task_scores.generation(doc, [written("")])["rouge_l"] == 0
+
+
+def test_a_generated_text_says_how_long_it_is_and_whether_it_ended(tokenizer):
+    lm = DistillLM(tiny.teacher(), tokenizer, batch_tokens=200, batch_size=2, max_new_tokens=64)
+    prompt = render(tokenizer, [{"role": "user", "content": "What is ants?"}])
+    [whole] = lm.generate_until([Instance("generate_until", {}, (prompt, {}), 0)])
+    assert whole == "ants is what people like."
+    assert (whole.ended, whole.tokens) == (True, len(tokenizer(whole).input_ids) + 1)
+    lm.max_new_tokens = 3
+    [cut] = lm.generate_until([Instance("generate_until", {}, (prompt, {}), 0)])
+    assert (cut.ended, cut.tokens) == (False, 3)
+
+
+def test_the_calibration_error_is_the_gap_of_each_bin_by_its_share():
+    confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.3, 0.35])
+    correct = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 1.0])
+    # three bins: (0.9, 1] is 0.75 right, (0.2, 0.3] not at all, (0.3, 0.4] always
+    wanted = 4 / 6 * 0.2 + 1 / 6 * 0.3 + 1 / 6 * 0.65
+    assert calibration.expected_calibration_error(confidence, correct) == pytest.approx(wanted)
+    assert calibration.expected_calibration_error(np.ones(3), np.ones(3)) == 0
+    items = pd.DataFrame({"confidence": confidence, "correct": correct})
+    found = calibration.calibration(items)
+    assert found["mean_confidence"] - found["accuracy"] == pytest.approx(4.45 / 6 - 4 / 6)
+
+
+def test_lengths_are_of_the_generated_items_only():
+    items = pd.DataFrame(
+        {"generated_length": [4, 8, np.nan], "reference_length": [8, 8, np.nan], "ended": [1.0, 0.0, np.nan]}
     )
-    assert task_scores.generation(doc, [""])["rouge_l"] == 0
+    assert calibration.lengths(items) == {
+        "generated_tokens": 6.0, "reference_tokens": 8.0, "ratio": 0.75, "ended": 0.5
+    }  # fmt: skip
+
+
+def test_the_largest_regressions_are_by_nats_per_token_beyond_the_teachers():
+    rows = [row(number, f"answer {number}") for number in range(30)]
+    names = [item["id"] for item in rows]
+    teacher = pd.DataFrame({"item": names, "nll": 5.0, "tokens": 10, "generated": "t"})
+    distilled = teacher.assign(nll=[5.0 + number for number in range(30)], generated="d")
+    distilled.loc[29, "nll"], teacher.loc[29, "tokens"] = 40.0, 100  # many nats, few for each token
+    teacher["generated"] = ["t", *[np.nan] * 29]
+    distilled["generated"] = ["d", *[np.nan] * 29]
+    found = largest(rows, {"teacher": teacher, "distilled": distilled, "sft": teacher})
+    assert [item["id"] for item in found] == [f"r{number}" for number in range(28, 8, -1)]
+    assert list(found[0]) == [
+        "id", "messages", "reference", "generated", "teacher_nll", "distilled_nll", "tokens"
+    ]  # fmt: skip
+    assert found[0]["generated"] == {"teacher": None, "distilled": None}
+    assert (found[0]["teacher_nll"], found[0]["distilled_nll"], found[0]["tokens"]) == (5.0, 33.0, 10)
+    few = {"teacher": teacher[:2], "distilled": distilled[:2].assign(nll=[6.0, 5.0])}
+    [only] = largest(rows, few)  # what is no worse is no regression
+    assert only["generated"] == {"teacher": "t", "distilled": "d"}
 
 
 def table(**changes: float) -> dict:
@@ -252,9 +345,9 @@ def test_a_teacher_at_chance_means_that_the_task_is_wrong():
 
 def test_all_models_are_given_the_same_items_drawn_by_the_seed():
     rows = [row(number, "x") for number in range(50)]
-    assert evaluate.subset(rows, 10, 1) == evaluate.subset(rows, 10, 1)
-    assert evaluate.subset(rows, 10, 1) != evaluate.subset(rows, 10, 2)
-    assert evaluate.subset(rows, 99, 1) == rows
+    assert choices.subset(rows, 10, 1) == choices.subset(rows, 10, 1)
+    assert choices.subset(rows, 10, 1) != choices.subset(rows, 10, 2)
+    assert choices.subset(rows, 99, 1) == rows
 
 
 def test_latency_is_measured_in_turn_after_warming_up(model, tokenizer, monkeypatch):
@@ -279,12 +372,13 @@ def test_timed_answers_have_the_length_asked_for(model):
     assert run.rest > 0
 
 
-def test_a_task_whose_data_is_out_of_reach_is_a_message(model, tokenizer):
-    from distill.params import Evaluate
-
-    settings = tiny.params()["evaluate"] | {"extra_tasks": ["no_such_task"]}
-    with pytest.raises(UserError, match="no_such_task"):
-        evaluate.extra_tasks(model, tokenizer, Evaluate(**settings), 0)
+def test_a_result_that_a_limit_cut_is_refused_for_the_main_table(model, tokenizer, monkeypatch):
+    lm = DistillLM(model, tokenizer, batch_tokens=200, batch_size=2, max_new_tokens=2)
+    docs = documents(tokenizer, tokenizer, ROWS)
+    real = harness.measure
+    monkeypatch.setattr(own_tasks, "measure", lambda *parts, **options: real(*parts, limit=3, **options))
+    with pytest.raises(UserError, match=r"teacher_choice on 3 of 4 documents.*not for the main table"):
+        own_tasks.items(lm, docs, {"r1"}, seed=0)
 
 
 def test_items_keep_their_scores_when_only_some_were_generated():
@@ -292,7 +386,7 @@ def test_items_keep_their_scores_when_only_some_were_generated():
         {"correct": [1.0, 0.0], "correct_norm": [1.0, 1.0], "nll": [3.0, 1.0], "tokens": [2, 2], "bytes": [8, 8],
          "agreed": [1, 2], "rouge_l": [0.5, np.nan], "generated_same": [1, np.nan], "generated_tokens": [4, np.nan]}
     )  # fmt: skip
-    found = evaluate.estimates(items, 100, 0)
+    found = estimates(items, 100, 0)
     assert found["rouge_l"].value == 0.5
     assert found["generated_agreement"].value == 0.25
     assert found["agreement"].value == 0.75

@@ -1,8 +1,8 @@
 """What is measured and drawn: sections `evaluate` and `plot`."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distill.schema.fields import Count, Name, Section, Text
 
@@ -16,6 +16,22 @@ class Latency(Section):
     runs: Count
 
 
+class ExtraTask(Section):
+    """A task of lm-eval, by its name or the path of its YAML file, and how it is asked."""
+
+    task: Text
+    num_fewshot: Annotated[int, Field(ge=0)] | None
+    chat_template: bool
+    fewshot_as_multiturn: bool
+    revision: Text | None
+
+    @model_validator(mode="after")
+    def _turns_need_a_template(self) -> Self:
+        if self.fewshot_as_multiturn and not self.chat_template:
+            raise ValueError("fewshot_as_multiturn: examples are turns of a chat only with chat_template: true")
+        return self
+
+
 class Evaluate(Section):
     """What is measured, on the held-out topics."""
 
@@ -25,7 +41,7 @@ class Evaluate(Section):
     max_new_tokens: Count
     batch_tokens: Count
     bootstrap: Annotated[int, Field(ge=100)]
-    extra_tasks: list[Text]
+    extra_tasks: list[ExtraTask]
     extra_limit: Count | None
     latency: Latency
 

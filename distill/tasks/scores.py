@@ -22,9 +22,10 @@ def text(doc: dict[str, Any], results: list[Any]) -> dict[str, Fraction]:
     return {"nll": (-scored[0], len(tokens)), "agreed": (agreed, len(tokens))}
 
 
-def generation(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """ROUGE-L F1 (Lin 2004) of the generated text against the teacher's."""
-    return {"rouge_l": ROUGE.score(doc["response"], results[0])["rougeL"].fmeasure}
+def generation(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
+    """ROUGE-L F1 (Lin 2004) of the generated text against the teacher's, and whether the model ended it by itself."""
+    text = results[0]
+    return {"rouge_l": ROUGE.score(doc["response"], text)["rougeL"].fmeasure, "ended": float(text.ended)}
 
 
 def ratio(items: list[Fraction]) -> float:

@@ -1,0 +1,110 @@
+"""Scores of several continuations of one prompt: the prompt goes through the model once for all of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from distill.local_teacher import common_prefix
+from distill.logits import logits_at, prefix_cache
+from distill.scoring import Score, of_tokens
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt and the texts that may follow it, as token ids."""
+
+    prompt: list[int]
+    continuations: list[list[int]]
+
+
+def batches(questions: Sequence[Question], batch_tokens: int) -> list[list[int]]:
+    """Indices of the questions in batches of like prompt length, long first.
+
+    A batch has at most `batch_tokens` padded tokens, one row for each continuation; at least one question.
+    """
+    order = sorted(range(len(questions)), key=lambda index: -len(questions[index].prompt))
+    result: list[list[int]] = []
+    rows = longest = 0
+    for index in order:
+        added = len(questions[index].continuations)
+        reach = max(map(len, questions[index].continuations))
+        width = len(questions[result[-1][0]].prompt) + max(longest, reach) if result else 0
+        if result and (rows + added) * width <= batch_tokens:
+            result[-1].append(index)
+            rows, longest = rows + added, max(longest, reach)
+        else:
+            result.append([index])
+            rows, longest = added, reach
+    return result
+
+
+def scores(model: Any, questions: Sequence[Question], batch_tokens: int) -> Iterator[tuple[int, list[Score]]]:
+    """Yields (index of the question, a score for each of its continuations)."""
+    for batch in batches(questions, batch_tokens):
+        yield from zip(batch, _batch_scores(model, [questions[index] for index in batch]), strict=True)
+
+
+@torch.inference_mode()
+def _batch_scores(model: Any, questions: list[Question]) -> list[list[Score]]:
+    rows = [row for row, question in enumerate(questions) for _ in question.continuations]
+    continuations = [ids for question in questions for ids in question.continuations]
+    cache, mask = _prompts_cache(model, [question.prompt for question in questions])
+    owner = torch.tensor(rows, device=model.device)
+    if cache.get_seq_length():
+        cache.batch_select_indices(owner)
+    width = max(map(len, continuations))
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    own = torch.zeros(len(rows), width, dtype=torch.long)
+    for place, (row, tokens) in enumerate(zip(rows, continuations, strict=True)):
+        ids[place, : len(tokens)] = torch.tensor([questions[row].prompt[-1], *tokens][:-1])
+        own[place, : len(tokens)] = 1
+    ids, own = ids.to(model.device), own.to(model.device)
+    before = mask.sum(1)[owner]
+    with logits_at(model, own.bool()):
+        logits = model(
+            input_ids=ids,
+            attention_mask=torch.cat([mask[owner], own], dim=1),
+            position_ids=before[:, None] + torch.arange(width, device=model.device),
+            past_key_values=cache,
+            use_cache=True,
+        ).logits
+    labels = torch.tensor([token for tokens in continuations for token in tokens], device=logits.device)
+    log_probs, first = of_tokens(logits, labels)
+    found: list[list[Score]] = [[] for _ in questions]
+    start = 0
+    for row, tokens in zip(rows, continuations, strict=True):
+        end = start + len(tokens)
+        found[row].append(Score(log_probs[start:end], first[start:end]))
+        start = end
+    return found
+
+
+def _prompts_cache(model: Any, prompts: list[list[int]]) -> tuple[DynamicCache, torch.Tensor]:
+    """Keys and values of all prompts but their last tokens, and the mask of those, [prompts, longest - 1].
+
+    Padded on the left, so that what follows comes right after each prompt; what all begin with is computed once.
+    """
+    shared = common_prefix(prompts)
+    lengths = torch.tensor([len(prompt) - 1 for prompt in prompts], device=model.device)
+    longest = int(lengths.max())
+    mask = (torch.arange(longest - shared, device=model.device) >= (longest - lengths)[:, None]).long()
+    mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1)
+    cache = DynamicCache(config=model.config)
+    if shared:
+        cache = prefix_cache(model, torch.tensor([prompts[0][:shared]], device=model.device), len(prompts))
+    if longest > shared:
+        ids = torch.zeros(len(prompts), longest - shared, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, longest + 1 - len(prompt) :] = torch.tensor(prompt[shared:-1], dtype=torch.long)
+        position = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
+        model.get_decoder()(
+            input_ids=ids.to(model.device),
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+        )
+    return cache, mask
