@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 from distill.chat import end_of_turn, render
 from distill.files import write_rows
-from distill.harness import measure, whole
+from distill.harness import measure_ours, whole
 from distill.lm import DistillLM, places
 
 TASKS = Path(__file__).parent / "tasks"
@@ -39,7 +39,7 @@ def documents(
     ]
 
 
-def items(lm: DistillLM, docs: list[Row], generations: set[str], seed: int) -> list[Row]:
+def items(lm: DistillLM, docs: list[Row], generations: set[str]) -> list[Row]:
     """A row for each document with its scores and, where it is one of `generations`, the text that was generated.
 
     `confidence` is the probability of the picked answer among the four: the softmax of their log-likelihoods.
@@ -57,8 +57,8 @@ def items(lm: DistillLM, docs: list[Row], generations: set[str], seed: int) -> l
             write_rows(folder / f"{task}.jsonl", rows)
             data = {"data_files": {"test": str(folder / f"{task}.jsonl")}, "cache_dir": str(folder / "cache")}
             tasks.append(load_yaml(TASKS / f"{task}.yaml") | {"dataset_kwargs": data})
-        manager = TaskManager(include_defaults=False)
-        samples = whole(measure(lm, tasks, seed, task_manager=manager))["samples"]
+        loaded = TaskManager(include_defaults=False).load(tasks)
+        samples = whole(measure_ours(lm, loaded))["samples"]
     found: dict[str, Row] = {doc["id"]: {"item": doc["id"]} for doc in docs}
     for sample in samples["teacher_choice"]:
         confidence = float(softmax([nats for nats, _ in sample["filtered_resps"]]).max())

@@ -39,7 +39,7 @@ STUDENTS = {name: Path("models") / name for name in ("init", "sft", "distilled")
 METRICS = Path("metrics")
 EXTRA_SAMPLES = Path("data/evaluated/extra_samples.jsonl")
 CODE = [Path(__file__), *sorted(Path(choices.__file__).parent.rglob("*.py")), *sorted(own_tasks.TASKS.glob("*.yaml"))]
-GENERATED_AT_ONCE = 64
+GENERATED_AT_ONCE = 128
 
 
 def teacher_of(params: Params) -> LocalTeacher:
@@ -179,7 +179,7 @@ def main() -> None:
         own = alike | {"model": model_files.identity(*where[name])}
         lm = DistillLM(network, tokenizer, evaluate.batch_tokens, GENERATED_AT_ONCE, evaluate.max_new_tokens)
         key = own | {"documents": value_hash(docs), "generations": sorted(generations)}
-        items = cached(folder, name, key, partial(own_tasks.items, lm, docs, generations, seed))
+        items = cached(folder, name, key, partial(own_tasks.items, lm, docs, generations))
         tables[name] = pd.DataFrame(own_tasks.compared(items, references, teacher_tokenizer))
         extra[name], asked = extra_results(params, extra_data, name, (network, tokenizer), own, folder)
         extra_rows += asked

@@ -1,6 +1,7 @@
 import json
 import math
 
+import lm_eval
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +10,7 @@ import torch
 from lm_eval.api.instance import Instance
 from scipy.stats import bootstrap
 
-from distill import calibration, choices, continuations, harness, latency, own_tasks
+from distill import calibration, choices, continuations, latency, own_tasks
 from distill.bootstrap import Estimate, ratio_interval
 from distill.chat import Example, encode, render
 from distill.continuations import Question
@@ -177,7 +178,7 @@ def test_a_document_is_the_prompt_and_answer_of_training(tokenizer):
 
 def test_our_tasks_through_lm_eval_score_what_the_model_says(model, tokenizer):
     lm = DistillLM(model, tokenizer, batch_tokens=200, batch_size=2, max_new_tokens=5)
-    rows = own_tasks.items(lm, documents(tokenizer, tokenizer, ROWS), {"r1", "r2"}, seed=0)
+    rows = own_tasks.items(lm, documents(tokenizer, tokenizer, ROWS), {"r1", "r2"})
     items = pd.DataFrame(rows)
     assert list(items["item"]) == ["r0", "r1", "r2", "r3"]
     by_hand = dict(scores(model, [encode(tokenizer, item) for item in ROWS], 1000))
@@ -375,10 +376,10 @@ def test_timed_answers_have_the_length_asked_for(model):
 def test_a_result_that_a_limit_cut_is_refused_for_the_main_table(model, tokenizer, monkeypatch):
     lm = DistillLM(model, tokenizer, batch_tokens=200, batch_size=2, max_new_tokens=2)
     docs = documents(tokenizer, tokenizer, ROWS)
-    real = harness.measure
-    monkeypatch.setattr(own_tasks, "measure", lambda *parts, **options: real(*parts, limit=3, **options))
+    real = lm_eval.evaluate
+    monkeypatch.setattr("lm_eval.evaluate", lambda **options: real(limit=3, **options))
     with pytest.raises(UserError, match=r"teacher_choice on 3 of 4 documents.*not for the main table"):
-        own_tasks.items(lm, docs, {"r1"}, seed=0)
+        own_tasks.items(lm, docs, {"r1"})
 
 
 def test_items_keep_their_scores_when_only_some_were_generated():
