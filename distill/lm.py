@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -12,6 +13,7 @@ from distill.answers import Sampling
 from distill.chat import end_of_turn
 from distill.continuations import Question, scores
 from distill.local_teacher import decode
+from distill.scoring import Score
 
 Place = tuple[int, int, int, int]
 
@@ -55,6 +57,7 @@ class DistillLM(LM):
         super().__init__()
         self.model, self.hf_tokenizer = model, tokenizer
         self.batch_tokens, self.batch_size, self.max_new_tokens = batch_tokens, batch_size, max_new_tokens
+        self.begun: dict[str, list[int]] = {}  # of contexts that were scored: how the greedy answer begins
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """(Nats of the continuation, whether it is the greedy one) of each (context, continuation)."""
@@ -77,6 +80,7 @@ class DistillLM(LM):
                     place for place, first in zip(spans, score.ranked_first, strict=True) if first
                 )
                 results[context, text] = scored
+            self.begun[where[index][0][0]] = _greedy_beginning(questions[index], found)
             progress.update()
         progress.close()
         return [results[pair] for pair in asked]
@@ -86,18 +90,42 @@ class DistillLM(LM):
         raise NotImplementedError("our tasks score answers to prompts; whole texts go through lm-eval's HFLM")
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
-        """The greedy answer to each context, without the end-of-turn token."""
+        """The greedy answer to each context, without the end-of-turn token.
+
+        Where a continuation of the context was scored, its tokens up to the first that does not rank first are how
+        the greedy answer begins, and decoding goes on from there (speculative decoding, Leviathan et al. 2023, with
+        texts that are there already as drafts).
+        """
         end = end_of_turn(self.hf_tokenizer)
         prompts = [self.hf_tokenizer(request.args[0], add_special_tokens=False).input_ids for request in requests]
-        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        answers = [self.begun.get(request.args[0], [])[: self.max_new_tokens] for request in requests]
+        left = [
+            index
+            for index, tokens in enumerate(answers)
+            if len(tokens) < self.max_new_tokens and (not tokens or tokens[-1] != end)
+        ]
+        left.sort(key=lambda index: len(prompts[index]) + len(answers[index]))
         greedy = Sampling(max_tokens=self.max_new_tokens, temperature=0.0, top_p=1.0, seed=0)
-        results: list[str] = [""] * len(prompts)
-        for start in tqdm(range(0, len(order), self.batch_size), desc="generation", unit="batch", leave=False):
-            chosen = order[start : start + self.batch_size]
-            decoded = decode(self.model, [prompts[index] for index in chosen], [0] * len(chosen), end, greedy)
-            for index, (tokens, _) in zip(chosen, decoded, strict=True):
-                ended = tokens[-1] == end
-                text = Written(self.hf_tokenizer.decode(tokens[:-1] if ended else tokens).strip())
-                text.tokens, text.ended = len(tokens), ended
-                results[index] = text
-        return results
+        for start in tqdm(range(0, len(left), self.batch_size), desc="generation", unit="batch", leave=False):
+            chosen = left[start : start + self.batch_size]
+            begun = [prompts[index] + answers[index] for index in chosen]
+            for index, (tokens, _) in zip(
+                chosen, decode(self.model, begun, [0] * len(chosen), end, greedy), strict=True
+            ):
+                answers[index] = [*answers[index], *tokens][: self.max_new_tokens]
+        return [self._written(tokens, end) for tokens in answers]
+
+    def _written(self, tokens: list[int], end: int) -> Written:
+        ended = tokens[-1] == end
+        text = Written(self.hf_tokenizer.decode(tokens[:-1] if ended else tokens).strip())
+        text.tokens, text.ended = len(tokens), ended
+        return text
+
+
+def _greedy_beginning(question: Question, found: list[Score]) -> list[int]:
+    """The longest beginning of a continuation all of whose tokens rank first: that of the model's greedy answer."""
+    agreed = [
+        tokens[: sum(1 for _ in takewhile(bool, score.ranked_first))]
+        for tokens, score in zip(question.continuations, found, strict=True)
+    ]
+    return max(agreed, key=len)

@@ -249,6 +249,30 @@ def test_a_generated_text_says_how_long_it_is_and_whether_it_ended(tokenizer):
     assert (cut.ended, cut.tokens) == (False, 3)
 
 
+def test_a_scored_text_spares_decoding_and_changes_no_answer(tokenizer):
+    teacher = tiny.teacher()
+    prompts = [render(tokenizer, [{"role": "user", "content": f"What is {topic}?"}]) for topic in tiny.TOPICS[:3]]
+    end = tokenizer.decode([tokenizer.eos_token_id])
+    drafts = [f"{tiny.TOPICS[0]} is what people like.{end}", f"{tiny.TOPICS[1]} is what nobody likes.", "Tell"]
+    asked = [Instance("generate_until", {}, (prompt, {}), number) for number, prompt in enumerate(prompts)]
+    for most in (4, 64):
+        plain = DistillLM(teacher, tokenizer, batch_tokens=200, batch_size=8, max_new_tokens=most)
+        scored = DistillLM(teacher, tokenizer, batch_tokens=200, batch_size=8, max_new_tokens=most)
+        pairs = [Instance("loglikelihood", {}, pair, 0) for pair in zip(prompts, drafts, strict=True)]
+        scored.loglikelihood(pairs)
+        assert [len(scored.begun[prompt]) > 2 for prompt in prompts] == [True, True, False]
+        rows = []
+        hook = teacher.model.layers[0].register_forward_pre_hook(
+            lambda _, inputs, rows=rows: rows.append(len(inputs[0]))
+        )
+        found = scored.generate_until(asked)
+        hook.remove()
+        assert max(rows) == (1 if most == 4 else 2), "the first answer was complete and was decoded again"
+        wanted = plain.generate_until(asked)
+        assert found == wanted
+        assert [(text.tokens, text.ended) for text in found] == [(text.tokens, text.ended) for text in wanted]
+
+
 def test_the_calibration_error_is_the_gap_of_each_bin_by_its_share():
     confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.3, 0.35])
     correct = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 1.0])
