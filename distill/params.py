@@ -24,7 +24,7 @@ from distill.schema.generate import (
     Prompts,
     Shot,
 )
-from distill.schema.results import Evaluate, ExtraTask, Plot
+from distill.schema.results import Evaluate, ExtraTask, Latency, Plot
 from distill.schema.teachers import ApiTeacher, LocalTeacher, Price, Teacher
 from distill.schema.train import Schedule, Train, Variant
 
@@ -40,6 +40,7 @@ __all__ = [
     "Generate",
     "Grow",
     "JsonlPrompts",
+    "Latency",
     "LocalTeacher",
     "Mixture",
     "Params",

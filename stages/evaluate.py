@@ -29,10 +29,10 @@ from distill.goals import GOALS
 from distill.home import home
 from distill.lm import DistillLM
 from distill.measures import estimates
-from distill.params import LocalTeacher, Params
+from distill.params import Latency, LocalTeacher, Params
 from distill.regressions import largest
 from distill.results_cache import cached
-from distill.rounding import rounded
+from distill.rounding import all_rounded, rounded
 
 TEST = Path("data/clean/test.jsonl")
 STUDENTS = {name: Path("models") / name for name in ("init", "sft", "distilled")}
@@ -40,6 +40,8 @@ METRICS = Path("metrics")
 EXTRA_SAMPLES = Path("data/evaluated/extra_samples.jsonl")
 CODE = [Path(__file__), *sorted(Path(choices.__file__).parent.rglob("*.py")), *sorted(own_tasks.TASKS.glob("*.yaml"))]
 GENERATED_AT_ONCE = 128
+
+Places = dict[str, tuple[str, str | None]]  # of each model: what `models.load` takes, and the revision
 
 
 def teacher_of(params: Params) -> LocalTeacher:
@@ -105,20 +107,23 @@ def main_table(
     return table | {"goals": goals | {"met": sum(goal.met(goals[goal.name]) for goal in GOALS)}}
 
 
-def scores_file(tables: dict[str, pd.DataFrame], scores: dict[str, dict[str, Estimate]]) -> Row:
-    """The models' part of metrics/evaluate.json: scores with intervals, calibration and lengths."""
+def all_scores(
+    tables: dict[str, pd.DataFrame],
+    scores: dict[str, dict[str, Estimate]],
+    sizes: dict[str, tuple[int, int]],
+    extra: dict[str, dict[str, Row]],
+) -> Row:
+    """metrics/evaluate.json: scores with intervals, calibration, lengths, compression, extra tasks."""
+    (small, small_bytes), (large, large_bytes) = sizes["distilled"], sizes["teacher"]
+    whole, cut = extra_tasks.parted(extra)
     return {
         "models": {name: {key: asdict(value) for key, value in score.items()} for name, score in scores.items()},
         "calibration": {name: calibration(items) for name, items in tables.items()},
         "lengths": {name: lengths(items) for name, items in tables.items()},
+        "compression": {"parameters": small / large, "bytes": small_bytes / large_bytes},
+        "extra_tasks": whole,
+        "limited_extra_tasks": cut,
     }
-
-
-def digits(value: Any) -> Any:
-    """The value with every float rounded."""
-    if isinstance(value, dict):
-        return {key: digits(part) for key, part in value.items()}
-    return rounded(value) if isinstance(value, float) else value
 
 
 def samples(rows: list[Row], tables: dict[str, pd.DataFrame], generations: set[str]) -> list[Row]:
@@ -151,78 +156,88 @@ def extra_results(
     return scores, rows
 
 
+def measured(
+    params: Params,
+    loaded: dict[str, tuple[Any, Any]],
+    where: Places,
+    pool: list[Row],
+    rows: list[Row],
+    written: set[str],
+) -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, Row]], list[Row]]:
+    """Each model's items, its scores in extra tasks, and all samples of those; `written` are the items to generate."""
+    evaluate, folder, alike = params.evaluate, home(os.environ, Path.cwd()) / "evaluations", conditions(params)
+    data = [extra_tasks.data_hash(extra) for extra in evaluate.extra_tasks]
+    picked = choices.choices(rows, pool, params.seed)
+    references = {row["id"]: row["response"] for row in rows}
+    teacher_tokenizer = loaded["teacher"][1]
+    tables: dict[str, pd.DataFrame] = {}
+    extra: dict[str, dict[str, Row]] = {}
+    samples: list[Row] = []
+    for name, (network, tokenizer) in loaded.items():
+        print(f"{name}: {len(rows)} items, {len(written)} generations", flush=True)
+        own = alike | {"model": model_files.identity(*where[name])}
+        docs = own_tasks.documents(rows, pool, picked, tokenizer, teacher_tokenizer)
+        key = own | {"documents": value_hash(docs), "generations": sorted(written)}
+        lm = DistillLM(network, tokenizer, evaluate.batch_tokens, GENERATED_AT_ONCE, evaluate.max_new_tokens)
+        items = cached(folder, name, key, partial(own_tasks.items, lm, docs, written))
+        tables[name] = pd.DataFrame(own_tasks.compared(items, references, teacher_tokenizer))
+        extra[name], asked = extra_results(params, data, name, (network, tokenizer), own, folder)
+        samples += asked
+    return tables, extra, samples
+
+
+def timed(networks: dict[str, Any], timing: Latency) -> Row:
+    """metrics/latency.json."""
+    runs = latency.measure(networks, timing.prompt_tokens, timing.new_tokens, timing.warmup, timing.runs)
+    gain = latency.median_seconds(runs["teacher"]) / latency.median_seconds(runs["distilled"])
+    return {
+        "models": {name: latency.summary(some) for name, some in runs.items()},
+        "latency_gain": round(gain, 3),
+        "gain_is": "median milliseconds of a whole answer at batch 1, teacher over distilled",
+        "prompt_tokens": timing.prompt_tokens,
+        "new_tokens": timing.new_tokens,
+        "runs": timing.runs,
+    }
+
+
+def write_items(tables: dict[str, pd.DataFrame]) -> None:
+    """metrics/items.csv: every item of every model, without its text."""
+    combined = pd.concat([items.assign(model=name) for name, items in tables.items()])
+    columns = ["model", "item", *(name for name in combined.columns if name not in ("model", "item", "generated"))]
+    with whole_file(METRICS / "items.csv") as path:
+        combined[columns].to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+
+
 def main() -> None:
     params = params_file.load()
     evaluate, seed = params.evaluate, params.seed
     models.prepare(params.runtime.threads, seed)
     datasets.disable_progress_bars()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    extra_data = [extra_tasks.data_hash(extra) for extra in evaluate.extra_tasks]
     pool = list(read_rows(TEST, "stage clean"))
     rows = subset(pool, evaluate.max_items, seed)
-    picked = choices.choices(rows, pool, seed)
-    generations = {row["id"] for row in subset(rows, evaluate.max_generations, seed)}
-    references = {row["id"]: row["response"] for row in rows}
+    written = {row["id"] for row in subset(rows, evaluate.max_generations, seed)}
     teacher = teacher_of(params)
+    where: Places = {"teacher": (teacher.model, teacher.revision)}
+    where |= {name: (str(folder), None) for name, folder in STUDENTS.items()}
     loaded = load_all(teacher, models.compute_dtype(params.runtime.dtype))
-    teacher_tokenizer = loaded["teacher"][1]
-    where = {"teacher": (teacher.model, teacher.revision)} | {
-        name: (str(path), None) for name, path in STUDENTS.items()
-    }
-    folder, alike = home(os.environ, Path.cwd()) / "evaluations", conditions(params)
-    tables: dict[str, pd.DataFrame] = {}
-    extra: dict[str, dict[str, Row]] = {}
-    extra_rows: list[Row] = []
-    for name, (network, tokenizer) in loaded.items():
-        print(f"{name}: {len(rows)} items, {len(generations)} generations", flush=True)
-        docs = own_tasks.documents(rows, pool, picked, tokenizer, teacher_tokenizer)
-        own = alike | {"model": model_files.identity(*where[name])}
-        lm = DistillLM(network, tokenizer, evaluate.batch_tokens, GENERATED_AT_ONCE, evaluate.max_new_tokens)
-        key = own | {"documents": value_hash(docs), "generations": sorted(generations)}
-        items = cached(folder, name, key, partial(own_tasks.items, lm, docs, generations))
-        tables[name] = pd.DataFrame(own_tasks.compared(items, references, teacher_tokenizer))
-        extra[name], asked = extra_results(params, extra_data, name, (network, tokenizer), own, folder)
-        extra_rows += asked
-    print("latency", flush=True)
-    timing = evaluate.latency
     networks = {name: network for name, (network, _) in loaded.items()}
-    runs = latency.measure(networks, timing.prompt_tokens, timing.new_tokens, timing.warmup, timing.runs)
-    gain = latency.median_seconds(runs["teacher"]) / latency.median_seconds(runs["distilled"])
+    tables, extra, extra_samples = measured(params, loaded, where, pool, rows, written)
+    print("latency", flush=True)
+    speed = timed(networks, evaluate.latency)
     scores = {name: estimates(items, evaluate.bootstrap, seed) for name, items in tables.items()}
     sizes = {
         name: (models.parameter_count(network), model_files.bytes_on_disk(*where[name]))
         for name, network in networks.items()
     }
-    table = main_table(scores, sizes, gain)
-    whole, cut = extra_tasks.parted(extra)
-    report = {"items": len(rows), "held_out": len(pool), "generations": len(generations)}
-    report |= scores_file(tables, scores) | {
-        "compression": {
-            "parameters": sizes["distilled"][0] / sizes["teacher"][0],
-            "bytes": sizes["distilled"][1] / sizes["teacher"][1],
-        },
-        "extra_tasks": whole,
-        "limited_extra_tasks": cut,
-    }
-    write_json(METRICS / "evaluate.json", digits(report))
-    combined = pd.concat([items.assign(model=name) for name, items in tables.items()])
-    columns = ["model", "item", *(name for name in combined.columns if name not in ("model", "item", "generated"))]
-    with whole_file(METRICS / "items.csv") as path:
-        combined[columns].to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
-    write_rows(METRICS / "samples.jsonl", samples(rows, tables, generations))
+    table = main_table(scores, sizes, speed["latency_gain"])
+    counts = {"items": len(rows), "held_out": len(pool), "generations": len(written)}
+    write_json(METRICS / "evaluate.json", all_rounded(counts | all_scores(tables, scores, sizes, extra)))
+    write_items(tables)
+    write_rows(METRICS / "samples.jsonl", samples(rows, tables, written))
     write_rows(METRICS / "regressions.jsonl", largest(rows, tables))
-    write_rows(EXTRA_SAMPLES, extra_rows)
-    write_json(
-        METRICS / "latency.json",
-        {
-            "models": {name: latency.summary(some) for name, some in runs.items()},
-            "latency_gain": round(gain, 3),
-            "gain_is": "median milliseconds of a whole answer at batch 1, teacher over distilled",
-            "prompt_tokens": timing.prompt_tokens,
-            "new_tokens": timing.new_tokens,
-            "runs": timing.runs,
-        },
-    )
+    write_rows(EXTRA_SAMPLES, extra_samples)
+    write_json(METRICS / "latency.json", speed)
     write_json(METRICS / "metrics.json", table)
     environment.record("evaluate", params.runtime)
     print(json.dumps(table["goals"], indent=2))

@@ -6,7 +6,7 @@ import extra_task
 import pytest
 import tiny
 
-from distill import extra_tasks
+from distill import extra_tasks, params
 from distill.errors import UserError
 from distill.params import ExtraTask
 
@@ -103,3 +103,9 @@ def test_a_task_whose_data_is_out_of_reach_is_a_message(network, tmp_path):
 def test_examples_as_turns_need_a_chat_template():
     with pytest.raises(ValueError, match="only with chat_template: true"):
         ExtraTask(task="x", **(extra_task.SETTINGS | {"fewshot_as_multiturn": True}))
+
+
+def test_a_task_is_named_once():
+    task = extra_task.SETTINGS | {"task": "x"}
+    with pytest.raises(UserError, match="two are the same task"):
+        params.check(tiny.params(evaluate__extra_tasks=[task, task | {"num_fewshot": 5}]))

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from distill import model_files
 from distill.results_cache import cached
 
 KEY = {"model": {"model.safetensors": "ab"}, "environment": {"torch": "1"}, "code": ["c"]}
@@ -64,3 +65,22 @@ def test_what_fails_leaves_nothing_behind(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         cached(tmp_path, "teacher", KEY, Maker([float("nan")]))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_is_its_files_and_its_size_that_of_the_weights(tmp_path):
+    for name, text in {
+        "model.safetensors": "w" * 9,
+        "config.json": "{}",
+        "chat_template.jinja": "t",
+        "x.md": "x",
+    }.items():
+        (tmp_path / name).write_text(text)
+    first = model_files.identity(str(tmp_path), None)
+    assert sorted(first) == ["chat_template.jinja", "config.json", "model.safetensors"]
+    assert model_files.bytes_on_disk(str(tmp_path), None) == 9
+    (tmp_path / "chat_template.jinja").write_text("u")
+    assert model_files.identity(str(tmp_path), None) != first
+    gguf = tmp_path / "model.gguf"
+    gguf.write_text("gguf")
+    assert list(model_files.identity(str(gguf), None)) == ["model.gguf"]
+    assert model_files.bytes_on_disk(str(gguf), None) == 4

@@ -45,6 +45,13 @@ class Evaluate(Section):
     extra_limit: Count | None
     latency: Latency
 
+    @model_validator(mode="after")
+    def _tasks_differ(self) -> Self:
+        names = [extra.task for extra in self.extra_tasks]
+        if len(names) != len(set(names)):
+            raise ValueError(f"extra_tasks: two are the same task, given {names}")
+        return self
+
 
 class Plot(Section):
     """How the figures look."""
