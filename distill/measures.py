@@ -1,12 +1,12 @@
 """Scores as ratios of sums over items: which columns of metrics/items.csv they are made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from distill.bootstrap import Estimate, ratio_interval
+from distill.bootstrap import Estimate, mean_score, ratio_interval
 from distill.choices import CHANCE
 
 
@@ -29,9 +29,14 @@ class Measure:
         bottom = np.ones(len(rows)) if self.bottom is None else rows[self.bottom].to_numpy(float)
         return rows[self.top].to_numpy(float), bottom
 
+    def ratios(self, seeds: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
+        """The same of each training seed's items, all in one order, [seeds, items] each."""
+        tops, bottoms = zip(*map(self.ratio, seeds), strict=True)
+        return np.stack(tops), np.stack(bottoms)
+
     def value(self, numerators: np.ndarray, denominators: np.ndarray) -> float:
-        """The score itself."""
-        return float(self.transform(numerators.sum() / denominators.sum()))
+        """The score itself, the mean of the seeds' scores where there are several."""
+        return mean_score(numerators, denominators, self.transform)
 
 
 MEASURES = {
@@ -46,9 +51,9 @@ MEASURES = {
 }
 
 
-def estimates(items: pd.DataFrame, resamples: int, seed: int) -> dict[str, Estimate]:
-    """Every score of one model with its interval."""
+def estimates(seeds: Sequence[pd.DataFrame], resamples: int, seed: int) -> dict[str, Estimate]:
+    """Every score of one model with its interval, from the items of each of its training seeds."""
     return {
-        name: ratio_interval(*measure.ratio(items), resamples, seed, measure.transform)
+        name: ratio_interval(*measure.ratios(seeds), resamples, seed, measure.transform)
         for name, measure in MEASURES.items()
     }

@@ -83,10 +83,14 @@ class Runtime(Section):
     dtype: Literal["auto", "bfloat16", "float32"]
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    seed: Seed
+    seeds: Annotated[list[Seed], Field(min_length=1)]
     runtime: Runtime
     teachers: Annotated[list[Teacher], Field(min_length=1)]
     generate: Generate
@@ -98,6 +102,8 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _teachers_exist(self) -> Self:
+        if len(self.seeds) != len(set(self.seeds)):
+            raise ValueError(f"seeds: two are the same, given {self.seeds}")
         names = [teacher.name for teacher in self.teachers]
         if len(names) != len(set(names)):
             raise ValueError(f"teachers: two have the same name, given {names}")

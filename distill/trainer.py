@@ -92,10 +92,13 @@ class MarkWhole(TrainerCallback):
 
 
 class Validate(TrainerCallback):
-    """Adds `validation_loss` to the log at the end of each epoch of `measure(model)`, and prints it."""
+    """Gives `measure(model)` as `validation_loss` to `log` at the end of each epoch, and prints it."""
 
-    def __init__(self, measure: Callable[[Any], float], steps: int, epochs: int) -> None:
+    def __init__(
+        self, measure: Callable[[Any], float], log: Callable[[dict[str, float]], None], steps: int, epochs: int
+    ) -> None:
         self.measure = measure
+        self.log = log
         self.at = {round(steps * epoch / epochs) for epoch in range(1, epochs + 1)}
 
     def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
@@ -103,7 +106,7 @@ class Validate(TrainerCallback):
             model = kwargs["model"].eval()
             loss = self.measure(model)
             model.train()
-            state.log_history.append({"step": state.global_step, "validation_loss": loss})
+            self.log({"validation_loss": loss})
             tqdm.write(f"step {state.global_step}: validation perplexity {math.exp(loss):.2f}")
 
 
@@ -117,8 +120,13 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
     return whole[-1] if whole else None
 
 
-def arguments(folder: Path, schedule: Schedule, steps: int, seed: int) -> TrainingArguments:
-    """The TrainingArguments of a schedule: `steps` optimiser steps in one pass over `Ordered`."""
+def arguments(
+    folder: Path, schedule: Schedule, steps: int, seed: int, name: str = "", tracker: str | None = None
+) -> TrainingArguments:
+    """The TrainingArguments of a schedule: `steps` optimiser steps in one pass over `Ordered`.
+
+    The Trainer also reports to the `tracker` (wandb, mlflow, trackio), if there is one, as a run of this name.
+    """
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -142,6 +150,9 @@ def arguments(folder: Path, schedule: Schedule, steps: int, seed: int) -> Traini
         dataloader_pin_memory=torch.cuda.is_available(),
         dataloader_drop_last=False,
         seed=seed,
-        report_to="none",
+        report_to=tracker or "none",
+        run_name=name or None,
+        project="distill",
+        trackio_static_space_id=False,
         use_cpu=not torch.cuda.is_available(),
     )

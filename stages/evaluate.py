@@ -1,9 +1,13 @@
 """Measures teacher, init, sft and distilled side by side on held-out topics: `python -m stages.evaluate`.
 
-Reads  data/clean/test.jsonl, models/{init,sft,distilled}, params seed, runtime, teachers, evaluate
-Writes metrics/metrics.json (main table), metrics/evaluate.json (all scores with intervals), metrics/items.csv,
-       metrics/samples.jsonl, metrics/regressions.jsonl, data/evaluated/extra_samples.jsonl, metrics/latency.json;
-       metrics/environment/evaluate.json, and what was measured in .distill/evaluations, not to be measured again
+Reads  data/clean/test.jsonl, models/init, models/{sft,distilled}-<seed> of every training seed, metrics/train,
+       params seed, seeds, runtime, teachers, evaluate
+Writes metrics/metrics.json (main table), metrics/evaluate.json (all scores with intervals), metrics/seeds.csv,
+       metrics/items.csv, metrics/samples.jsonl, metrics/regressions.jsonl, data/evaluated/extra_samples.jsonl,
+       metrics/latency.json; metrics/environment/evaluate.json, and what was measured in .distill/evaluations, not to
+       be measured again
+
+Scores of sft and distilled are means over the training seeds; samples, latency and size are those of the first.
 """
 
 import json
@@ -33,9 +37,10 @@ from distill.params import Latency, LocalTeacher, Params
 from distill.regressions import largest
 from distill.results_cache import cached
 from distill.rounding import all_rounded, rounded
+from distill.runs import TRAINED, Run, require_model, students
+from distill.seeds import mean_of, mean_tasks, over_seeds
 
 TEST = Path("data/clean/test.jsonl")
-STUDENTS = {name: Path("models") / name for name in ("init", "sft", "distilled")}
 METRICS = Path("metrics")
 EXTRA_SAMPLES = Path("data/evaluated/extra_samples.jsonl")
 CODE = [Path(__file__), *sorted(Path(choices.__file__).parent.rglob("*.py")), *sorted(own_tasks.TASKS.glob("*.yaml"))]
@@ -53,13 +58,12 @@ def teacher_of(params: Params) -> LocalTeacher:
     )
 
 
-def load_all(teacher: LocalTeacher, dtype: torch.dtype) -> dict[str, tuple[Any, Any]]:
-    """Each model with its tokenizer, the teacher first. Raises UserError where a student is missing."""
-    for name, folder in STUDENTS.items():
-        if not (folder / "model.safetensors").exists():
-            raise UserError(f"{folder} has no model: stage train@{name} writes it (`dvc repro train@{name}`).")
+def load_all(teacher: LocalTeacher, runs: list[Run], dtype: torch.dtype) -> dict[str, tuple[Any, Any]]:
+    """Each run's model with its tokenizer, the teacher first. Raises UserError where a student is missing."""
+    for one in runs:
+        require_model(one)
     loaded = {"teacher": models.load(teacher.model, dtype, teacher.revision, teacher.sha256)}
-    return loaded | {name: models.load(str(folder), dtype) for name, folder in STUDENTS.items()}
+    return loaded | {one.name: models.load(str(one.folder), dtype) for one in runs}
 
 
 def conditions(params: Params) -> Row:
@@ -108,18 +112,19 @@ def main_table(
 
 
 def all_scores(
-    tables: dict[str, pd.DataFrame],
+    tables: dict[str, list[pd.DataFrame]],
     scores: dict[str, dict[str, Estimate]],
     sizes: dict[str, tuple[int, int]],
-    extra: dict[str, dict[str, Row]],
+    extra: dict[str, list[dict[str, Row]]],
 ) -> Row:
-    """metrics/evaluate.json: scores with intervals, calibration, lengths, compression, extra tasks."""
+    """metrics/evaluate.json: scores with intervals, over seeds, calibration, lengths, compression, extra tasks."""
     (small, small_bytes), (large, large_bytes) = sizes["distilled"], sizes["teacher"]
-    whole, cut = extra_tasks.parted(extra)
+    whole, cut = extra_tasks.parted({name: mean_tasks(seeds) for name, seeds in extra.items()})
     return {
         "models": {name: {key: asdict(value) for key, value in score.items()} for name, score in scores.items()},
-        "calibration": {name: calibration(items) for name, items in tables.items()},
-        "lengths": {name: lengths(items) for name, items in tables.items()},
+        "seeds": {name: over_seeds(tables[name], scores[name]) for name in TRAINED},
+        "calibration": {name: mean_of([calibration(items) for items in seeds]) for name, seeds in tables.items()},
+        "lengths": {name: mean_of([lengths(items) for items in seeds]) for name, seeds in tables.items()},
         "compression": {"parameters": small / large, "bytes": small_bytes / large_bytes},
         "extra_tasks": whole,
         "limited_extra_tasks": cut,
@@ -200,10 +205,20 @@ def timed(networks: dict[str, Any], timing: Latency) -> Row:
     }
 
 
-def write_items(tables: dict[str, pd.DataFrame]) -> None:
-    """metrics/items.csv: every item of every model, without its text."""
-    combined = pd.concat([items.assign(model=name) for name, items in tables.items()])
-    columns = ["model", "item", *(name for name in combined.columns if name not in ("model", "item", "generated"))]
+def write_seeds(seeds: dict[str, dict[str, Row]]) -> None:
+    """metrics/seeds.csv: each score of the trained students over the training seeds."""
+    lines = [{"model": model, "score": score} | row for model in TRAINED for score, row in seeds[model].items()]
+    with whole_file(METRICS / "seeds.csv") as path:
+        pd.DataFrame(lines).to_csv(path, index=False, lineterminator="\n")
+
+
+def write_items(tables: dict[str, pd.DataFrame], runs: list[Run]) -> None:
+    """metrics/items.csv: every item of every model and seed, without its text."""
+    parts = [tables["teacher"].assign(model="teacher", seed=None)]
+    parts += [tables[one.name].assign(model=one.variant, seed=one.seed) for one in runs]
+    combined = pd.concat([part.astype({"seed": "Int64"}) for part in parts])
+    named = ["model", "seed", "item"]
+    columns = [*named, *(name for name in combined.columns if name not in (*named, "generated"))]
     with whole_file(METRICS / "items.csv") as path:
         combined[columns].to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
 
@@ -217,25 +232,34 @@ def main() -> None:
     pool = list(read_rows(TEST, "stage clean"))
     rows = subset(pool, evaluate.max_items, seed)
     written = {row["id"] for row in subset(rows, evaluate.max_generations, seed)}
-    teacher = teacher_of(params)
+    teacher, runs = teacher_of(params), students(params.seeds)
     where: Places = {"teacher": (teacher.model, teacher.revision)}
-    where |= {name: (str(folder), None) for name, folder in STUDENTS.items()}
-    loaded = load_all(teacher, models.compute_dtype(params.runtime.dtype))
-    networks = {name: network for name, (network, _) in loaded.items()}
+    where |= {one.name: (str(one.folder), None) for one in runs}
+    loaded = load_all(teacher, runs, models.compute_dtype(params.runtime.dtype))
     tables, extra, extra_samples = measured(params, loaded, where, pool, rows, written)
+    names = {"teacher": ["teacher"]} | {
+        model: [one.name for one in runs if one.variant == model] for model in ("init", *TRAINED)
+    }
+    by_seed = {model: [tables[name] for name in own] for model, own in names.items()}
+    first = {model: own[0] for model, own in names.items()}
+    networks = {model: loaded[name][0] for model, name in first.items()}
     print("latency", flush=True)
     speed = timed(networks, evaluate.latency)
-    scores = {name: estimates(items, evaluate.bootstrap, seed) for name, items in tables.items()}
+    scores = {model: estimates(items, evaluate.bootstrap, seed) for model, items in by_seed.items()}
     sizes = {
-        name: (models.parameter_count(network), model_files.bytes_on_disk(*where[name]))
-        for name, network in networks.items()
+        model: (models.parameter_count(network), model_files.bytes_on_disk(*where[first[model]]))
+        for model, network in networks.items()
     }
     table = main_table(scores, sizes, speed["latency_gain"])
     counts = {"items": len(rows), "held_out": len(pool), "generations": len(written)}
-    write_json(METRICS / "evaluate.json", all_rounded(counts | all_scores(tables, scores, sizes, extra)))
-    write_items(tables)
-    write_rows(METRICS / "samples.jsonl", samples(rows, tables, written))
-    write_rows(METRICS / "regressions.jsonl", largest(rows, tables))
+    extra_by_seed = {model: [extra[name] for name in own] for model, own in names.items()}
+    report = all_rounded(counts | all_scores(by_seed, scores, sizes, extra_by_seed))
+    write_json(METRICS / "evaluate.json", report)
+    write_seeds(report["seeds"])
+    write_items(tables, runs)
+    firsts = {model: tables[name] for model, name in first.items()}
+    write_rows(METRICS / "samples.jsonl", samples(rows, firsts, written))
+    write_rows(METRICS / "regressions.jsonl", largest(rows, firsts))
     write_rows(EXTRA_SAMPLES, extra_samples)
     write_json(METRICS / "latency.json", speed)
     write_json(METRICS / "metrics.json", table)

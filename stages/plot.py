@@ -1,7 +1,7 @@
 """Draws the figures and writes the report: `python -m stages.plot`.
 
-Reads  metrics/{metrics,evaluate,latency,clean,weight}.json, metrics/train/{sft,distilled}_log.csv,
-       metrics/samples.jsonl, data/weighted/train.jsonl, params plot
+Reads  metrics/{metrics,evaluate,latency,clean,weight}.json, metrics/train/{sft,distilled}-<seed>_log.csv (of the
+       first training seed), metrics/samples.jsonl, data/weighted/train.jsonl, params seeds, plot
 Writes metrics/figures/{loss,goals,size,weights,latency}.png, metrics/plots/{loss,goals,size,weights,latency}.csv,
        metrics/report.md
 """
@@ -82,10 +82,10 @@ def read_inputs(samples: int) -> dict[str, Any]:
     return found
 
 
-def read_log(variant: str) -> pd.DataFrame:
-    """The losses of a variant: step, variant, split, epoch, loss. UserError where the file is missing or broken."""
-    path = METRICS / "train" / f"{variant}_log.csv"
-    writer = f"Stage train@{variant} writes it: make it again with `dvc repro train@{variant}`."
+def read_log(variant: str, seed: int) -> pd.DataFrame:
+    """The losses of a run: step, variant, split, epoch, loss. UserError where the file is missing or broken."""
+    path = METRICS / "train" / f"{variant}-{seed}_log.csv"
+    writer = f"Stage train@{variant}-{seed} writes it: make it again with `dvc repro train@{variant}-{seed}`."
     if not path.exists():
         raise UserError(f"{path} is missing. {writer}")
     try:
@@ -264,7 +264,7 @@ def main() -> None:
     words = [len(row["response"].split()) for row in inputs["rows"]]
     spreads = report.histogram("weight", [row["weight"] for row in inputs["rows"]], 0.05)
     tables = {
-        "loss": pd.concat([read_log(variant) for variant in ("sft", "distilled")]),
+        "loss": pd.concat([read_log(variant, params.seeds[0]) for variant in ("sft", "distilled")]),
         "goals": pd.DataFrame(report.score_rows(metrics, inputs["evaluate"]["models"])),
         "size": pd.DataFrame(report.size_rows(metrics)),
         "weights": pd.DataFrame(spreads + report.histogram("words", words, 1)),

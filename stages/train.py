@@ -1,9 +1,10 @@
-"""Makes one student, untrained or trained: `python -m stages.train init|sft|distilled`.
+"""Makes one student: `python -m stages.train init`, or `sft` or `distilled` with a training seed after it.
 
 Reads  data/weighted/train.jsonl, data/weighted/targets, data/clean/validation.jsonl,
-       params seed, runtime, teachers, weight.targets, train
-Writes models/<variant>, metrics/train/<variant>.json, metrics/train/<variant>_log.csv;
-       checkpoints to resume from in .distill/checkpoints, metrics/environment/train@<variant>.json
+       params seed (of init alone), runtime, teachers, weight.targets, train
+Writes models/<run>, metrics/train/<run>.json, metrics/train/<run>_log.csv, and while it trains DVCLive's files
+       metrics/live/<run>/metrics.json, metrics/live/<run>/plots/metrics;
+       checkpoints to resume from in .distill/checkpoints, metrics/environment/train@<run>.json
 """
 
 import argparse
@@ -20,7 +21,7 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 
-from distill import environment, losses, models, student, targets, vocabulary
+from distill import environment, losses, models, student, targets, tracking, vocabulary
 from distill import params as params_file
 from distill.chat import encode, response_ids
 from distill.dataset import samples
@@ -28,15 +29,14 @@ from distill.errors import UserError, run
 from distill.files import file_hash, read_rows, value_hash, whole_file, whole_folder, write_json
 from distill.home import home
 from distill.params import LocalTeacher, Params, Variant
+from distill.runs import TRAINED, Run, weights_hash
 from distill.scoring import negative_log_likelihood
 from distill.trainer import DistillTrainer, MarkWhole, Ordered, Validate, arguments, last_whole_checkpoint, order
 
 TRAIN = Path("data/weighted/train.jsonl")
 TARGETS = Path("data/weighted/targets")
 VALIDATION = Path("data/clean/validation.jsonl")
-MODELS = Path("models")
-METRICS = Path("metrics/train")
-VARIANTS = ("init", "sft", "distilled")
+LIVE = Path("metrics/live")
 CODE = [Path(__file__), *sorted(Path(losses.__file__).parent.glob("*.py"))]
 VALIDATION_TOKENS = 4096  # padded tokens of one validation batch
 CHECKPOINT_BYTES = 3 * 12 + 4  # a parameter: three checkpoints of weights and two moments in fp32, and the model
@@ -106,29 +106,35 @@ def validation_loss(network: Any, validation: Rows, tokenizer: Any, teacher_toke
         return negative_log_likelihood(network, examples, VALIDATION_TOKENS) / teacher_tokens
 
 
-def checkpoint_folder(params: Params, variant: str) -> Path:
-    """Where this run's checkpoints are: a run that differs in params, data, code or torch has another folder."""
+def checkpoint_folder(params: Params, this: Run) -> Path:
+    """Where this run's checkpoints are: a run that differs in seed, params, data, code or torch has another folder."""
     data = [TRAIN, VALIDATION, TARGETS / targets.MANIFEST]
     key = {
-        "variant": variant,
-        "params": [part.model_dump() for part in (params.train, params.runtime)] + [params.seed],
+        "run": this.name,
+        "params": [params.train.model_dump(exclude={"report_to"}), params.runtime.model_dump()],
         "data": [file_hash(path) for path in data if path.exists()],
         "code": [file_hash(path) for path in CODE],
         "torch": torch.__version__,
     }
-    return home(os.environ, Path.cwd()) / "checkpoints" / f"{variant}-{value_hash(key)[:16]}"
+    return home(os.environ, Path.cwd()) / "checkpoints" / f"{this.name}-{value_hash(key)[:16]}"
+
+
+def settings_of(params: Params, this: Run) -> Variant:
+    """The section of params of a variant that is trained."""
+    return params.train.sft if this.variant == "sft" else params.train.distilled
 
 
 def fit(
-    network: Any, tokenizer: Any, rows: Rows, settings: Variant, params: Params, folder: Path, measure: Any
+    network: Any, tokenizer: Any, rows: Rows, this: Run, params: Params, folder: Path, measure: Any, first: float
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Trains the network in place; returns the Trainer's log and what there is to report."""
-    schedule = params.train.schedule
+    """Trains the network, whose validation loss is `first`, in place; returns the log and what there is to report."""
+    assert this.seed is not None, "init is not trained"
+    schedule, settings = params.train.schedule, settings_of(params, this)
     needed = settings.loss != "cross_entropy" and settings.cross_entropy_share < 1
     teacher_tokenizer, stored = stored_targets(params, rows) if needed else (None, ())
     data = samples(rows, tokenizer, schedule.max_length, teacher_tokenizer, stored)
     step_size = schedule.batch_size * schedule.gradient_accumulation
-    indices = order([len(sample) for sample in data], step_size, schedule.epochs, params.seed)
+    indices = order([len(sample) for sample in data], step_size, schedule.epochs, this.seed)
     steps = math.ceil(len(indices) / step_size)
     tokens = sum(len(sample.response) for sample in data) * schedule.epochs
     space = models.parameter_count(network) * CHECKPOINT_BYTES
@@ -141,10 +147,11 @@ def fit(
         settings=losses.Settings(**settings.model_dump()),
         autocast=models.compute_dtype(params.runtime.dtype),
         model=network,
-        args=arguments(folder, schedule, steps, params.seed),
+        args=arguments(folder, schedule, steps, this.seed, this.name, params.train.report_to),
         train_dataset=Ordered(data, indices),
-        callbacks=[Validate(measure, steps, schedule.epochs), MarkWhole()],
+        callbacks=[MarkWhole(), tracking.Curves(LIVE / this.name, first)],
     )
+    trainer.add_callback(Validate(measure, trainer.log, steps, schedule.epochs))
     resumed = last_whole_checkpoint(folder)
     if resumed:
         print(f"going on from {resumed.name}")
@@ -177,10 +184,17 @@ def log_table(log: list[dict[str, Any]], first: float, steps_per_epoch: float) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("variant", choices=VARIANTS)
-    variant = parser.parse_args().variant
+    parser.add_argument("variant", choices=("init", *TRAINED))
+    parser.add_argument("seed", type=int, nargs="?", help="of the training: needed by all but init, which has none")
+    given = parser.parse_args()
+    if (given.variant == "init") != (given.seed is None):
+        parser.error("sft and distilled need a training seed, one of `seeds` in params.yaml, and init takes none")
+    this = Run(given.variant, given.seed)
     params = params_file.load()
-    models.prepare(params.runtime.threads, params.seed)
+    tracking.require(params.train.report_to)
+    for name, value in tracking.offline(home(os.environ, Path.cwd()) / "tracking").items():
+        os.environ.setdefault(name, value)
+    models.prepare(params.runtime.threads, params.seed if this.seed is None else this.seed)
     rows, validation = list(read_rows(TRAIN, "stage weight")), list(read_rows(VALIDATION, "stage clean"))
     network, tokenizer, report = untrained(params, rows, validation)
     teacher_tokens = sum(len(row["logprobs"] or row["response"].split()) for row in validation)
@@ -191,23 +205,23 @@ def main() -> None:
     first = measure(network)
     print(f"{models.parameter_count(network):,} parameters, validation perplexity {math.exp(first):.4g} untrained")
     log: list[dict[str, Any]] = []
-    folder = checkpoint_folder(params, variant)
-    if variant != "init":
-        settings = params.train.sft if variant == "sft" else params.train.distilled
-        log, trained = fit(network, tokenizer, rows, settings, params, folder, measure)
-        report |= {"loss": settings.loss} | trained
+    folder = checkpoint_folder(params, this)
+    if this.seed is not None:
+        log, trained = fit(network, tokenizer, rows, this, params, folder, measure, first)
+        report |= {"loss": settings_of(params, this).loss} | trained
     table = log_table(log, first, report.get("steps", 1) / report.get("epochs", 1))
     report |= {
         "parameters": models.parameter_count(network),
         "validation_loss": float(table[table.split == "validation"].loss.iloc[-1]),
     }
-    with whole_folder(MODELS / variant) as target:
+    with whole_folder(this.folder) as target:
         network.to(getattr(torch, params.train.save_dtype)).save_pretrained(target)
         tokenizer.save_pretrained(target)
-    with whole_file(METRICS / f"{variant}_log.csv") as target:
+    with whole_file(this.record.with_name(f"{this.name}_log.csv")) as target:
         table.to_csv(target, index=False, lineterminator="\n")
-    write_json(METRICS / f"{variant}.json", {"variant": variant} | report)
-    environment.record(f"train@{variant}", params.runtime)
+    report |= {"weights": weights_hash(this.folder)}
+    write_json(this.record, {"variant": this.variant, "seed": this.seed} | report)
+    environment.record(f"train@{this.name}", params.runtime)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -40,8 +40,8 @@ def test_the_manifest_names_no_host_no_user_and_no_path(monkeypatch, tmp_path):
     for name in ("requirements.txt", "constraints.txt"):
         (tmp_path / name).write_text((ROOT / name).read_text())
     monkeypatch.chdir(tmp_path)
-    environment.record("train@sft", RUNTIME)
-    text = (tmp_path / "metrics/environment/train@sft.json").read_text()
+    environment.record("train@sft-7", RUNTIME)
+    text = (tmp_path / "metrics/environment/train@sft-7.json").read_text()
     assert json.loads(text)["threads"] == 3
     for word in (socket.gethostname(), str(tmp_path), str(Path.home()), f'"{getpass.getuser()}"'):
         assert word not in text

@@ -411,7 +411,7 @@ def test_items_keep_their_scores_when_only_some_were_generated():
         {"correct": [1.0, 0.0], "correct_norm": [1.0, 1.0], "nll": [3.0, 1.0], "tokens": [2, 2], "bytes": [8, 8],
          "agreed": [1, 2], "rouge_l": [0.5, np.nan], "generated_same": [1, np.nan], "generated_tokens": [4, np.nan]}
     )  # fmt: skip
-    found = estimates(items, 100, 0)
+    found = estimates([items], 100, 0)
     assert found["rouge_l"].value == 0.5
     assert found["generated_agreement"].value == 0.25
     assert found["agreement"].value == 0.75

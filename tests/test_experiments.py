@@ -22,9 +22,9 @@ def queued(committed, tmp_path_factory) -> Path:
 def test_a_queued_experiment_trains_one_student_anew_and_leaves_the_working_tree_alone(queued):
     assert tiny.run(queued, "git", "status", "--porcelain").stdout == ""
     changed = tiny.run(queued, "git", "diff", "--name-only", "HEAD", "reverse-branch").stdout.split()
-    assert {"params.yaml", "dvc.lock", "metrics/train/distilled.json", "metrics/items.csv"} <= set(changed)
-    assert not {"metrics/generate.json", "metrics/train/sft.json"} & set(changed)
-    trained = json.loads(tiny.run(queued, "git", "show", "reverse-branch:metrics/train/distilled.json").stdout)
+    assert {"params.yaml", "dvc.lock", "metrics/train/distilled-7.json", "metrics/items.csv"} <= set(changed)
+    assert not {"metrics/generate.json", "metrics/train/sft-7.json"} & set(changed)
+    trained = json.loads(tiny.run(queued, "git", "show", "reverse-branch:metrics/train/distilled-7.json").stdout)
     assert trained["loss"] == "reverse_kl"
 
 

@@ -66,7 +66,7 @@ def inputs(folder: Path) -> Path:
     write(place / "samples.jsonl", sample)
     (place / "train").mkdir()
     for name in ("sft", "distilled"):
-        (place / f"train/{name}_log.csv").write_text(LOG)
+        (place / f"train/{name}-20_log.csv").write_text(LOG)
     weighted = folder / "data/weighted/train.jsonl"
     weighted.parent.mkdir(parents=True)
     weighted.write_text(
@@ -211,17 +211,17 @@ def says(name, text):
         (gone("metrics/weight.json"), "stage weight"),
         (gone("metrics/samples.jsonl"), "stage evaluate"),
         (gone("data/weighted/train.jsonl"), "stage weight"),
-        (gone("metrics/train/distilled_log.csv"), "Stage train@distilled writes it"),
+        (gone("metrics/train/distilled-20_log.csv"), "Stage train@distilled-20 writes it"),
         (says("metrics/evaluate.json", "{}"), "number at models.teacher.accuracy.ci_low"),
         (says("metrics/clean.json", "[]"), "metrics/clean.json must have a number at requested"),
         (says("metrics/weight.json", '{"effective_share": 1}'), "text at scheme"),
         (says("metrics/samples.jsonl", '{"reference": "x"}\n'), "samples.jsonl, line 1, must have a text at messages"),
         (says("data/weighted/train.jsonl", '{"response": "x"}\n'), "train.jsonl, line 1, must have a number at weight"),
         (says("data/weighted/train.jsonl", ""), "has no rows. Stage weight"),
-        (says("metrics/train/sft_log.csv", ""), "Stage train@sft writes it"),
-        (says("metrics/train/sft_log.csv", "a,b\n1,2\n"), "is no table of step, epoch, split, loss"),
-        (says("metrics/train/sft_log.csv", "step,epoch,split,loss\n1,1,train,x\n"), "is no table of"),
-        (says("metrics/train/sft_log.csv", "step,epoch,split,loss\n1,1,train,\n"), "not finite"),
+        (says("metrics/train/sft-20_log.csv", ""), "Stage train@sft-20 writes it"),
+        (says("metrics/train/sft-20_log.csv", "a,b\n1,2\n"), "is no table of step, epoch, split, loss"),
+        (says("metrics/train/sft-20_log.csv", "step,epoch,split,loss\n1,1,train,x\n"), "is no table of"),
+        (says("metrics/train/sft-20_log.csv", "step,epoch,split,loss\n1,1,train,\n"), "not finite"),
     ],
 )
 def test_a_missing_or_broken_input_names_the_stage_that_writes_it(tmp_path, monkeypatch, mischief, words):

@@ -1,9 +1,10 @@
 """Says whether two revisions differ for real: `python -m tools.compare main my-branch`.
 
 Both revisions' scores of every held-out item are read from git through DVC's API; nothing is checked out.
-Each metric's difference has its 95% interval from a paired bootstrap over the items, and a verdict: better or
-worse where the interval leaves zero out, else within noise. The interval is about items: what another training
-seed would have changed is not in it. Without a second revision the first is compared with the working tree.
+Each metric's difference has its 95% interval from a paired bootstrap over the items and the training seeds, and a
+verdict: better or worse where the interval leaves zero out, else within noise. Of a revision with one training seed
+the interval cannot say what another would have changed. Without a second revision the first is compared with the
+working tree.
 """
 
 import argparse
@@ -59,29 +60,34 @@ def other_test(one: Revision, other: Revision) -> str | None:
     seeds = [found.params["seed"] for found in (one, other)]
     if seeds[0] != seeds[1]:
         return f"another seed ({seeds[0]} and {seeds[1]}) draws other wrong answers to choose from"
-    tokens = [of_model(found, "teacher")[["tokens", "bytes"]] for found in (one, other)]
+    tokens = [by_seed(found, "teacher")[None][["tokens", "bytes"]] for found in (one, other)]
     if not tokens[0].equals(tokens[1]):
         return "the teacher's answers, or its tokens for them, differ"
     return None
 
 
-def of_model(found: Revision, model: str) -> pd.DataFrame:
-    """One model's items, in the order of their names."""
-    return found.items[found.items["model"] == model].set_index("item").sort_index()
+def by_seed(found: Revision, model: str) -> dict[int | None, pd.DataFrame]:
+    """One model's items for each of its training seeds (None where it has none), in the order of their names."""
+    items = found.items[found.items["model"] == model]
+    return {
+        None if pd.isna(seed) else int(seed): part.set_index("item").sort_index()
+        for seed, part in items.groupby("seed", dropna=False)
+    }
 
 
 def scored(one: Revision, other: Revision, model: str, paired: bool) -> list[Row]:
     """The metrics that are ratios over items, with a paired interval each where the items are the same."""
-    tables = of_model(one, model), of_model(other, model)
+    tables = by_seed(one, model), by_seed(other, model)
+    same_seeds = list(tables[0]) == list(tables[1])
     resamples, seed = other.params["evaluate.bootstrap"], other.params["seed"]
     rows = []
     for name, measure in MEASURES.items():
-        before, after = (measure.ratio(table) for table in tables)
+        before, after = (measure.ratios(list(seeds.values())) for seeds in tables)
         values = measure.value(*before), measure.value(*after)
         if not paired:
             rows.append(Row(name, values, values[1] - values[0], None, None, UNTESTED))
             continue
-        change = paired_difference(before, after, resamples, seed, measure.transform)
+        change = paired_difference(before, after, resamples, seed, measure.transform, same_seeds)
         word = verdict(change, more_is_better=SCORES[name][1])
         rows.append(Row(name, values, change.value, change.ci_low, change.ci_high, word))
     return rows
@@ -107,14 +113,18 @@ def result(one: Revision, other: Revision, model: str) -> dict[str, Any]:
         if found.items[found.items["model"] == model].empty:
             raise UserError(f"{found.name} has no items of {model} in {revision.ITEMS}.")
     reason = other_test(one, other)
+    tables = [by_seed(found, model) for found in (one, other)]
+    stages = one.environment.keys() & other.environment.keys()  # a run of another seed has no counterpart
+    environments = [{stage: found.environment[stage] for stage in sorted(stages)} for found in (one, other)]
     rows = scored(one, other, model, paired=reason is None) + counted(one, other, model)
     return {
         "revisions": [one.name, other.name],
         "model": model,
-        "items": [len(of_model(found, model)) for found in (one, other)],
+        "items": [len(next(iter(seeds.values()))) for seeds in tables],
+        "seeds": [[seed for seed in seeds if seed is not None] for seeds in tables],
         "not_paired": reason,
         "params": revision.differences(one.params, other.params),
-        "environment": revision.differences(*(revision.flat(found.environment, "") for found in (one, other))),
+        "environment": revision.differences(*(revision.flat(found, "") for found in environments)),
         "metrics": {row.metric: {key: part for key, part in asdict(row).items() if key != "metric"} for row in rows},
     }
 
@@ -137,6 +147,8 @@ def text(found: dict[str, Any]) -> str:
     if found["not_paired"]:
         lines += ["", f"not tested: {found['not_paired']}. Only the same test can be paired:"]
         lines += ["compare revisions that share prompts, teachers, seed, clean and evaluate in params.yaml."]
+    if any(len(seeds) == 1 for seeds in found["seeds"]):
+        lines += ["", "one training seed: the intervals are about items, and another seed may change more (README)"]
     if found["environment"]:
         shown = [
             f"  {path.strip('.')}: {before!r} -> {after!r}" for path, (before, after) in found["environment"].items()

@@ -23,8 +23,8 @@ TEST = "data/clean/test.jsonl"
 class Revision:
     """The results of one revision.
 
-    `items` has a row for each model and item, `params` the dotted paths that its stages were run with, `test`
-    the hash of the held-out rows, `environment` the manifests by stage.
+    `items` has a row for each model, training seed and item, `params` the dotted paths that its stages were run
+    with, `test` the hash of the held-out rows, `environment` the manifests by stage.
     """
 
     name: str
@@ -47,6 +47,8 @@ def read(folder: Path, name: str | None) -> Revision:
         text = {path: files.read_text(path, encoding="utf-8") for path in (ITEMS, METRICS, LOCK, *sorted(names))}
         with files.open(ITEMS) as file:
             items = pd.read_csv(file, dtype={"model": str, "item": str})
+        if "seed" not in items:  # of a time when every model was trained once
+            items["seed"] = None
     except (RevError, SCMError) as error:
         raise UserError(f"{shown!r} is no branch, tag, commit or experiment of this repository ({error}).") from None
     except FileNotFoundError as error:

@@ -87,6 +87,7 @@ class Train(Section):
     sft: Variant
     distilled: Variant
     save_dtype: Literal["bfloat16", "float32"]
+    report_to: Literal["wandb", "mlflow", "trackio"] | None
 
     @model_validator(mode="after")
     def _sft_is_sft(self) -> Self:
