@@ -192,7 +192,9 @@ def main() -> None:
     this = Run(given.variant, given.seed)
     params = params_file.load()
     tracking.require(params.train.report_to)
-    for name, value in tracking.offline(home(os.environ, Path.cwd()) / "tracking").items():
+    tracked = home(os.environ, Path.cwd()) / "tracking"
+    tracked.mkdir(parents=True, exist_ok=True)
+    for name, value in tracking.offline(tracked.absolute()).items():
         os.environ.setdefault(name, value)
     models.prepare(params.runtime.threads, params.seed if this.seed is None else this.seed)
     rows, validation = list(read_rows(TRAIN, "stage weight")), list(read_rows(VALIDATION, "stage clean"))

@@ -1,0 +1,84 @@
+"""Where a training can be watched: DVCLive's files, and trackers that call nobody."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import tiny
+import yaml
+
+from distill import tracking
+from distill.errors import UserError
+
+LOG = [
+    {"step": 2, "loss": 0.123456789, "grad_norm": 1.5, "learning_rate": 0.1, "epoch": 0.5},
+    {"step": 4, "validation_loss": 2.0, "epoch": 1.0},
+    {"step": 4, "loss": 0.1, "grad_norm": 1.0, "learning_rate": 0.05, "epoch": 1.0},
+    {"step": 4, "train_runtime": 12.3, "train_loss": 0.2},
+]
+
+
+def watched(folder: Path, restored: int, cut: int | None = None) -> dict[str, bytes]:
+    """DVCLive's files after a training that went on with `restored` entries, after one that a kill cut off."""
+    for before, until in (([], cut), (LOG[:restored], None)):
+        if before == [] and cut is None:
+            continue
+        state = SimpleNamespace(is_world_process_zero=True, log_history=list(before))
+        curves = tracking.Curves(folder, untrained=3.0)
+        curves.on_train_begin(None, state, None)
+        for entry in LOG[len(before) : until]:
+            state.log_history.append(entry)
+            curves.on_log(None, state, None)
+        if until is None:
+            curves.on_train_end(None, state, None)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_training_that_goes_on_from_a_checkpoint_leaves_the_files_of_one_that_was_not_cut_off(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.run(tmp_path, "git", "init", "-q")
+    tiny.run(tmp_path, "dvc", "init", "-q")
+    whole = watched(tmp_path / "whole", restored=0)
+    assert whole["plots/metrics/train/loss.tsv"] == b"step\tloss\n2\t0.123457\n4\t0.1\n"
+    assert whole["plots/metrics/validation/loss.tsv"] == b"step\tloss\n0\t3.0\n4\t2.0\n"
+    assert json.loads(whole["metrics.json"])["step"] == 4
+    assert not any(b"runtime" in content for content in whole.values())
+    # killed after the third entry, with a checkpoint of the first
+    assert watched(tmp_path / "cut", restored=1, cut=3) == whole
+
+
+def test_a_run_leaves_dvclives_curves_and_neither_commits_nor_experiments(finished):
+    live = finished / "metrics/live/distilled-7"
+    steps = (live / "plots/metrics/train/loss.tsv").read_text().splitlines()
+    log = (finished / "metrics/train/distilled-7_log.csv").read_text()
+    assert len(steps) - 1 == log.count(",train,") > 1
+    assert "metrics/live/distilled-7/metrics.json" in tiny.run(finished, "dvc", "metrics", "show").stdout
+    assert tiny.run(finished, "git", "for-each-ref", "refs/exps").stdout == ""
+    assert len(tiny.run(finished, "git", "log", "--oneline").stdout.splitlines()) == 1
+    assert not (finished / "dvclive").exists()
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_its_command(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    tracking.require(None)
+    with pytest.raises(UserError, match=r"train.report_to: wandb is not installed: `pip install wandb`"):
+        tracking.require("wandb")
+
+
+@pytest.mark.parametrize(("tracker", "sign"), [("wandb", "wandb/offline-run-*"), ("mlflow", "mlflow.db")])
+def test_a_tracker_writes_beside_the_curves_offline_and_changes_no_byte(finished, tmp_path, tracker, sign):
+    pytest.importorskip(tracker)
+    folder = tmp_path / "repository"
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("cache", "tmp", ".distill"))
+    value = yaml.safe_load((folder / "params.yaml").read_text())
+    value["train"]["report_to"] = tracker
+    (folder / "params.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
+    before = (folder / "models/sft-7/model.safetensors").read_bytes()
+    shutil.rmtree(folder / "models/sft-7")
+    tiny.run(folder, "python", "-m", "stages.train", "sft", "7")
+    assert list((folder / ".distill/tracking").glob(sign))
+    assert (folder / "models/sft-7/model.safetensors").read_bytes() == before
+    assert tiny.run(folder, "git", "status", "--porcelain", "wandb", "mlruns", "mlartifacts").stdout == ""
