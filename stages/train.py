@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 
-from distill import environment, losses, models, student, targets, vocabulary
+from distill import environment, losses, model_card, models, student, targets, vocabulary
 from distill import params as params_file
 from distill.chat import encode, response_ids
 from distill.dataset import samples
@@ -204,6 +204,7 @@ def main() -> None:
     with whole_folder(MODELS / variant) as target:
         network.to(getattr(torch, params.train.save_dtype)).save_pretrained(target)
         tokenizer.save_pretrained(target)
+        model_card.write(target, model_card.lineage(params, variant, rows, [TRAIN]), report)
     with whole_file(METRICS / f"{variant}_log.csv") as target:
         table.to_csv(target, index=False, lineterminator="\n")
     write_json(METRICS / f"{variant}.json", {"variant": variant} | report)

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer
 
-from distill import report
+from distill import markdown, report
 from stages import plot
 
 ROOT = Path(__file__).parent.parent
@@ -62,16 +62,22 @@ def inputs(folder: Path) -> Path:
     parts = {name: {"rows": 2, "topics": 1, "words": 9} for name in ("train", "validation", "test")}
     counts = {"requested": 8, "kept": 6, "dropped": 2, "reasons": {"too_short": 2, "empty": 0}, "splits": parts}
     write(place / "clean.json", counts)
-    write(place / "weight.json", {"scheme": "uniform", "effective_share": 1.0, "correlation_with_length": None})
+    spread = dict.fromkeys(("min", "low", "median", "high", "max", "mean"), 1.0)
+    teacher = {"name": "smollm2", "model": "a-model", "licence": None, "rows": 2, "words": 5, "share_of_weight": 1.0}
+    weight = {"scheme": "uniform", "confidence": "margin", "strength": 0.0, "effective_share": 1.0}
+    weight |= {"correlation_with_length": None, "words": spread, "weights": spread, "degraded": {}}
+    write(place / "weight.json", weight | {"teachers": [teacher]})
     write(place / "samples.jsonl", sample)
-    (place / "train").mkdir()
+    write(place / "regressions.jsonl", sample | {"teacher_nll": 1.0, "distilled_nll": 6.0, "tokens": 2})
+    training = {"variant": "distilled", "source": "smollm2", "loss": "forward_kl", "steps": 2, "response_tokens": 9}
+    write(place / "train/distilled.json", training | {"parameters": 33_000_000})
     for name in ("sft", "distilled"):
         (place / f"train/{name}_log.csv").write_text(LOG)
     weighted = folder / "data/weighted/train.jsonl"
     weighted.parent.mkdir(parents=True)
-    weighted.write_text(
-        "".join(json.dumps({"response": "a b c"[:n], "weight": w}) + "\n" for n, w in ((5, 1.4), (3, 0.6)))
-    )
+    row = {"prompt_id": "a", "topic": "t", "teacher": "smollm2", "messages": sample["messages"], "confidence": None}
+    rows = [row | {"id": f"a@{n}", "response": "a b c"[:n], "weight": w} for n, w in ((5, 1.4), (3, 0.6))]
+    weighted.write_text("".join(json.dumps(one) + "\n" for one in rows))
     shutil.copy(ROOT / "params.yaml", folder)
     return folder
 
@@ -84,7 +90,7 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
 
 def written(folder: Path) -> dict[str, bytes]:
     paths = [path for part in ("figures", "plots") for path in (folder / "metrics" / part).iterdir()]
-    return {path.name: path.read_bytes() for path in [*paths, folder / "metrics/report.md"]}
+    return {path.name: path.read_bytes() for path in [*paths, *(folder / "metrics").glob("report.*")]}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +106,9 @@ def test_the_stage_writes_what_it_promises_and_the_same_bytes_again_whatever_the
     (again / "matplotlibrc").write_text("font.size: 20\naxes.grid: True\nlines.linewidth: 9\n")
     assert run(again).returncode == 0
     names = ("loss", "goals", "size", "weights", "latency")
-    assert set(written(again)) == {f"{name}.{kind}" for name in names for kind in ("png", "csv")} | {"report.md"}
+    assert set(written(again)) == {f"{name}.{kind}" for name in names for kind in ("png", "csv")} | {
+        "report.md", "report.html"
+    }  # fmt: skip
     assert written(again) == written(finished)
 
 
@@ -168,14 +176,16 @@ def test_nothing_that_time_changes_is_in_a_table_but_latencys(finished, tmp_path
     write(slower / "metrics/latency.json", latency)
     assert run(slower).returncode == 0
     before, after = written(finished), written(slower)
-    assert {name for name in before if before[name] != after[name]} == {"goals.png", "latency.png", "latency.csv"}
+    assert {name for name in before if before[name] != after[name]} == {
+        "goals.png", "latency.png", "latency.csv", "report.html"
+    }  # fmt: skip
 
 
 def test_the_report_has_the_table_the_goals_the_figures_and_the_answers(finished):
     text = (finished / "metrics/report.md").read_text()
     metrics = json.loads((finished / "metrics/metrics.json").read_text())
-    assert report.results(metrics) in text
-    assert report.goals(metrics) in text
+    assert markdown.table(report.results(metrics)) in text
+    assert markdown.table(report.goals(metrics)) in text
     assert "3 of 4 goals met" in text
     for name in ("loss", "goals", "size", "weights", "latency"):
         assert f"](figures/{name}.png)" in text
@@ -211,11 +221,15 @@ def says(name, text):
         (gone("metrics/weight.json"), "stage weight"),
         (gone("metrics/samples.jsonl"), "stage evaluate"),
         (gone("data/weighted/train.jsonl"), "stage weight"),
+        (gone("metrics/regressions.jsonl"), "stage evaluate"),
+        (gone("metrics/train/distilled.json"), "stage train@distilled"),
         (gone("metrics/train/distilled_log.csv"), "Stage train@distilled writes it"),
         (says("metrics/evaluate.json", "{}"), "number at models.teacher.accuracy.ci_low"),
         (says("metrics/clean.json", "[]"), "metrics/clean.json must have a number at requested"),
-        (says("metrics/weight.json", '{"effective_share": 1}'), "text at scheme"),
+        (says("metrics/train/distilled.json", '{"parameters": 1, "steps": 1, "response_tokens": 1}'), "text at source"),
         (says("metrics/samples.jsonl", '{"reference": "x"}\n'), "samples.jsonl, line 1, must have a text at messages"),
+        (says("metrics/weight.json", '{"scheme": "uniform"}'), "number at effective_share"),
+        (says("metrics/regressions.jsonl", '{"tokens": 1}\n'), "regressions.jsonl, line 1, must have a number at"),
         (says("data/weighted/train.jsonl", '{"response": "x"}\n'), "train.jsonl, line 1, must have a number at weight"),
         (says("data/weighted/train.jsonl", ""), "has no rows. Stage weight"),
         (says("metrics/train/sft_log.csv", ""), "Stage train@sft writes it"),

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from distill.bootstrap import Estimate, paired_difference
+from distill.document import flat
 from distill.errors import UserError, run
 from distill.files import whole_file
 from distill.measures import MEASURES
@@ -114,7 +115,7 @@ def result(one: Revision, other: Revision, model: str) -> dict[str, Any]:
         "items": [len(of_model(found, model)) for found in (one, other)],
         "not_paired": reason,
         "params": revision.differences(one.params, other.params),
-        "environment": revision.differences(*(revision.flat(found.environment, "") for found in (one, other))),
+        "environment": revision.differences(*(flat(found.environment, "") for found in (one, other))),
         "metrics": {row.metric: {key: part for key, part in asdict(row).items() if key != "metric"} for row in rows},
     }
 
