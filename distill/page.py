@@ -49,7 +49,7 @@ def render(
         gain=report.gain(models),
         gain_note=report.GAIN_NOTE,
         intervals=report.intervals(models),
-        statistics=report.statistics(models),
+        statistics=report.statistics(inputs["evaluate"]),
         figures=figures,
         samples=[asked(sample) for sample in inputs["samples"]],
         regressions=[asked(row) | lost(row) for row in inputs["regressions"]],

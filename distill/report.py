@@ -1,5 +1,6 @@
 """The rows behind the figures, and tables and the report as markdown, the same in report, README and terminal."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -194,20 +195,24 @@ def intervals(models: dict[str, dict[str, Any]]) -> Table:
     return Table(["score [95% interval]", *MODELS], rows)
 
 
-def statistics(models: dict[str, dict[str, Any]]) -> list[Table]:
-    """What else evaluate.json has of the models: numbers by column, and a table for each list of rows."""
-    leaves = {
-        model: {
-            name: leaf
-            for key, part in models[model].items()
-            if not _is_estimate(part)
-            for name, leaf in flat(part, key).items()
-        }
-        for model in MODELS
-    }
-    single = _keys(leaves, (), lambda leaf: not isinstance(leaf, list))
-    numbers = [[Data(_words(name)), *(_leaf(leaves[model].get(name)) for model in MODELS)] for name in single]
-    tables = [Table(["statistic", *MODELS], numbers)] if numbers else []
+def statistics(scores: dict[str, Any]) -> list[Table]:
+    """What else evaluate.json has: numbers by model, a table for each list of rows, and what is of no one model.
+
+    It takes any keys, beside and in `models`, so that what stage evaluate adds is shown.
+    """
+    models = scores["models"]
+    parts = {name: value for name, value in scores.items() if name != "models"}
+    keyed = {name: value for name, value in parts.items() if isinstance(value, dict) and value}
+    by_model = [name for name, value in keyed.items() if set(value) <= set(MODELS)]
+    leaves: dict[str, dict[str, Any]] = {}
+    for model in MODELS:
+        own = {key: value for key, value in models[model].items() if not _is_estimate(value)}
+        own |= {name: keyed[name][model] for name in by_model if model in keyed[name]}
+        leaves[model] = {name: leaf for key, value in own.items() for name, leaf in flat(value, key).items()}
+    tables = []
+    if single := _keys(leaves, (), lambda leaf: not isinstance(leaf, list)):
+        rows = [[Data(_words(name)), *(_leaf(leaves[model].get(name)) for model in MODELS)] for name in single]
+        tables.append(Table(["by model", *MODELS], rows))
     for name in _keys(leaves, (), lambda leaf: isinstance(leaf, list) and bool(leaf) and isinstance(leaf[0], dict)):
         columns = list(next(leaves[model][name] for model in MODELS if leaves[model].get(name))[0])
         rows = [
@@ -216,6 +221,9 @@ def statistics(models: dict[str, dict[str, Any]]) -> list[Table]:
             for row in leaves[model].get(name, [])
         ]
         tables.append(Table([Data(_words(name)), *(Data(_words(column)) for column in columns)], rows))
+    others = {key: leaf for name in parts if name not in by_model for key, leaf in flat(parts[name], name).items()}
+    if shared := [[Data(_words(name)), _leaf(leaf)] for name, leaf in others.items() if leaf not in ({}, [])]:
+        tables.append(Table(["of all", "value"], shared))
     return tables
 
 
@@ -238,7 +246,9 @@ def _estimate(score: dict[str, float] | None) -> str:
 def _leaf(value: Any) -> str:
     if value is None:
         return "-"
-    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else Data(str(value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return number(value)
+    return Data(value if isinstance(value, str) else json.dumps(value))
 
 
 def _words(name: str) -> str:
@@ -302,7 +312,7 @@ def markdown(
         "![Latency at batch 1](figures/latency.png)",
         "## Every score",
         table(intervals(scores["models"])),
-        *map(table, statistics(scores["models"])),
+        *map(table, statistics(scores)),
         "## Training",
         "![Loss curves](figures/loss.png)",
         section(Section("Data", data_card.kept(clean).blocks)),
