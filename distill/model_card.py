@@ -6,6 +6,7 @@ when the student is exported, since it is written before anything is measured.
 
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -82,6 +83,7 @@ class Lineage:
 
 def lineage(params: Params, variant: str, rows: Sequence[Row], files: Sequence[Path]) -> Lineage:
     """The lineage of a student that is trained on the rows; `files` are named by their hashes."""
+    pinned = {one.model: one.sha256 for one in params.teachers if one.kind == "local" and one.sha256 is not None}
     return Lineage(
         variant=variant,
         teachers=[teacher.model_dump() for teacher in params.teachers],
@@ -90,7 +92,7 @@ def lineage(params: Params, variant: str, rows: Sequence[Row], files: Sequence[P
         settings=getattr(params.train, variant).model_dump(),
         seed=params.seed,
         rows=rows,
-        hashes={str(path): file_hash(path) for path in files},
+        hashes={str(path): file_hash(path) for path in files} | pinned,
     )
 
 
@@ -123,9 +125,12 @@ def sections(lineage: Lineage, report: Mapping[str, Any]) -> list[Section]:
 
 
 def usage(messages: Sequence[Mapping[str, str]]) -> str:
-    """Python that loads the student from a folder and asks it the messages, and a chat in a terminal."""
-    system = next((message["content"] for message in messages if message["role"] == "system"), None)
-    flag = "" if system is None else f" --system-prompt {json.dumps(system, ensure_ascii=False)}"
+    """Python that loads the student from a folder and asks it the messages, and a chat in a terminal.
+
+    The chat has the system prompt of the messages where that is a single line.
+    """
+    system = next((message["content"] for message in messages if message["role"] == "system"), "")
+    flag = f" --system-prompt {shlex.quote(system)}" if len(system.splitlines()) == 1 else ""
     return f"""```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -139,8 +144,8 @@ print(tokenizer.decode(output[0, prompt["input_ids"].shape[1]:], skip_special_to
 ```
 
 ```
-transformers serve . --port 8000        # needs: pip install "transformers[serving]"
-transformers chat . http://localhost:8000/v1 do_sample=False{flag}   # in another shell
+transformers serve . --port 8000  # needs: pip install "transformers[serving]"
+transformers chat . http://localhost:8000/v1 do_sample=False{flag}  # in another shell
 ```"""
 
 
