@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from distill.markdown import number, quoted, table
+from distill.document import Data, Section, Table, number
+from distill.markdown import section
 from distill.text import words
 
 Row = dict[str, Any]
@@ -67,76 +68,92 @@ def numbers(rows: Sequence[Row], known: Mapping[str, tuple[str, str | None]]) ->
     }
 
 
-def markdown(rows: Sequence[Row], metrics: dict[str, Any], clean: dict[str, Any]) -> str:
-    """The card, from the training rows, metrics/weight.json and metrics/clean.json."""
-    prompts, topics = (len({row[key] for row in rows}) for key in ("prompt_id", "topic"))
-    correlation, reasons = metrics["correlation_with_length"], clean["reasons"]
-    measure = f"by {metrics['confidence']} within teacher and length with strength {metrics['strength']:g}, "
-    if metrics["scheme"] == "uniform":
-        measure = ""
-    parts = [
-        "# Data card",
-        f"`data/weighted/train.jsonl`, what students learn from: {len(rows):,} answers to {prompts:,} prompts on "
-        f"{topics:,} topics. Stage `weight` writes this file with it.",
-        "## Teachers, licences and terms",
-        table(
-            ["teacher", "model", "licence and terms", "rows", "words", "share of weight"],
-            [
-                [
-                    quoted(one["name"]),
-                    quoted(one["model"] or "not in params.yaml"),
-                    quoted(one["licence"] or "not stated: find out before you share the data or the student"),
-                    *(f"{one[key]:,}" for key in ("rows", "words")),
-                    f"{one['share_of_weight']:.1%}",
-                ]
-                for one in metrics["teachers"]
-            ],
-            "lllrrr",
-        ),
-        "## What was kept",
-        f"{clean['requested']:,} answers were asked for, {clean['kept']:,} kept and {clean['dropped']:,} dropped. "
-        "`data/clean/dropped.jsonl` has each dropped row with its reason and the text that it matches.",
-        table(
-            ["split", "topics", "rows", "words"],
-            [
-                [name, *(f"{part[key]:,}" for key in ("topics", "rows", "words"))]
-                for name, part in clean["splits"].items()
-            ],
-        ),
-        table(
-            ["dropped because", "rows"],
-            [[reason.replace("_", " "), f"{count:,}"] for reason, count in reasons.items() if count],
-        )
-        if clean["dropped"]
-        else "",
-        "## Lengths and weights",
-        table(
-            ["of a row", *HEADINGS],
-            [[name, *map(number, metrics[name].values())] for name in ("words", "weights")],
-        ),
-        f"Scheme {metrics['scheme']}, {measure}effective sample size {metrics['effective_share']:.1%} of the rows, "
-        f"rank correlation of weight and length {'undefined' if correlation is None else number(correlation, 2)}.",
-        table(
-            ["rows that lack something", "rows"],
-            [[quoted(flag), f"{count:,}"] for flag, count in metrics["degraded"].items()],
-        )
-        if metrics["degraded"]
-        else "",
+def kept(clean: dict[str, Any]) -> Section:
+    """How many rows were kept by split and dropped by reason, from metrics/clean.json."""
+    splits = [
+        [name, *(f"{part[key]:,}" for key in ("topics", "rows", "words"))] for name, part in clean["splits"].items()
     ]
-    for name, some in extremes(rows).items():
-        parts += [
-            f"## The {len(some)} rows of {name} weight",
-            table(
-                ["weight", "confidence", "row", "prompt", "response"],
-                [
-                    [
-                        number(row["weight"]),
-                        "unknown" if row["confidence"] is None else number(row["confidence"]),
-                        *map(quoted, (row["id"], row["messages"][-1]["content"], row["response"])),
-                    ]
-                    for row in some
-                ],
-                "rrlll",
-            ),
+    reasons = [[reason.replace("_", " "), f"{count:,}"] for reason, count in clean["reasons"].items() if count]
+    return Section(
+        "What was kept",
+        [
+            f"{clean['requested']:,} answers were asked for, {clean['kept']:,} kept and {clean['dropped']:,} dropped. "
+            "`data/clean/dropped.jsonl` has each dropped row with its reason and the text that it matches.",
+            Table(["split", "topics", "rows", "words"], splits),
+            *([Table(["dropped because", "rows"], reasons)] if reasons else []),
+        ],
+    )
+
+
+def teachers(metrics: dict[str, Any]) -> Table:
+    """Whose answers the rows are and under which terms, from metrics/weight.json."""
+    rows = [
+        [
+            Data(one["name"]),
+            Data(one["model"] or "not in params.yaml"),
+            Data(one["licence"] or "not stated: find out before you share the data or the student"),
+            *(f"{one[key]:,}" for key in ("rows", "words")),
+            f"{one['share_of_weight']:.1%}",
         ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+        for one in metrics["teachers"]
+    ]
+    return Table(["teacher", "model", "licence and terms", "rows", "words", "share of weight"], rows, "lllrrr")
+
+
+def lengths_and_weights(metrics: dict[str, Any]) -> Section:
+    """How lengths and weights are spread and what rows lack, from metrics/weight.json."""
+    correlation = metrics["correlation_with_length"]
+    measure = f"by {metrics['confidence']} within teacher and length with strength {metrics['strength']:g}, "
+    lacking = [[Data(flag), f"{count:,}"] for flag, count in metrics["degraded"].items()]
+    return Section(
+        "Lengths and weights",
+        [
+            Table(
+                ["of a row", *HEADINGS],
+                [[name, *map(number, metrics[name].values())] for name in ("words", "weights")],
+            ),
+            f"Scheme {metrics['scheme']}, {'' if metrics['scheme'] == 'uniform' else measure}effective sample size "
+            f"{metrics['effective_share']:.1%} of the rows, rank correlation of weight and length "
+            f"{'undefined' if correlation is None else number(correlation, 2)}.",
+            *([Table(["rows that lack something", "rows"], lacking)] if lacking else []),
+        ],
+    )
+
+
+def extreme(name: str, some: Sequence[Row]) -> Section:
+    """The rows of `name` (highest, lowest) weight with their texts."""
+    rows = [
+        [
+            number(row["weight"]),
+            "unknown" if row["confidence"] is None else number(row["confidence"]),
+            *map(Data, (row["id"], row["messages"][-1]["content"], row["response"])),
+        ]
+        for row in some
+    ]
+    header = ["weight", "confidence", "row", "prompt", "response"]
+    return Section(f"The {len(some)} rows of {name} weight", [Table(header, rows, "rrlll")])
+
+
+def sections(rows: Sequence[Row], metrics: dict[str, Any], clean: dict[str, Any]) -> list[Section]:
+    """The card, from the training rows, metrics/weight.json and metrics/clean.json."""
+    return [
+        Section("Teachers, licences and terms", [teachers(metrics)]),
+        kept(clean),
+        lengths_and_weights(metrics),
+        *(extreme(name, some) for name, some in extremes(rows).items()),
+    ]
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """What the training data is, in a sentence."""
+    prompts, topics = (len({row[key] for row in rows}) for key in ("prompt_id", "topic"))
+    return (
+        f"`data/weighted/train.jsonl`, what students learn from: {len(rows):,} answers to {prompts:,} prompts on "
+        f"{topics:,} topics."
+    )
+
+
+def markdown(rows: Sequence[Row], metrics: dict[str, Any], clean: dict[str, Any]) -> str:
+    """The card as a file."""
+    first = f"{summary(rows)} Stage `weight` writes this file with it."
+    return "\n\n".join(["# Data card", first, *map(section, sections(rows, metrics, clean))]) + "\n"

@@ -1,36 +1,38 @@
-"""Tables, numbers and any text as markdown."""
+"""Sections, tables and any text as markdown."""
 
 import html
-import unicodedata
-from collections.abc import Iterable, Sequence
 
-ANSWER = 600  # characters of an answer that are shown
-REORDERING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+from distill.document import Data, Section, Table, visible
+from distill.errors import UserError
+
+BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
 MARKS = {ord(mark): f"&#{ord(mark)};" for mark in "\\`*_[]|~#$:@"}
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str | None = None) -> str:
-    """A markdown table; `align` has l or r a column, by default the first to the left and the others to the right."""
-    rules = ["---:" if side == "r" else "---" for side in align or "l" + "r" * (len(header) - 1)]
+def table(found: Table) -> str:
+    """A markdown table."""
+    rules = ["---:" if side == "r" else "---" for side in found.sides]
+    header, *rows = [
+        [quoted(cell) if isinstance(cell, Data) else cell for cell in row] for row in (found.header, *found.rows)
+    ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rules, *rows])
 
 
-def number(value: float, digits: int = 3) -> str:
-    """That many significant digits, thousands as such: 0.912, 15.3, 251,000."""
-    rounded = float(f"{value:.{digits}g}")
-    return f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:.{digits}g}"
+def section(found: Section) -> str:
+    """A heading of the second level, and what stands below it."""
+    blocks = [block if isinstance(block, str) else table(block) for block in found.blocks]
+    return "\n\n".join([f"## {found.title}", *blocks])
 
 
 def quoted(text: str) -> str:
-    """Any text on one line of a markdown table cell, shown as it is and never as markup.
-
-    Characters that a reader cannot see or that reorder a line are shown as U+FFFD, long texts are cut.
-    """
-    cut = f"{text[:ANSWER]} ..." if len(text) > ANSWER else text
-    lines = ["".join(_visible(character) for character in line).strip() for line in cut.strip().splitlines()]
-    return "<br>".join(html.escape(line, quote=False).translate(MARKS) for line in lines) or "(nothing)"
+    """Any text on one line of a markdown table cell, made `visible`, shown as it is and never as markup."""
+    return "<br>".join(html.escape(line, quote=False).translate(MARKS) for line in visible(text).split("\n"))
 
 
-def _visible(character: str) -> str:
-    hidden = character in REORDERING or unicodedata.category(character) in ("Cc", "Cs")
-    return " " if character == "\t" else "\N{REPLACEMENT CHARACTER}" if hidden else character
+def between(text: str, block: str, source: str) -> str:
+    """The text with what stands between the marks replaced. Raises UserError where a mark is missing."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f"{source} has no lines {BEGIN} and {END} to write the table between.")
+    return f"{before}{BEGIN}\n{block}\n{END}{after}"

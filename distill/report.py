@@ -1,21 +1,36 @@
 """The rows behind the figures, and tables and the report as markdown, the same in report, README and terminal."""
 
+import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from distill import data_card, model_card
+from distill.document import Data, Section, Table, flat, number
 from distill.errors import UserError
 from distill.goals import GOALS, Goal
-from distill.markdown import number, quoted, table
+from distill.markdown import quoted, section, table
 
 MODELS = ("teacher", "init", "sft", "distilled")
-ROLES = {
-    "teacher": "the model to match",
-    "init": "the student before training",
-    "sft": "the student trained by cross-entropy on the teacher's texts",
-    "distilled": "the student trained by the loss under test",
-}
+ROLES = {"teacher": "the model to match"} | model_card.ROLES
+MEASURED = (
+    "All scores are measured on held-out topics, of which training saw nothing. Perplexity is per token of the "
+    "teacher for all models; agreement is the share of the teacher's tokens that a model ranks first after the "
+    "teacher's own text. Intervals are 95% bootstrap intervals over items."
+)
+GOALS_NOTE = (
+    "In the figure the intervals of the accuracy ratio take the teacher's accuracy as given; those of the latency "
+    "gain are the quartiles of the model's runs."
+)
+GAIN_NOTE = (
+    "`sft` learnt from the same rows for as many steps. Where two intervals overlap, this table cannot tell the two "
+    "apart; `metrics/items.csv` has every item of both for a paired test."
+)
+AGAIN = (
+    "`dvc repro` makes all of it and does again only what changed. `dvc.lock` names every input, parameter and "
+    "output by its hash; `git checkout REVISION && dvc checkout` brings those of a revision back."
+)
 # score of evaluate.json: name, whether more is better
 SCORES = {
     "accuracy": ("accuracy", True),
@@ -49,8 +64,12 @@ NUMBERS = {
     + [f"models.{model}.{timing}.{part}" for model in MODELS for timing in TIMINGS for part in QUARTILES],
     "clean": ["requested", "kept", "dropped"]
     + [f"splits.{split}.{part}" for split in ("train", "validation", "test") for part in ("topics", "rows", "words")],
-    "weight": ["effective_share"],
+    "weight": ["effective_share", "strength"]
+    + [f"{part}.{key}" for part in ("words", "weights") for key in (*data_card.QUARTILES, "mean")],
+    "training": ["parameters", "steps", "response_tokens"],
+    "regressions": ["teacher_nll", "distilled_nll", "tokens"],
 }
+TEXTS = {"weight": ["scheme", "confidence"], "training": ["source", "loss"]}
 
 
 def require(value: Any, path: object, stage: str, numbers: Iterable[str] = (), texts: Iterable[str] = ()) -> None:
@@ -130,7 +149,7 @@ def decided(goal: Goal, value: float) -> str:
     return next((text for text in texts if goal.met(float(text.replace(",", ""))) == goal.met(value)), repr(value))
 
 
-def results(metrics: dict[str, dict[str, Any]]) -> str:
+def results(metrics: dict[str, dict[str, Any]]) -> Table:
     """The four models by row, from metrics.json."""
     header = ["model", "parameters", "on disk", "accuracy [95% interval]", "perplexity", "agreement", "ROUGE-L"]
     rows = [
@@ -145,36 +164,98 @@ def results(metrics: dict[str, dict[str, Any]]) -> str:
         ]
         for name, row in ((name, metrics[name]) for name in MODELS)
     ]
-    return table(header, rows)
+    return Table(header, rows)
 
 
-def goals(metrics: dict[str, dict[str, Any]]) -> str:
+def goals(metrics: dict[str, dict[str, Any]]) -> Table:
     """The four goals by row, from metrics.json."""
     rows = []
     for goal in GOALS:
         value = metrics["goals"][goal.name]
         verdict = "met" if goal.met(value) else "**not met**"
         rows.append([goal.name.replace("_", " "), decided(goal, value), goal.condition, verdict, goal.meaning])
-    return table(["goal", "value", "wanted", "", "of what"], rows, "lrrll")
+    return Table(["goal", "value", "wanted", "", "of what"], rows, "lrrll")
 
 
-def intervals(models: dict[str, dict[str, Any]]) -> str:
-    """Every score with its 95% interval, the models by column, from evaluate.json."""
-    rows = [
-        [
-            f"{name} {'(more is better)' if more else '(less is better)'}",
-            *(_estimate(models[model][score]) for model in MODELS),
+def goals_met(metrics: dict[str, dict[str, Any]]) -> str:
+    """How many goals are met, in a sentence."""
+    return (
+        f"{metrics['goals']['met']} of {len(GOALS)} goals met. Above chance the accuracy ratio is "
+        f"{metrics['goals']['accuracy_ratio_above_chance']:.3f}."
+    )
+
+
+def intervals(models: dict[str, dict[str, Any]]) -> Table:
+    """Every score with its 95% interval, the models by column, from evaluate.json; those of SCORES come first."""
+    rows = []
+    for score in _keys(models, SCORES, _is_estimate):
+        name, more = SCORES.get(score, (score.replace("_", " "), None))
+        better = "" if more is None else " (more is better)" if more else " (less is better)"
+        rows.append([f"{name}{better}", *(_estimate(models[model].get(score)) for model in MODELS)])
+    return Table(["score [95% interval]", *MODELS], rows)
+
+
+def statistics(scores: dict[str, Any]) -> list[Table]:
+    """What else evaluate.json has: numbers by model, a table for each list of rows, and what is of no one model.
+
+    It takes any keys, beside and in `models`, so that what stage evaluate adds is shown.
+    """
+    models = scores["models"]
+    parts = {name: value for name, value in scores.items() if name != "models"}
+    keyed = {name: value for name, value in parts.items() if isinstance(value, dict) and value}
+    by_model = [name for name, value in keyed.items() if set(value) <= set(MODELS)]
+    leaves: dict[str, dict[str, Any]] = {}
+    for model in MODELS:
+        own = {key: value for key, value in models[model].items() if not _is_estimate(value)}
+        own |= {name: keyed[name][model] for name in by_model if model in keyed[name]}
+        leaves[model] = {name: leaf for key, value in own.items() for name, leaf in flat(value, key).items()}
+    tables = []
+    if single := _keys(leaves, (), lambda leaf: not isinstance(leaf, list)):
+        rows = [[Data(_words(name)), *(_leaf(leaves[model].get(name)) for model in MODELS)] for name in single]
+        tables.append(Table(["by model", *MODELS], rows))
+    for name in _keys(leaves, (), lambda leaf: isinstance(leaf, list) and bool(leaf) and isinstance(leaf[0], dict)):
+        columns = list(next(leaves[model][name] for model in MODELS if leaves[model].get(name))[0])
+        rows = [
+            [model, *(_leaf(row.get(column)) for column in columns)]
+            for model in MODELS
+            for row in leaves[model].get(name, [])
         ]
-        for score, (name, more) in SCORES.items()
-    ]  # fmt: skip
-    return table(["score [95% interval]", *MODELS], rows)
+        tables.append(Table([Data(_words(name)), *(Data(_words(column)) for column in columns)], rows))
+    others = {key: leaf for name in parts if name not in by_model for key, leaf in flat(parts[name], name).items()}
+    if shared := [[Data(_words(name)), _leaf(leaf)] for name, leaf in others.items() if leaf not in ({}, [])]:
+        tables.append(Table(["of all", "value"], shared))
+    return tables
 
 
-def _estimate(score: dict[str, float]) -> str:
+def _keys(models: dict[str, dict[str, Any]], first: Iterable[str], wanted: Callable[[Any], bool]) -> list[str]:
+    """The keys under which some model has what is wanted, each once: `first`, then the others as they come."""
+    found = [key for model in MODELS for key, value in models[model].items() if wanted(value)]
+    return [key for key in dict.fromkeys([*first, *found]) if key in found]
+
+
+def _is_estimate(value: Any) -> bool:
+    return isinstance(value, dict) and set(ESTIMATE) <= set(value)
+
+
+def _estimate(score: dict[str, float] | None) -> str:
+    if score is None:
+        return "-"
     return f"{number(score['value'])} [{number(score['ci_low'])}, {number(score['ci_high'])}]"
 
 
-def gain(models: dict[str, dict[str, Any]]) -> str:
+def _leaf(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return number(value)
+    return Data(value if isinstance(value, str) else json.dumps(value))
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace(".", ", ")
+
+
+def gain(models: dict[str, dict[str, Any]]) -> Table:
     """What the loss under test brought over cross-entropy on the same data, and whether the intervals are apart."""
     rows = []
     for score in ("accuracy", "perplexity", "agreement", "rouge_l"):
@@ -186,17 +267,23 @@ def gain(models: dict[str, dict[str, Any]]) -> str:
         rows.append(
             [name, number(sft["value"]), number(distilled["value"]), verdict, "overlap" if overlap else "apart"]
         )
-    return table(["score", "sft", "distilled", "ahead", "intervals"], rows, "lrrll")
+    return Table(["score", "sft", "distilled", "ahead", "intervals"], rows, "lrrll")
+
+
+def answers(sample: Mapping[str, Any]) -> Table:
+    """What each model wrote to a prompt, from a row of samples.jsonl or regressions.jsonl; null is left out."""
+    given = [["teacher, as stored", Data(sample["reference"])]]
+    given += [[name, Data(sample["generated"][name])] for name in MODELS if sample["generated"].get(name) is not None]
+    return Table(["model", "answer"], given, "ll")
 
 
 def side_by_side(samples: Sequence[dict[str, Any]]) -> list[str]:
     """Held-out prompts with what each model answered, a paragraph each, from samples.jsonl."""
-    parts = []
-    for sample in samples:
-        rows = [["teacher, as stored", quoted(sample["reference"])]]
-        rows += [[name, quoted(sample["generated"][name])] for name in MODELS]
-        parts += [f"**{quoted(sample['messages'][-1]['content'])}**", table(["model", "answer"], rows, "ll")]
-    return parts
+    return [
+        part
+        for sample in samples
+        for part in (f"**{quoted(sample['messages'][-1]['content'])}**", table(answers(sample)))
+    ]
 
 
 def markdown(
@@ -210,50 +297,31 @@ def markdown(
     correlation = weight["correlation_with_length"]
     parts = [
         "# Report",
-        "All scores are measured on held-out topics, of which training saw nothing. Perplexity is per token of the "
-        "teacher for all models; agreement is the share of the teacher's tokens that a model ranks first after the "
-        "teacher's own text. Intervals are 95% bootstrap intervals over items.",
-        results(metrics),
+        MEASURED,
+        table(results(metrics)),
         "\n".join(f"- `{name}`: {role}" for name, role in ROLES.items()),
         "## Goals",
-        goals(metrics),
-        f"{metrics['goals']['met']} of {len(GOALS)} goals met. Above chance the accuracy ratio is "
-        f"{metrics['goals']['accuracy_ratio_above_chance']:.3f}.",
+        table(goals(metrics)),
+        goals_met(metrics),
         "![The four goals for the four models](figures/goals.png)",
-        "In the figure the intervals of the accuracy ratio take the teacher's accuracy as given; those of the latency "
-        "gain are the quartiles of the model's runs.",
+        GOALS_NOTE,
         "## What distillation brought",
-        gain(scores["models"]),
-        "`sft` learnt from the same rows for as many steps. Where two intervals overlap, this table cannot tell the "
-        "two apart; `metrics/items.csv` has every item of both for a paired test.",
+        table(gain(scores["models"])),
+        GAIN_NOTE,
         "![Accuracy and agreement against parameters](figures/size.png)",
         "![Latency at batch 1](figures/latency.png)",
         "## Every score",
-        intervals(scores["models"]),
+        table(intervals(scores["models"])),
+        *map(table, statistics(scores)),
         "## Training",
         "![Loss curves](figures/loss.png)",
-        "## Data",
-        f"{clean['requested']:,} answers were asked for, {clean['kept']:,} kept and {clean['dropped']:,} dropped.",
-        table(
-            ["split", "topics", "rows", "words"],
-            [
-                [name, *(f"{part[key]:,}" for key in ("topics", "rows", "words"))]
-                for name, part in clean["splits"].items()
-            ],
-        ),
-        table(
-            ["dropped because", "rows"],
-            [[reason.replace("_", " "), f"{count:,}"] for reason, count in clean["reasons"].items() if count],
-        )
-        if clean["dropped"]
-        else "",
+        section(Section("Data", data_card.kept(clean).blocks)),
         f"Weights: scheme {weight['scheme']}, effective sample size {weight['effective_share']:.0%} of the rows"
         + (f", rank correlation with length {correlation:.2f}." if correlation is not None else "."),
         "![Weights and lengths](figures/weights.png)",
         *(["## Held-out answers side by side"] if samples else []),
         *side_by_side(samples),
         "## Make it again",
-        "`dvc repro` makes all of it and does again only what changed. `dvc.lock` names every input, parameter and "
-        "output by its hash; `git checkout REVISION && dvc checkout` brings those of a revision back.",
+        AGAIN,
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(parts) + "\n"

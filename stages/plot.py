@@ -1,12 +1,15 @@
 """Draws the figures and writes the report: `python -m stages.plot`.
 
-Reads  metrics/{metrics,evaluate,latency,clean,weight}.json, metrics/train/{sft,distilled}-<seed>_log.csv (of the
-       first training seed), metrics/samples.jsonl, data/weighted/train.jsonl, params seeds, plot
+Reads  metrics/{metrics,evaluate,latency,clean,weight}.json, metrics/train/{sft,distilled}-<seed>_log.csv and
+       metrics/train/distilled-<seed>.json (of the first training seed), metrics/{samples,regressions}.jsonl,
+       data/weighted/train.jsonl, params seed, seeds, runtime, teachers, generate, clean, weight, train, evaluate, plot
 Writes metrics/figures/{loss,goals,size,weights,latency}.png, metrics/plots/{loss,goals,size,weights,latency}.csv,
-       metrics/report.md
+       metrics/report.md, metrics/report.html
 """
 
-from collections.abc import Sequence
+import io
+import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +22,28 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
+from distill import model_card, page, report
 from distill import params as params_file
-from distill import report
+from distill.document import number
 from distill.errors import UserError, run
-from distill.files import read_json, read_rows, whole_file, write_text
+from distill.files import file_hash, read_json, read_rows, whole_file, write_text
 from distill.goals import GOALS
-from distill.markdown import number
 from distill.report import MODELS
+from distill.runs import TRAINED, Run
 
 METRICS = Path("metrics")
 WEIGHTED = Path("data/weighted/train.jsonl")
 FIGURES = METRICS / "figures"
 PLOTS = METRICS / "plots"
-WRITERS = {"metrics": "evaluate", "evaluate": "evaluate", "latency": "evaluate", "clean": "clean", "weight": "weight"}
+SAMPLES, REGRESSIONS = METRICS / "samples.jsonl", METRICS / "regressions.jsonl"
+# the JSON files and the stages that write them
+JSON = {
+    "metrics": (METRICS / "metrics.json", "evaluate"),
+    "evaluate": (METRICS / "evaluate.json", "evaluate"),
+    "latency": (METRICS / "latency.json", "evaluate"),
+    "clean": (METRICS / "clean.json", "clean"),
+    "weight": (METRICS / "weight.json", "weight"),
+}
 LOG_COLUMNS = ["step", "epoch", "split", "loss"]
 TITLES = {
     "accuracy_ratio": "Accuracy, share of the teacher's",
@@ -50,6 +62,7 @@ MET, MISSED, DATA, MUTED = "#00795A", "#C44E00", "#7D8FA3", "#666666"
 NOTE: Any = {"fontsize": 9, "color": MUTED}
 STYLE: Any = {
     "font.size": 9,
+    "svg.hashsalt": "report",  # names inside an SVG are random without it
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -62,30 +75,40 @@ STYLE: Any = {
 }
 
 
-def read_inputs(samples: int) -> dict[str, Any]:
-    """The JSON files by name, `samples` and the training `rows`. UserError names the stage whose file is at fault."""
-    found = {name: read_json(METRICS / f"{name}.json", f"stage {stage}") for name, stage in WRITERS.items()}
-    for name, stage in WRITERS.items():
-        report.require(found[name], METRICS / f"{name}.json", stage, report.NUMBERS[name])
+def read_inputs(samples: int, trained: Run) -> dict[str, Any]:
+    """The JSON files by name, the record of a run (`training`), `samples`, `regressions` and the training `rows`.
+
+    UserError names the stage whose file is at fault.
+    """
+    files = JSON | {"training": (trained.record, trained.stage)}
+    found = {name: read_json(path, f"stage {stage}") for name, (path, stage) in files.items()}
+    for name, (path, stage) in files.items():
+        report.require(found[name], path, stage, report.NUMBERS[name], report.TEXTS.get(name, ()))
     reasons = report.at(found["clean"], "reasons") or ["*"]
-    report.require(found["clean"], METRICS / "clean.json", "clean", [f"reasons.{reason}" for reason in reasons])
-    report.require(found["weight"], METRICS / "weight.json", "weight", texts=["scheme"])
-    found["samples"] = list(read_rows(METRICS / "samples.jsonl", "stage evaluate"))[:samples]
-    texts = ["reference", "messages.-1.content", *(f"generated.{model}" for model in MODELS)]
-    for place, sample in enumerate(found["samples"], start=1):
-        report.require(sample, f"{METRICS / 'samples.jsonl'}, line {place},", "evaluate", texts=texts)
-    found["rows"] = list(read_rows(WEIGHTED, "stage weight"))
-    for place, row in enumerate(found["rows"], start=1):
-        report.require(row, f"{WEIGHTED}, line {place},", "weight", ["weight"], ["response"])
+    report.require(found["clean"], JSON["clean"][0], "clean", [f"reasons.{reason}" for reason in reasons])
+    answered = ["reference", "messages.-1.content"]
+    texts = [*answered, *(f"generated.{model}" for model in MODELS)]
+    found["samples"] = read_table(SAMPLES, "evaluate", [], texts)[:samples]
+    found["regressions"] = read_table(REGRESSIONS, "evaluate", report.NUMBERS["regressions"], answered)
+    texts = ["id", "prompt_id", "topic", "teacher", "messages.-1.content", "response"]
+    found["rows"] = read_table(WEIGHTED, "weight", ["weight"], texts)
     if not found["rows"]:
         raise UserError(f"{WEIGHTED} has no rows. Stage weight writes it; metrics/clean.json says what was dropped.")
     return found
 
 
-def read_log(variant: str, seed: int) -> pd.DataFrame:
+def read_table(path: Path, stage: str, numbers: Iterable[str], texts: Iterable[str]) -> list[dict[str, Any]]:
+    """The rows of a JSONL file, each with the numbers and texts that the report needs of it."""
+    rows = list(read_rows(path, f"stage {stage}"))
+    for place, row in enumerate(rows, start=1):
+        report.require(row, f"{path}, line {place},", stage, numbers, texts)
+    return rows
+
+
+def read_log(of: Run) -> pd.DataFrame:
     """The losses of a run: step, variant, split, epoch, loss. UserError where the file is missing or broken."""
-    path = METRICS / "train" / f"{variant}-{seed}_log.csv"
-    writer = f"Stage train@{variant}-{seed} writes it: make it again with `dvc repro train@{variant}-{seed}`."
+    path = of.record.with_name(f"{of.name}_log.csv")
+    writer = f"Stage {of.stage} writes it: make it again with `dvc repro {of.stage}`."
     if not path.exists():
         raise UserError(f"{path} is missing. {writer}")
     try:
@@ -94,13 +117,21 @@ def read_log(variant: str, seed: int) -> pd.DataFrame:
         raise UserError(f"{path} is no table of {', '.join(LOG_COLUMNS)} ({str(error)[:100]}). {writer}") from None
     if log.empty or not np.isfinite(log[["epoch", "loss"]]).all(axis=None):
         raise UserError(f"{path} has no losses, or one that is not finite. {writer}")
-    return log.assign(variant=variant)[["step", "variant", "split", "epoch", "loss"]]
+    return log.assign(variant=of.variant)[["step", "variant", "split", "epoch", "loss"]]
 
 
-def canvas(columns: int, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure 9 inches wide and its panels, row by row."""
-    figure = Figure(figsize=(9, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+def canvas(narrow: bool, columns: int, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure 9 inches wide and its panels, row by row; a narrow one is 4.4 inches wide, one panel below the other."""
+    width = 9.0
+    if narrow:
+        rows, columns, width, height = rows * columns, 1, 4.4, height * columns
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     return figure, list(np.ravel(figure.subplots(rows, columns)))
+
+
+def note(figure: Figure, text: str) -> None:
+    """A line below the panels, broken where the figure is narrow."""
+    figure.supxlabel(textwrap.fill(text, int(figure.get_figwidth() * 13)), **NOTE)
 
 
 def headed(axes: Axes, title: str, below: str, colour: str = MUTED) -> None:
@@ -150,9 +181,9 @@ def bars(axes: Axes, values: Sequence[Sequence[float]], named: bool, digits: int
     axes.set_xlim(*((1, top**1.22) if axes.get_xscale() == "log" else (0, top * 1.18)))
 
 
-def draw_loss(table: pd.DataFrame) -> Figure:
+def draw_loss(table: pd.DataFrame, narrow: bool = False) -> Figure:
     """Loss on held-out topics, the same measure for all variants, and the training loss, each variant's own."""
-    figure, (left, right) = canvas(2, 3.5)
+    figure, (left, right) = canvas(narrow, 2, 3.5)
     right.set_yscale("log")
     right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
@@ -176,9 +207,9 @@ def draw_loss(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_goals(metrics: dict[str, Any], scores: pd.DataFrame, latency: dict[str, Any]) -> Figure:
+def draw_goals(metrics: dict[str, Any], scores: pd.DataFrame, latency: dict[str, Any], narrow: bool = False) -> Figure:
     """The four goals for the four models, with intervals, and the side on which `distilled` must be."""
-    figure, panels = canvas(2, 5.2, rows=2)
+    figure, panels = canvas(narrow, 2, 5.2, rows=2)
     answer = {name: latency["models"][name]["answer_ms"] for name in MODELS}
     for place, (axes, goal) in enumerate(zip(panels, GOALS, strict=True)):
         if goal.name == "latency_gain":
@@ -189,7 +220,7 @@ def draw_goals(metrics: dict[str, Any], scores: pd.DataFrame, latency: dict[str,
         if goal.name == "perplexity":
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-        bars(axes, values, named=place % 2 == 0, digits=2 if goal.name == "latency_gain" else 3)
+        bars(axes, values, named=narrow or place % 2 == 0, digits=2 if goal.name == "latency_gain" else 3)
         axes.set_xlim(right=max(axes.get_xlim()[1], goal.threshold * 1.2))
         left, right = axes.get_xlim()
         good = (goal.threshold, right) if goal.at_least else (left, goal.threshold)
@@ -199,13 +230,13 @@ def draw_goals(metrics: dict[str, Any], scores: pd.DataFrame, latency: dict[str,
         verdict, colour = ("met", MET) if goal.met(value) else ("not met", MISSED)
         wanted = goal.condition.replace(">=", "\u2265").replace("<=", "\u2264")
         headed(axes, TITLES[goal.name], f"distilled {report.decided(goal, value)}, wanted {wanted}: {verdict}", colour)
-    figure.supxlabel("four models on held-out topics; whiskers are 95% intervals, of the speed quartiles", **NOTE)
+    note(figure, "four models on held-out topics; whiskers are 95% intervals, of the speed quartiles")
     return figure
 
 
-def draw_size(metrics: dict[str, Any], scores: pd.DataFrame) -> Figure:
+def draw_size(metrics: dict[str, Any], scores: pd.DataFrame, narrow: bool = False) -> Figure:
     """Accuracy and agreement with their intervals against the number of parameters."""
-    figure, panels = canvas(2, 3.5)
+    figure, panels = canvas(narrow, 2, 3.5)
     titles = {"accuracy": "teacher's answer picked among four", "agreement": "teacher's tokens ranked first"}
     for axes, (score, below) in zip(panels, titles.items(), strict=True):
         points = {}
@@ -228,9 +259,9 @@ def draw_size(metrics: dict[str, Any], scores: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_weights(table: pd.DataFrame, words: list[int], weight: dict[str, Any]) -> Figure:
+def draw_weights(table: pd.DataFrame, words: list[int], weight: dict[str, Any], narrow: bool = False) -> Figure:
     """How weights and lengths of the training samples are spread."""
-    figure, panels = canvas(2, 3.2)
+    figure, panels = canvas(narrow, 2, 3.2)
     marks = {"weight": (1.0, "mean 1"), "words": (np.median(words), f"median {np.median(words):g}")}
     for axes, (quantity, (mark, text)) in zip(panels, marks.items(), strict=True):
         part = table[table.quantity == quantity]
@@ -245,26 +276,34 @@ def draw_weights(table: pd.DataFrame, words: list[int], weight: dict[str, Any]) 
     return figure
 
 
-def draw_latency(latency: dict[str, Any]) -> Figure:
+def draw_latency(latency: dict[str, Any], narrow: bool = False) -> Figure:
     """Medians and quartiles of the timings at batch 1."""
-    figure, panels = canvas(3, 2.7)
+    figure, panels = canvas(narrow, 3, 2.7)
     for place, (axes, (timing, (title, unit))) in enumerate(zip(panels, PANELS.items(), strict=True)):
         values = [[latency["models"][name][timing][key] for key in ("median", "low", "high")] for name in MODELS]
-        bars(axes, values, named=place == 0)
+        bars(axes, values, named=narrow or place == 0)
         headed(axes, title, unit)
     tokens = f"{latency['prompt_tokens']} prompt tokens, {latency['new_tokens']} new tokens"
-    figure.supxlabel(f"batch 1, {tokens}; median of {latency['runs']} runs, whiskers are quartiles", **NOTE)
+    note(figure, f"batch 1, {tokens}; median of {latency['runs']} runs, whiskers are quartiles")
     return figure
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG, the same bytes each time."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return buffer.getvalue()
 
 
 def main() -> None:
     params = params_file.load()
-    inputs = read_inputs(params.plot.samples)
+    sft, distilled = (Run(variant, params.seeds[0]) for variant in TRAINED)
+    inputs = read_inputs(params.plot.samples, distilled)
     metrics, latency, weight = inputs["metrics"], inputs["latency"], inputs["weight"]
     words = [len(row["response"].split()) for row in inputs["rows"]]
     spreads = report.histogram("weight", [row["weight"] for row in inputs["rows"]], 0.05)
     tables = {
-        "loss": pd.concat([read_log(variant, params.seeds[0]) for variant in ("sft", "distilled")]),
+        "loss": pd.concat([read_log(sft), read_log(distilled)]),
         "goals": pd.DataFrame(report.score_rows(metrics, inputs["evaluate"]["models"])),
         "size": pd.DataFrame(report.size_rows(metrics)),
         "weights": pd.DataFrame(spreads + report.histogram("words", words, 1)),
@@ -272,22 +311,42 @@ def main() -> None:
     }
     mpl.rcdefaults()  # a matplotlibrc of the user's would change the bytes
     mpl.rcParams.update(STYLE)
-    figures = {
-        "loss": draw_loss(tables["loss"]),
-        "goals": draw_goals(metrics, tables["goals"], latency),
-        "size": draw_size(metrics, tables["goals"]),
-        "weights": draw_weights(tables["weights"], words, weight),
-        "latency": draw_latency(latency),
+    wide, narrow = (
+        {
+            "loss": draw_loss(tables["loss"], small),
+            "goals": draw_goals(metrics, tables["goals"], latency, small),
+            "size": draw_size(metrics, tables["goals"], small),
+            "weights": draw_weights(tables["weights"], words, weight, small),
+            "latency": draw_latency(latency, small),
+        }
+        for small in (False, True)
+    )
+    figures = {name: page.Figure(svg(wide[name]), svg(narrow[name])) for name in wide}
+    choices = {
+        "seed": params.seed,
+        "seeds": params.seeds,
+        "runtime": params.runtime.model_dump(),
+        "teachers": [teacher.model_dump() for teacher in params.teachers],
+        "generate": params.generate.model_dump(),
+        "clean": params.clean.model_dump(),
+        "weight": params.weight.model_dump(),
+        "train": params.train.model_dump(),
+        "evaluate": params.evaluate.model_dump(),
+        "plot": params.plot.model_dump(),
     }
+    files = [WEIGHTED, *(path for path, _ in JSON.values()), distilled.record, SAMPLES, REGRESSIONS]
+    lineage = model_card.lineage(params, distilled, inputs["rows"], [WEIGHTED])
+    html = page.render(inputs, figures, lineage, choices, {str(path): file_hash(path) for path in files})
     for name, table in tables.items():
         with whole_file(PLOTS / f"{name}.csv") as path:
             table.to_csv(path, index=False, lineterminator="\n")
-    for name, figure in figures.items():
+    for name, figure in wide.items():
         with whole_file(FIGURES / f"{name}.png") as path:
             figure.savefig(path, format="png", dpi=params.plot.dpi, metadata={"Software": None})
     text = report.markdown(metrics, inputs["evaluate"], inputs["clean"], weight, inputs["samples"])
     write_text(METRICS / "report.md", text)
-    print(f"{METRICS / 'report.md'}: {metrics['goals']['met']} of {len(GOALS)} goals met")
+    write_text(METRICS / "report.html", html)
+    print(f"{METRICS / 'report.html'}: {metrics['goals']['met']} of {len(GOALS)} goals met")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 
-from distill import environment, losses, models, student, targets, tracking, vocabulary
+from distill import environment, losses, model_card, models, student, targets, tracking, vocabulary
 from distill import params as params_file
 from distill.chat import encode, response_ids
 from distill.dataset import samples
@@ -219,6 +219,7 @@ def main() -> None:
     with whole_folder(this.folder) as target:
         network.to(getattr(torch, params.train.save_dtype)).save_pretrained(target)
         tokenizer.save_pretrained(target)
+        model_card.write(target, model_card.lineage(params, this, rows, [TRAIN]), report)
     with whole_file(this.record.with_name(f"{this.name}_log.csv")) as target:
         table.to_csv(target, index=False, lineterminator="\n")
     report |= {"weights": weights_hash(this.folder)}

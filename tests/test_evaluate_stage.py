@@ -9,6 +9,9 @@ import pytest
 import tiny
 import yaml
 
+from distill.files import write_json
+from distill.runs import weights_hash
+
 
 @pytest.fixture(scope="module")
 def repository(finished, tmp_path_factory) -> Path:
@@ -34,20 +37,23 @@ def test_the_same_bytes_with_and_without_what_was_measured_before(finished, repo
     first = written(repository)
     assert first == written(finished)
     kept = {path.name.rpartition("-")[0]: path for path in (repository / ".distill/evaluations").iterdir()}
-    assert sorted(kept) == ["distilled", "init", "sft", "teacher"]
-    kept["sft"].write_text(kept["sft"].read_text()[:-9])
+    assert sorted(kept) == ["distilled-7", "init", "sft-7", "teacher"]
+    kept["sft-7"].write_text(kept["sft-7"].read_text()[:-9])
     again = run(repository)
-    assert [name for name in kept if f"{name}: measured before" in again] == [name for name in kept if name != "sft"]
+    assert [name for name in kept if f"{name}: measured before" in again] == [name for name in kept if name != "sft-7"]
     assert f"{kept['sft'].name} is damaged" in again
     assert written(repository) == first
-    shutil.rmtree(repository / "models/distilled")
-    shutil.copytree(repository / "models/sft", repository / "models/distilled")
+    record = repository / "metrics/train/distilled-7.json"
+    shutil.rmtree(repository / "models/distilled-7")
+    shutil.copytree(repository / "models/sft-7", repository / "models/distilled-7")
+    write_json(record, json.loads(record.read_text()) | {"weights": weights_hash(repository / "models/sft-7")})
     other = run(repository)  # a new student: the teacher is not measured again
     assert "teacher: measured before" in other
-    assert "distilled: measured before" not in other
+    assert "distilled-7: measured before" not in other
     assert "latency" in other
-    shutil.rmtree(repository / "models/distilled")
-    shutil.copytree(finished / "models/distilled", repository / "models/distilled")
+    shutil.rmtree(repository / "models/distilled-7")
+    shutil.copytree(finished / "models/distilled-7", repository / "models/distilled-7")
+    shutil.copyfile(finished / "metrics/train/distilled-7.json", record)
 
 
 def test_calibration_lengths_and_regressions_are_those_of_the_items(finished):

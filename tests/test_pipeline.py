@@ -34,7 +34,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def without_timing(files: dict[str, str]) -> dict[str, str]:
     """Less what repeats the latency gain: the main table, and what is drawn from it."""
-    drawn = ("metrics/metrics.json", "metrics/report.md", "metrics/figures/goals.png")
+    drawn = ("metrics/metrics.json", "metrics/report.md", "metrics/report.html", "metrics/figures/goals.png")
     return {path: value for path, value in files.items() if path not in drawn}
 
 

@@ -2,89 +2,21 @@
 
 import csv
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer
+from plotting import inputs, run, write
 
-from distill import report
+from distill import markdown, report
 from stages import plot
-
-ROOT = Path(__file__).parent.parent
-SCORES = {
-    "accuracy": {"teacher": 0.99, "init": 0.3, "sft": 0.78, "distilled": 0.77},
-    "perplexity": {"teacher": 2.1, "init": 2300.0, "sft": 9.9, "distilled": 6.0},
-}
-LOG = """step,epoch,split,loss
-0,0.0,validation,7.8
-5,0.5,train,2.5
-10,1.0,validation,2.2
-10,1.0,train,1.5
-"""
-
-
-def write(path: Path, value: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
-
-
-def inputs(folder: Path) -> Path:
-    """All that the stage reads, tiny."""
-    models, metrics, timings = {}, {}, {}
-    for name in report.MODELS:
-        size = 134_000_000 if name == "teacher" else 33_000_000
-        values = {score: SCORES.get(score, SCORES["accuracy"])[name] for score in report.SCORES}
-        models[name] = {s: {"value": v, "ci_low": v * 0.95, "ci_high": v * 1.01} for s, v in values.items()}
-        metrics[name] = {key: values[key] for key in ("accuracy", "perplexity", "agreement", "rouge_l")} | {
-            "accuracy_ci_low": values["accuracy"] * 0.95, "accuracy_ci_high": values["accuracy"] * 1.01,
-            "parameters": size, "bytes": 2 * size,
-        }  # fmt: skip
-        slow = 4.0 if name == "teacher" else 1.0
-        timings[name] = {t: {"median": slow, "low": slow * 0.9, "high": slow * 1.2} for t in report.TIMINGS}
-    metrics["goals"] = {
-        "accuracy_ratio": 0.778, "accuracy_ratio_above_chance": 0.7, "perplexity": 6.0, "compression_ratio": 0.246,
-        "latency_gain": 4.0, "met": 3,
-    }  # fmt: skip
-    sample = {
-        "id": "a", "messages": [{"role": "user", "content": "Why | <b>?"}], "reference": "Because.",
-        "generated": dict.fromkeys(report.MODELS, "So *it* is."),
-    }  # fmt: skip
-    place = folder / "metrics"
-    write(place / "metrics.json", metrics)
-    write(place / "evaluate.json", {"models": models})
-    write(place / "latency.json", {"models": timings, "prompt_tokens": 8, "new_tokens": 4, "runs": 3})
-    parts = {name: {"rows": 2, "topics": 1, "words": 9} for name in ("train", "validation", "test")}
-    counts = {"requested": 8, "kept": 6, "dropped": 2, "reasons": {"too_short": 2, "empty": 0}, "splits": parts}
-    write(place / "clean.json", counts)
-    write(place / "weight.json", {"scheme": "uniform", "effective_share": 1.0, "correlation_with_length": None})
-    write(place / "samples.jsonl", sample)
-    (place / "train").mkdir()
-    for name in ("sft", "distilled"):
-        (place / f"train/{name}-20_log.csv").write_text(LOG)
-    weighted = folder / "data/weighted/train.jsonl"
-    weighted.parent.mkdir(parents=True)
-    weighted.write_text(
-        "".join(json.dumps({"response": "a b c"[:n], "weight": w}) + "\n" for n, w in ((5, 1.4), (3, 0.6)))
-    )
-    shutil.copy(ROOT / "params.yaml", folder)
-    return folder
-
-
-def run(folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, "-W", "error", "-m", "stages.plot"]
-    return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def written(folder: Path) -> dict[str, bytes]:
     paths = [path for part in ("figures", "plots") for path in (folder / "metrics" / part).iterdir()]
-    return {path.name: path.read_bytes() for path in [*paths, folder / "metrics/report.md"]}
+    return {path.name: path.read_bytes() for path in [*paths, *(folder / "metrics").glob("report.*")]}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +32,9 @@ def test_the_stage_writes_what_it_promises_and_the_same_bytes_again_whatever_the
     (again / "matplotlibrc").write_text("font.size: 20\naxes.grid: True\nlines.linewidth: 9\n")
     assert run(again).returncode == 0
     names = ("loss", "goals", "size", "weights", "latency")
-    assert set(written(again)) == {f"{name}.{kind}" for name in names for kind in ("png", "csv")} | {"report.md"}
+    assert set(written(again)) == {f"{name}.{kind}" for name in names for kind in ("png", "csv")} | {
+        "report.md", "report.html"
+    }  # fmt: skip
     assert written(again) == written(finished)
 
 
@@ -168,14 +102,16 @@ def test_nothing_that_time_changes_is_in_a_table_but_latencys(finished, tmp_path
     write(slower / "metrics/latency.json", latency)
     assert run(slower).returncode == 0
     before, after = written(finished), written(slower)
-    assert {name for name in before if before[name] != after[name]} == {"goals.png", "latency.png", "latency.csv"}
+    assert {name for name in before if before[name] != after[name]} == {
+        "goals.png", "latency.png", "latency.csv", "report.html"
+    }  # fmt: skip
 
 
 def test_the_report_has_the_table_the_goals_the_figures_and_the_answers(finished):
     text = (finished / "metrics/report.md").read_text()
     metrics = json.loads((finished / "metrics/metrics.json").read_text())
-    assert report.results(metrics) in text
-    assert report.goals(metrics) in text
+    assert markdown.table(report.results(metrics)) in text
+    assert markdown.table(report.goals(metrics)) in text
     assert "3 of 4 goals met" in text
     for name in ("loss", "goals", "size", "weights", "latency"):
         assert f"](figures/{name}.png)" in text
@@ -211,11 +147,18 @@ def says(name, text):
         (gone("metrics/weight.json"), "stage weight"),
         (gone("metrics/samples.jsonl"), "stage evaluate"),
         (gone("data/weighted/train.jsonl"), "stage weight"),
+        (gone("metrics/regressions.jsonl"), "stage evaluate"),
+        (gone("metrics/train/distilled-20.json"), "stage train@distilled-20"),
         (gone("metrics/train/distilled-20_log.csv"), "Stage train@distilled-20 writes it"),
         (says("metrics/evaluate.json", "{}"), "number at models.teacher.accuracy.ci_low"),
         (says("metrics/clean.json", "[]"), "metrics/clean.json must have a number at requested"),
-        (says("metrics/weight.json", '{"effective_share": 1}'), "text at scheme"),
+        (
+            says("metrics/train/distilled-20.json", '{"parameters": 1, "steps": 1, "response_tokens": 1}'),
+            "text at source",
+        ),
         (says("metrics/samples.jsonl", '{"reference": "x"}\n'), "samples.jsonl, line 1, must have a text at messages"),
+        (says("metrics/weight.json", '{"scheme": "uniform"}'), "number at effective_share"),
+        (says("metrics/regressions.jsonl", '{"tokens": 1}\n'), "regressions.jsonl, line 1, must have a number at"),
         (says("data/weighted/train.jsonl", '{"response": "x"}\n'), "train.jsonl, line 1, must have a number at weight"),
         (says("data/weighted/train.jsonl", ""), "has no rows. Stage weight"),
         (says("metrics/train/sft-20_log.csv", ""), "Stage train@sft-20 writes it"),

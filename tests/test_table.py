@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from distill import report
+from distill import markdown, report
+from distill.document import Table, number
 from distill.errors import UserError
 from distill.goals import GOALS
 from tools import table
@@ -46,7 +47,7 @@ def write_metrics(folder: Path, value: object) -> None:
 
 
 def test_the_table_has_a_row_a_model_with_its_interval():
-    lines = report.results(METRICS).splitlines()
+    lines = markdown.table(report.results(METRICS)).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["teacher", "init", "sft", "distilled"]
     assert lines[2] == "| teacher | 134.5 M | 98 MB | 0.912 [0.890, 0.930] | 2.2 | 0.980 | 0.700 |"
     assert "251,000" in lines[3]
@@ -54,7 +55,7 @@ def test_the_table_has_a_row_a_model_with_its_interval():
 
 
 def test_a_goal_that_is_missed_says_so():
-    verdicts = [line.split("|")[4].strip() for line in report.goals(METRICS).splitlines()[2:]]
+    verdicts = [line.split("|")[4].strip() for line in markdown.table(report.goals(METRICS)).splitlines()[2:]]
     assert verdicts == ["met", "**not met**", "met", "met"]
 
 
@@ -63,7 +64,7 @@ def test_a_goal_that_is_missed_says_so():
     [(0.91234, "0.912"), (2.0, "2"), (15.26, "15.3"), (251234.5, "251,000"), (999.6, "1,000"), (-0.25, "-0.25")],
 )
 def test_numbers_have_three_digits(value, text):
-    assert report.number(value) == text
+    assert number(value) == text
 
 
 @pytest.mark.parametrize(
@@ -83,31 +84,32 @@ def test_a_goals_value_never_looks_like_the_other_side_of_its_threshold(goal, va
 
 
 def test_a_models_text_is_shown_and_never_becomes_markup():
-    shown = report.quoted("<b>1</b> | *x* [y](z)\n# `q` $a$ \\n ~~s~~ a_b")
+    shown = markdown.quoted("<b>1</b> | *x* [y](z)\n# `q` $a$ \\n ~~s~~ a_b")
     assert shown == (
         "&lt;b&gt;1&lt;/b&gt; &#124; &#42;x&#42; &#91;y&#93;(z)<br>"
         "&#35; &#96;q&#96; &#36;a&#36; &#92;n &#126;&#126;s&#126;&#126; a&#95;b"
     )
-    assert report.quoted("https://a.b @c") == "https&#58;//a.b &#64;c"
-    assert report.quoted("&amp;") == "&amp;amp;"
+    assert markdown.quoted("https://a.b @c") == "https&#58;//a.b &#64;c"
+    assert markdown.quoted("&amp;") == "&amp;amp;"
 
 
 def test_characters_that_hide_or_reorder_text_are_shown():
-    assert report.quoted("a\x00b\x1b\u202ec\td\ud800") == "a\ufffdb\ufffd\ufffdc d\ufffd"
-    assert report.quoted("é 漢 👩\u200d🔬") == "é 漢 👩\u200d🔬"
+    assert markdown.quoted("a\x00b\x1b\u202ec\td\ud800") == "a\ufffdb\ufffd\ufffdc d\ufffd"
+    assert markdown.quoted("é 漢 👩\u200d🔬") == "é 漢 👩\u200d🔬"
 
 
 def test_an_empty_answer_is_named_and_a_long_one_is_cut():
-    assert report.quoted(" \n") == "(nothing)"
-    assert report.quoted("x" * 600) == "x" * 600
-    assert report.quoted("x" * 601) == "x" * 600 + " ..."
+    assert markdown.quoted(" \n") == "(nothing)"
+    assert markdown.quoted("x" * 600) == "x" * 600
+    assert markdown.quoted("x" * 601) == "x" * 600 + " ..."
 
 
 def test_prose_is_to_the_left_and_numbers_to_the_right():
     assert (
-        report.table(["a", "b", "c"], [["1", "2", "3"]], "lrl") == "| a | b | c |\n| --- | ---: | --- |\n| 1 | 2 | 3 |"
+        markdown.table(Table(["a", "b", "c"], [["1", "2", "3"]], "lrl"))
+        == "| a | b | c |\n| --- | ---: | --- |\n| 1 | 2 | 3 |"
     )
-    assert report.table(["a", "b"], []).splitlines()[1] == "| --- | ---: |"
+    assert markdown.table(Table(["a", "b"], [])).splitlines()[1] == "| --- | ---: |"
 
 
 def test_what_distillation_brought_says_who_is_ahead_and_whether_intervals_overlap():
@@ -119,7 +121,7 @@ def test_what_distillation_brought_says_who_is_ahead_and_whether_intervals_overl
         "accuracy": estimate(0.77, 0.72, 0.81), "perplexity": estimate(6.0, 5.5, 6.6),
         "agreement": estimate(0.70, 0.68, 0.72), "rouge_l": estimate(0.5, 0.4, 0.6),
     }  # fmt: skip
-    lines = report.gain({"sft": sft, "distilled": distilled}).splitlines()[2:]
+    lines = markdown.table(report.gain({"sft": sft, "distilled": distilled})).splitlines()[2:]
     assert lines == [
         "| accuracy | 0.8 | 0.77 | sft | overlap |",
         "| perplexity | 9.9 | 6 | distilled | apart |",
@@ -173,7 +175,7 @@ def test_the_table_replaces_what_stands_between_its_marks_and_nothing_else():
 
 def test_the_command_prints_the_table_or_writes_it_into_a_file(tmp_path):
     write_metrics(tmp_path, METRICS)
-    block = f"{report.results(METRICS)}\n\n{report.goals(METRICS)}"
+    block = f"{markdown.table(report.results(METRICS))}\n\n{markdown.table(report.goals(METRICS))}"
     assert command(tmp_path).stdout == f"{block}\n"
     readme = tmp_path / "README.md"
     readme.write_text(f"# é\n{table.BEGIN}\n{table.END}\nend\n", encoding="utf-8")
@@ -202,5 +204,5 @@ def test_the_commands_mistakes_end_in_one_message(tmp_path, metrics, arguments, 
 def test_the_readme_shows_the_committed_numbers():
     metrics = json.loads((ROOT / "metrics/metrics.json").read_text())
     readme = (ROOT / "README.md").read_text()
-    assert report.results(metrics) in readme
-    assert report.goals(metrics) in readme
+    assert markdown.table(report.results(metrics)) in readme
+    assert markdown.table(report.goals(metrics)) in readme

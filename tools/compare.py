@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from distill.bootstrap import Estimate, paired_difference
+from distill.document import flat
 from distill.errors import UserError, run
 from distill.files import whole_file
 from distill.measures import MEASURES
@@ -124,7 +125,7 @@ def result(one: Revision, other: Revision, model: str) -> dict[str, Any]:
         "seeds": [[seed for seed in seeds if seed is not None] for seeds in tables],
         "not_paired": reason,
         "params": revision.differences(one.params, other.params),
-        "environment": revision.differences(*(revision.flat(found, "") for found in environments)),
+        "environment": revision.differences(*(flat(found, "") for found in environments)),
         "metrics": {row.metric: {key: part for key, part in asdict(row).items() if key != "metric"} for row in rows},
     }
 

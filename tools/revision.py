@@ -11,6 +11,7 @@ from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.scm import RevError, SCMError
 
+from distill.document import flat
 from distill.errors import UserError
 
 ITEMS, METRICS, LATENCY = "metrics/items.csv", "metrics/metrics.json", "metrics/latency.json"
@@ -76,13 +77,6 @@ def locked_params(lock: dict[str, Any]) -> dict[str, Any]:
         for path, value in stage.get("params", {}).get("params.yaml", {}).items():
             found |= flat(value, path)
     return dict(sorted(found.items()))
-
-
-def flat(value: Any, path: str) -> dict[str, Any]:
-    """The leaves of nested mappings by dotted path; a list is a leaf."""
-    if isinstance(value, dict) and value:
-        return {key: leaf for name, part in value.items() for key, leaf in flat(part, f"{path}.{name}").items()}
-    return {path: value}
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -3,21 +3,12 @@
 import argparse
 from pathlib import Path
 
-from distill import report
+from distill import markdown, report
 from distill.errors import UserError, run
 from distill.files import read_json, write_text
+from distill.markdown import BEGIN, END, between
 
 METRICS = Path("metrics/metrics.json")
-BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
-
-
-def between(text: str, block: str, source: str) -> str:
-    """The text with what stands between the marks replaced. Raises UserError where a mark is missing."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError(f"{source} has no lines {BEGIN} and {END} to write the table between.")
-    return f"{before}{BEGIN}\n{block}\n{END}{after}"
 
 
 def main() -> None:
@@ -26,7 +17,7 @@ def main() -> None:
     file = parser.parse_args().write
     metrics = read_json(METRICS, "stage evaluate")
     report.require(metrics, METRICS, "evaluate", report.NUMBERS["metrics"])
-    block = f"{report.results(metrics)}\n\n{report.goals(metrics)}"
+    block = f"{markdown.table(report.results(metrics))}\n\n{markdown.table(report.goals(metrics))}"
     if file is None:
         print(block)
     elif not file.is_file():
