@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch.nn.functional import log_softmax
 
-CHUNK = 512  # tokens whose [tokens, vocab] fp32 copy exists at one time
+CACHE_BYTES = 2**21  # of an fp32 [tokens, vocab] at one time on a processor: about what its core's cache holds
+DEVICE_BYTES = 2**27  # the same on a GPU
 LEAST = math.log(1e-10)  # log-probability below which a stored mass is taken for this: keeps reverse KL finite
 NOTHING = math.log(1e-30)  # the same for a whole distribution, which is computed and not stored
 NEVER = -1e4  # log-probability of an outcome that does not exist (ragged rows): exp of it is exactly 0
@@ -109,13 +110,17 @@ def total(
     weights: torch.Tensor,
     top: TopK | Full | None,
     settings: Settings,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> torch.Tensor:
     """The sum over tokens of weight x loss, a scalar; the caller divides by the sum of weights of the whole step.
 
     `logits` is [tokens, vocab] of any float type, `labels` and `weights` are [tokens]. `top`, the teacher's targets,
-    may be None for cross-entropy only.
+    may be None for cross-entropy only. `chunk` is how many tokens' fp32 copy exists at one time, by default as many
+    as are fast.
     """
+    if chunk is None:
+        space = CACHE_BYTES if logits.device.type == "cpu" else DEVICE_BYTES
+        chunk = max(space // (4 * logits.shape[-1]), 1)
     if settings.loss == "cross_entropy" or settings.cross_entropy_share == 1:
         nothing = labels.new_zeros(len(labels), 0)
         _, _, label_log_probs = Outcomes.apply(logits, nothing, labels, chunk)

@@ -84,6 +84,16 @@ class DistillTrainer(Trainer):
         return total * self.accelerator.num_processes / num_items_in_batch
 
 
+def add_embedding_gradients_sparsely(model: Any) -> None:
+    """Adds the gradient of a tied embedding's few rows to that of the output matrix; nothing where they are not tied.
+
+    Otherwise each look-up makes a gradient of the whole vocabulary, nearly all zeros: a twentieth of a step on
+    a processor. The sums are the same.
+    """
+    if model.get_input_embeddings().weight is model.get_output_embeddings().weight:
+        model.get_input_embeddings().sparse = True
+
+
 class MarkWhole(TrainerCallback):
     """Marks each checkpoint after its last file, so that one cut off by a kill is never resumed from."""
 

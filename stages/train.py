@@ -20,16 +20,27 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 
-from distill import environment, losses, models, student, targets, vocabulary
+from distill import environment, losses, models, student, targets, throughput, vocabulary
 from distill import params as params_file
+from distill.batches import padded
 from distill.chat import encode, response_ids
-from distill.dataset import samples
+from distill.dataset import Sample, samples
 from distill.errors import UserError, run
 from distill.files import file_hash, read_rows, value_hash, whole_file, whole_folder, write_json
 from distill.home import home
+from distill.logits import shared_columns
 from distill.params import LocalTeacher, Params, Variant
 from distill.scoring import negative_log_likelihood
-from distill.trainer import DistillTrainer, MarkWhole, Ordered, Validate, arguments, last_whole_checkpoint, order
+from distill.trainer import (
+    DistillTrainer,
+    MarkWhole,
+    Ordered,
+    Validate,
+    add_embedding_gradients_sparsely,
+    arguments,
+    last_whole_checkpoint,
+    order,
+)
 
 TRAIN = Path("data/weighted/train.jsonl")
 TARGETS = Path("data/weighted/targets")
@@ -137,6 +148,7 @@ def fit(
         raise UserError(f"{folder} has less than the {space / 1e9:.1f} GB free that checkpoints and the model need.")
     if network.device.type == "cpu":
         network.set_attn_implementation("eager")  # short rows: 1.2 times as fast as sdpa's backward
+        add_embedding_gradients_sparsely(network)
     trainer = DistillTrainer(
         settings=losses.Settings(**settings.model_dump()),
         autocast=models.compute_dtype(params.runtime.dtype),
@@ -160,8 +172,22 @@ def fit(
         ) from None
     seconds = time.monotonic() - started
     if not resumed:
-        print(f"{steps} steps, {tokens} response tokens in {seconds:.0f} s: {tokens / seconds:.0f} tokens/s")
+        print(f"{steps} steps, {tokens} response tokens in {seconds:.0f} s")
+        print(speed(network, [data[index] for index in indices], step_size, seconds, trainer.autocast))
     return trainer.state.log_history, {"steps": steps, "epochs": schedule.epochs, "response_tokens": tokens}
+
+
+def speed(network: Any, seen: list[Sample], batch_size: int, seconds: float, dtype: torch.dtype) -> str:
+    """One line on the training that saw these samples, in this order: a prompt's beginning counts once a batch."""
+    predicted = sum(len(sample.response) for sample in seen)
+    computed = 0
+    for start in range(0, len(seen), batch_size):
+        batch = seen[start : start + batch_size]
+        ids, mask, predicts = padded([(sample.prompt, sample.response) for sample in batch])
+        computed += int(mask.sum()) - shared_columns(ids, predicts) * (len(batch) - 1)
+    output = network.get_output_embeddings().weight.numel()
+    flops = throughput.training_flops(models.parameter_count(network), output, computed, predicted)
+    return throughput.report(flops, predicted, seconds, dtype, network.device)
 
 
 def log_table(log: list[dict[str, Any]], first: float, steps_per_epoch: float) -> pd.DataFrame:

@@ -337,4 +337,14 @@ def test_no_copy_of_the_vocabulary_in_full_precision_is_kept_for_backward():
         total(half, labels, weights, top(teacher, 4), settings("forward_kl"))
     large = [value for value in kept if value.numel() >= half.numel()]
     assert all(value.dtype == torch.bfloat16 for value in large)
-    assert losses.CHUNK > 0
+
+
+def test_the_chunk_is_what_fits_into_the_cache_and_one_token_at_least(monkeypatch):
+    logits, teacher, labels, weights = case()
+    seen = []
+    real = losses.Outcomes.apply
+    monkeypatch.setattr(losses.Outcomes, "apply", lambda *given: seen.append(given[-1]) or real(*given))
+    for space in (4 * 17 * 6, 1):
+        monkeypatch.setattr(losses, "CACHE_BYTES", space)
+        total(logits, labels, weights, top(teacher, 4), settings("forward_kl"))
+    assert seen == [6, 1]
