@@ -144,6 +144,13 @@ class Params(Section):
                     f"given {given.loss}, {given.temperature:g} and {given.tail}; other losses need stored, hidden or "
                     "online"
                 )
+        if self.weight.targets is not None and self.weight.targets.kind == "on_policy":
+            share = self.train.distilled.cross_entropy_share
+            if share:
+                raise ValueError(
+                    "train.distilled.cross_entropy_share: must be 0 with weight.targets.kind on_policy, since on the "
+                    f"student's own text it would teach it its own mistakes, given {share:g}"
+                )
         unpriced = [teacher.name for teacher in self.teachers if teacher.kind == "openai" and teacher.price is None]
         if self.generate.budget_usd is not None and unpriced:
             raise ValueError(

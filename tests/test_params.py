@@ -178,6 +178,14 @@ def test_any_junk_anywhere_is_taken_or_refused_with_one_message(path, junk):
         assert len(str(error).splitlines()) <= 24
 
 
+def test_the_students_own_text_is_never_learnt_by_cross_entropy():
+    own = {"kind": "on_policy", "teacher": "smollm2", "batch_tokens": 1, "max_tokens": 8}
+    own = changed("weight.targets", own | {"student_fraction": 0.5, "sampling_temperature": 1.0})
+    assert params.check(own).weight.targets.kind == "on_policy"
+    own["train"]["distilled"]["cross_entropy_share"] = 0.5
+    assert "train.distilled.cross_entropy_share: must be 0 with weight.targets.kind on_policy" in refused(own)
+
+
 @pytest.mark.parametrize(("key", "value"), [("loss", "reverse_kl"), ("temperature", 2.0), ("tail", "renormalise")])
 def test_draws_are_refused_with_a_loss_whose_gradient_they_would_bias(key, value):
     drawn = changed("weight.targets", {"kind": "sampled", "teacher": "smollm2", "batch_tokens": 1, "draws": 50})
