@@ -8,20 +8,42 @@ import torch
 
 from distill import targets
 from distill.batches import padded
-from distill.chat import encode, response_ids
+from distill.chat import encode, prompt_ids, response_ids
 from distill.losses import TopK
 from distill.vocabulary import align, first_pieces
 
 
 @dataclass(frozen=True)
+class States:
+    """What entered the teacher's output matrix, for each token of the student's response."""
+
+    states: torch.Tensor  # [tokens, width]
+    known: torch.Tensor  # [tokens] bool: false where the teacher has none, as in TopK
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the teacher reads when it is asked during training, in its own tokens."""
+
+    prompt: list[int]
+    response: list[int]
+    places: list[int | None]  # for each token of the student's response, that of the teacher's that starts there
+
+
+@dataclass(frozen=True)
 class Sample:
-    """One training sample; `top` has a row for every token of the response, or is None without stored targets."""
+    """One training sample; what it has of the teacher has a row for every token of the response.
+
+    At most one of `top` (stored or drawn tokens), `states` and `asked` is there.
+    """
 
     id: str
     prompt: list[int]
     response: list[int]
     weight: float
     top: TopK | None
+    states: States | None = None
+    asked: Asked | None = None
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
@@ -32,24 +54,28 @@ def samples(
     student: Any,
     max_length: int,
     teacher: Any = None,
-    stored: Iterable[tuple[str, targets.Rows]] = (),
+    stored: Iterable[tuple[str, targets.Rows | targets.States]] | None = None,
 ) -> list[Sample]:
-    """The rows in the student's tokens, with targets where the `stored` ones and their teacher's tokenizer are given.
+    """The rows in the student's tokens; with targets where the tokenizer of their teacher is given.
 
-    A student's token that starts where a token of the teacher starts has the teacher's distribution at that
-    place as its target; a later piece of a token that the student cuts finer has none.
+    They are the `stored` ones, or with None what the teacher is asked during training. A student's token that
+    starts where a token of the teacher starts has the teacher's distribution at that place as its target; a later
+    piece of a token that the student cuts finer has none.
     """
-    by_id = dict(stored)
-    pieces = first_pieces(teacher, student) if by_id else None
+    by_id = None if stored is None else dict(stored)
+    pieces = None if teacher is None else first_pieces(teacher, student)
     result = []
     for row in rows:
         example = encode(student, row, max_length)
-        top = None
+        given: dict[str, Any] = {"top": None}
         if pieces is not None:
-            ended = row["finish_reason"] == "stop"
-            places = align(response_ids(teacher, row["response"], ended), example.response, teacher, student)
-            top = _in_student_vocabulary(by_id[row["id"]], places, pieces)
-        result.append(Sample(row["id"], example.prompt, example.response, row["weight"], top))
+            theirs = response_ids(teacher, row["response"], row["finish_reason"] == "stop")
+            places = align(theirs, example.response, teacher, student)
+            if by_id is None:
+                given["asked"] = Asked(prompt_ids(teacher, row["messages"]), theirs, places)
+            else:
+                given |= _at(places, by_id[row["id"]], pieces)
+        result.append(Sample(row["id"], example.prompt, example.response, row["weight"], **given))
     return result
 
 
@@ -82,7 +108,39 @@ def collate(batch: Sequence[Sample]) -> dict[str, torch.Tensor]:
     if tops:
         for name in ("ids", "log_probs", "tail", "known"):
             result[f"top_{name}"] = torch.cat([getattr(top, name) for top in tops])
+    states = [sample.states for sample in batch if sample.states is not None]
+    if states:
+        result["teacher_states"] = torch.cat([part.states for part in states])
+        result["teacher_known"] = torch.cat([part.known for part in states])
+    asked = [sample.asked for sample in batch if sample.asked is not None]
+    if asked:
+        result |= _questions(asked)
     return result
+
+
+def _questions(asked: Sequence[Asked]) -> dict[str, torch.Tensor]:
+    """The teacher's own batch, and for each of the student's tokens its place among the teacher's predictions."""
+    ids, mask, predicts = padded([(one.prompt, one.response) for one in asked])
+    places: list[int] = []
+    start = 0
+    for one in asked:
+        places += [start + (place or 0) for place in one.places]
+        start += len(one.response)
+    return {
+        "teacher_ids": ids,
+        "teacher_mask": mask,
+        "teacher_predicts": predicts,
+        "teacher_places": torch.tensor(places),
+        "teacher_known": torch.tensor([place is not None for one in asked for place in one.places]),
+    }
+
+
+def _at(places: list[int | None], rows: targets.Rows | targets.States, pieces: torch.Tensor) -> dict[str, Any]:
+    """The fields of a Sample that hold the stored rows at these places."""
+    if isinstance(rows, targets.Rows):
+        return {"top": _in_student_vocabulary(rows, places, pieces)}
+    known = torch.tensor([place is not None for place in places])
+    return {"top": None, "states": States(rows.states[[place or 0 for place in places]], known)}
 
 
 def _in_student_vocabulary(rows: targets.Rows, places: list[int | None], pieces: torch.Tensor) -> TopK:

@@ -1,10 +1,11 @@
-"""Logits at the response's positions only, and a beginning that all prompts share computed once.
+"""Logits at the response's positions only (or what they are made of), and what all prompts begin with computed once.
 
 The vocabulary's matmul is the dearest of a small model, and the system prompt the same in every row of a batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,13 +22,27 @@ def response_logits(
     attend to; gradients add up there, so that the result is that of the whole batch. A `wrapper` of the model
     (DDP, FSDP) is called in its place with the whole batch, as is a model whose cache is off.
     """
+    return _run(model, ids, mask, predicts, wrapper, logits_at)
+
+
+def response_states(model: Any, ids: torch.Tensor, mask: torch.Tensor, predicts: torch.Tensor) -> torch.Tensor:
+    """What enters the output embedding at these positions, [positions marked, width], as `response_logits` has it."""
+    found: list[torch.Tensor] = []
+    _run(model, ids, mask, predicts, None, partial(_states_at, found=found))
+    return found[0]
+
+
+def _run(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, predicts: torch.Tensor, wrapper: Any, at: Callable[..., Any]
+) -> torch.Tensor:
+    """The model's logits, with the columns that all rows share computed once, inside `at(model, positions)`."""
     ids, mask, predicts = (part.to(model.device) for part in (ids, mask, predicts))
     cache, shared = None, 0
     if wrapper is None and model.config.get_text_config().use_cache:
         shared = shared_columns(ids, predicts)
     if shared:
         cache = prefix_cache(model, ids[:1, :shared], len(ids))
-    with logits_at(model, predicts[:, shared:]):
+    with at(model, predicts[:, shared:]):
         return (wrapper or model)(
             input_ids=ids[:, shared:], attention_mask=mask, past_key_values=cache, use_cache=cache is not None
         ).logits
@@ -58,6 +73,21 @@ def logits_at(model: Any, positions: torch.Tensor) -> Iterator[None]:
     """
     head = model.get_output_embeddings()
     hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][positions], *inputs[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _states_at(model: Any, positions: torch.Tensor, found: list[torch.Tensor]) -> Iterator[None]:
+    """Inside the block the model's output embedding gets no row, and what it would have got at `positions` is found."""
+
+    def take(_: Any, inputs: Any) -> Any:
+        found.append(inputs[0][positions])
+        return (found[-1][:0], *inputs[1:])
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(take)
     try:
         yield
     finally:

@@ -10,13 +10,16 @@ not 0 where S = P.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn.functional import log_softmax
 
-CHUNK = 512  # tokens whose [tokens, vocab] fp32 copy exists at one time
+CACHE_BYTES = 2**21  # of an fp32 [tokens, vocab] at one time on a processor: about what its core's cache holds
+DEVICE_BYTES = 2**27  # the same on a GPU
 LEAST = math.log(1e-10)  # log-probability below which a stored mass is taken for this: keeps reverse KL finite
+NOTHING = math.log(1e-30)  # the same for a whole distribution, which is computed and not stored
 NEVER = -1e4  # log-probability of an outcome that does not exist (ragged rows): exp of it is exactly 0
 
 
@@ -24,9 +27,9 @@ NEVER = -1e4  # log-probability of an outcome that does not exist (ragged rows):
 class Settings:
     """Which loss: `cross_entropy_share` of it is cross-entropy on the text, the rest is `loss`.
 
-    `beta` is the teacher's part in the mixture of jsd and skew_kl. `tail` says what becomes of the mass
-    outside the k stored tokens: one outcome of its own (bucket), or dropped on both sides (renormalise),
-    which is blind to it.
+    `beta` is the teacher's part in the mixture of jsd, skew_kl and skew_reverse_kl. `tail` says what becomes of
+    the mass outside the k stored tokens: one outcome of its own (bucket), or dropped on both sides
+    (renormalise), which is blind to it.
     """
 
     loss: str
@@ -44,6 +47,14 @@ class TopK:
     log_probs: torch.Tensor  # [tokens, k] nats, -inf where a row has fewer than k
     tail: torch.Tensor  # [tokens] log of the mass of all other tokens
     known: torch.Tensor  # [tokens] bool: false where the teacher has no distribution; cross-entropy serves there
+
+
+@dataclass(frozen=True)
+class Full:
+    """The teacher's whole distribution at each token, made chunk by chunk when the loss asks for it."""
+
+    log_probs: Callable[[slice], torch.Tensor]  # tokens -> [tokens, vocab] nats at temperature 1, student's vocabulary
+    known: torch.Tensor  # [tokens] bool, as in TopK
 
 
 def forward_kl(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> torch.Tensor:
@@ -72,11 +83,24 @@ def skew_kl(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> torch.
     return forward_kl(mixture, teacher, beta)
 
 
+def skew_reverse_kl(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> torch.Tensor:
+    """KL(S || beta P + (1 - beta) S), as in DistiLLM, whose alpha is the student's part and so 1 - beta."""
+    mixture = torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
+    return forward_kl(mixture, student, beta)
+
+
+def total_variation(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> torch.Tensor:
+    """Half the sum of |P - S|, between 0 and 1, as in f-distill (Wen et al. 2023)."""
+    return 0.5 * (teacher.exp() - student.exp()).abs().sum(-1)
+
+
 DIVERGENCES: dict[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {
     "forward_kl": forward_kl,
     "reverse_kl": reverse_kl,
     "jsd": jsd,
     "skew_kl": skew_kl,
+    "skew_reverse_kl": skew_reverse_kl,
+    "total_variation": total_variation,
 }
 
 
@@ -84,20 +108,26 @@ def total(
     logits: torch.Tensor,
     labels: torch.Tensor,
     weights: torch.Tensor,
-    top: TopK | None,
+    top: TopK | Full | None,
     settings: Settings,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> torch.Tensor:
     """The sum over tokens of weight x loss, a scalar; the caller divides by the sum of weights of the whole step.
 
-    `logits` is [tokens, vocab] of any float type, `labels` and `weights` are [tokens]. `top` may be None for
-    cross-entropy only.
+    `logits` is [tokens, vocab] of any float type, `labels` and `weights` are [tokens]. `top`, the teacher's targets,
+    may be None for cross-entropy only. `chunk` is how many tokens' fp32 copy exists at one time, by default as many
+    as are fast.
     """
+    if chunk is None:
+        space = CACHE_BYTES if logits.device.type == "cpu" else DEVICE_BYTES
+        chunk = max(space // (4 * logits.shape[-1]), 1)
     if settings.loss == "cross_entropy" or settings.cross_entropy_share == 1:
         nothing = labels.new_zeros(len(labels), 0)
         _, _, label_log_probs = Outcomes.apply(logits, nothing, labels, chunk)
         return (weights * -label_log_probs).sum()
     assert top is not None, f"{settings.loss} needs the teacher's targets"
+    if isinstance(top, Full):
+        return InOnePass.apply(logits, partial(_full, labels, weights, top, settings), chunk)
     exists = top.log_probs > -math.inf
     ids = torch.where(exists, top.ids, top.ids[:, :1])
     log_probs, tail, label_log_probs = Outcomes.apply(logits, ids, labels, chunk)
@@ -108,10 +138,57 @@ def total(
         tail = torch.where(nothing, tail.clamp(min=LEAST), tail)
         student = torch.cat([student, tail[:, None]], dim=-1)
         teacher = torch.cat([teacher, top.tail.float().clamp(min=LEAST)[:, None]], dim=-1)
+    return (weights * _per_token(student, teacher, label_log_probs, top.known, settings)).sum()
+
+
+def _per_token(
+    student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor, known: torch.Tensor, settings: Settings
+) -> torch.Tensor:
+    """The loss of each token, [tokens], from log-probabilities of outcomes [tokens, outcomes] and labels [tokens]."""
     student, teacher = (log_softmax(side / settings.temperature, dim=-1) for side in (student, teacher))
     divergence = DIVERGENCES[settings.loss](student, teacher, settings.beta) * settings.temperature**2
-    mixed = settings.cross_entropy_share * -label_log_probs + (1 - settings.cross_entropy_share) * divergence
-    return (weights * torch.where(top.known, mixed, -label_log_probs)).sum()
+    mixed = settings.cross_entropy_share * -label + (1 - settings.cross_entropy_share) * divergence
+    return torch.where(known, mixed, -label)
+
+
+def _full(
+    labels: torch.Tensor, weights: torch.Tensor, full: Full, settings: Settings, logits: torch.Tensor, span: slice
+) -> torch.Tensor:
+    """The weighted sum of the losses of the tokens of `span`, whose fp32 logits are given: every token an outcome."""
+    student = log_softmax(logits, dim=-1)
+    teacher = full.log_probs(span).clamp(min=NOTHING)
+    label = student.gather(1, labels[span, None])[:, 0]
+    return (weights[span] * _per_token(student, teacher, label, full.known[span], settings)).sum()
+
+
+class InOnePass(torch.autograd.Function):
+    """A sum over tokens of a function of their logits, with its gradient made in the same pass, chunk by chunk.
+
+    (logits [tokens, vocab], loss(fp32 logits of a span, span) -> scalar, chunk) -> scalar. What is kept for the
+    backward is the gradient in the type of the logits, as in Liger Kernel (Hsu et al. 2024): no chunk is computed
+    twice, and no fp32 [tokens, vocab] of half-precision logits is kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: torch.Tensor, loss: Callable[[torch.Tensor, slice], torch.Tensor], chunk: int
+    ) -> torch.Tensor:
+        gradient = torch.empty_like(logits)
+        result = torch.zeros((), device=logits.device)
+        for start in range(0, len(logits), chunk):
+            span = slice(start, start + chunk)
+            part = logits[span].detach().float().requires_grad_()
+            with torch.enable_grad():
+                value = loss(part, span)
+            gradient[span] = torch.autograd.grad(value, part)[0]
+            result += value.detach()
+        ctx.save_for_backward(gradient)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, outer: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * outer, None, None
 
 
 class Outcomes(torch.autograd.Function):

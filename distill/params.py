@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from distill.errors import UserError
-from distill.schema.data import Clean, Confidence, Targets, Weight
+from distill.schema.data import Clean, Confidence, OnPolicy, Targets, Weight
 from distill.schema.fields import Count, Section
 from distill.schema.generate import (
     BUILDERS,
@@ -43,6 +43,7 @@ __all__ = [
     "Latency",
     "LocalTeacher",
     "Mixture",
+    "OnPolicy",
     "Params",
     "Plot",
     "Price",
@@ -60,7 +61,13 @@ __all__ = [
 ]
 
 PATH = Path("params.yaml")
-UNIONS = ("prompts", "topic", "student", "layers")  # keys whose value is one of several kinds, beside `teachers`
+UNIONS = (
+    "prompts",
+    "topic",
+    "student",
+    "layers",
+    "targets",
+)  # keys whose value is one of several kinds, beside `teachers`
 KINDS = (
     "local",
     "openai",
@@ -73,6 +80,11 @@ KINDS = (
     "pretrained",
     "number",
     "list",
+    "stored",
+    "sampled",
+    "hidden",
+    "online",
+    "on_policy",
 )
 
 
@@ -131,6 +143,22 @@ class Params(Section):
             raise ValueError(
                 f"train.distilled.loss: {self.train.distilled.loss} needs stored targets, but weight.targets is null"
             )
+        if self.weight.targets is not None and self.weight.targets.kind == "sampled":
+            given = self.train.distilled
+            if given.loss not in ("cross_entropy", "forward_kl") or given.temperature != 1 or given.tail != "bucket":
+                raise ValueError(
+                    "weight.targets.kind: sampled gives the mean of the true gradient only with train.distilled of "
+                    "loss forward_kl, temperature 1 and tail bucket, "
+                    f"given {given.loss}, {given.temperature:g} and {given.tail}; other losses need stored, hidden or "
+                    "online"
+                )
+        if self.weight.targets is not None and self.weight.targets.kind == "on_policy":
+            share = self.train.distilled.cross_entropy_share
+            if share:
+                raise ValueError(
+                    "train.distilled.cross_entropy_share: must be 0 with weight.targets.kind on_policy, since on the "
+                    f"student's own text it would teach it its own mistakes, given {share:g}"
+                )
         unpriced = [teacher.name for teacher in self.teachers if teacher.kind == "openai" and teacher.price is None]
         if self.generate.budget_usd is not None and unpriced:
             raise ValueError(

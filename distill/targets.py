@@ -1,13 +1,16 @@
-"""The teacher's stored top-k probabilities: written once by `weight`, read and verified by `train`.
+"""What is stored of the teacher's distributions: written once by `weight`, read and verified by `train`.
 
 A folder of safetensors shards and a manifest. Row i of a sample is the teacher's distribution for the i-th
-token of its response, at temperature 1: the ids of the k best tokens, their log-probabilities, and the
-log of the mass of all others.
+token of its response, at temperature 1, in one of three forms: its k best tokens and the mass of all others
+(`Rows`), tokens drawn from it (`Draws`), or what enters the teacher's output matrix (`States`). Where the teacher
+is asked during training no sample is there. Of these whole distributions, stored or not, their sum over all tokens is
+kept as well: what the teacher might have written, for the choice of the student's vocabulary.
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,12 @@ from safetensors.torch import load_file, save_file
 
 from distill.errors import UserError
 from distill.files import file_hash, read_json, value_hash, write_json
-from distill.params import LocalTeacher
+from distill.params import LocalTeacher, Targets
 from distill.vocabulary import fingerprint
 
 MANIFEST = "manifest.json"
+EXPECTED = "expected.safetensors"
+WHOLE = ("hidden", "online", "on_policy")  # kinds that give the teacher's whole distribution
 SHARD_TOKENS = 65536
 
 
@@ -36,7 +41,8 @@ class Source:
     template: str
     data: str
     dtype: str
-    top_k: int
+    kind: str
+    size: int | None  # k, or the number of draws
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,36 @@ class Rows:
     """The teacher's distributions for one response of `tokens` tokens, in nats."""
 
     ids: torch.Tensor  # [tokens, k] int32, of the teacher's vocabulary
-    log_probs: torch.Tensor  # [tokens, k] float16
+    log_probs: torch.Tensor  # [tokens, k] float16, or float32 where they come from draws; -inf in unused places
     tail: torch.Tensor  # [tokens] float32, log of the mass outside the k
 
+    def __len__(self) -> int:
+        return len(self.tail)
 
-def source(teacher: LocalTeacher, tokenizer: Any, rows: list[dict[str, Any]], dtype: str, k: int) -> Source:
+
+@dataclass(frozen=True)
+class Draws:
+    """Tokens drawn with replacement at each place of one response, all places one after the other."""
+
+    ids: torch.Tensor  # [different ids of all places] int32, of the teacher's vocabulary
+    counts: torch.Tensor  # [different ids of all places] uint8, how often each was drawn
+    different: torch.Tensor  # [tokens] uint8, how many different ids each place has
+
+    def __len__(self) -> int:
+        return len(self.different)
+
+
+@dataclass(frozen=True)
+class States:
+    """What enters the teacher's output matrix at each place of one response."""
+
+    states: torch.Tensor  # [tokens, width] bfloat16
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+
+def source(teacher: LocalTeacher, tokenizer: Any, rows: list[dict[str, Any]], dtype: str, wanted: Targets) -> Source:
     """What targets of these rows by this teacher are made from."""
     return Source(
         teacher=teacher.name,
@@ -59,7 +90,8 @@ def source(teacher: LocalTeacher, tokenizer: Any, rows: list[dict[str, Any]], dt
         template=value_hash(tokenizer.chat_template),
         data=value_hash([[row["id"], row["messages"], row["response"], row["finish_reason"]] for row in rows]),
         dtype=dtype,
-        top_k=k,
+        kind=wanted.kind,
+        size=wanted.top_k if wanted.kind == "stored" else wanted.draws if wanted.kind == "sampled" else None,
     )
 
 
@@ -71,29 +103,74 @@ def top_k(logits: torch.Tensor, k: int) -> Rows:
     return Rows(ids.int().cpu(), best.half().cpu(), tail.float().cpu())
 
 
-def write(folder: Path, source: Source, samples: Iterable[tuple[str, Rows]]) -> None:
-    """Writes the shards and the manifest of (sample id, rows) into an existing folder."""
+def draw(logits: torch.Tensor, draws: int, seed: int) -> Draws:
+    """So many tokens drawn with replacement from each row of `logits` [tokens, vocab].
+
+    The shares of the draws are an unbiased estimate of the distribution, and so is the gradient of the forward KL to
+    it, which no k best tokens give (Anshumann et al. 2025, random sampling KD).
+    """
+    generator = torch.Generator(device=logits.device).manual_seed(seed)
+    drawn = torch.multinomial(logits.float().softmax(-1), draws, replacement=True, generator=generator).sort(-1).values
+    new = torch.ones_like(drawn, dtype=torch.bool)
+    new[:, 1:] = drawn[:, 1:] != drawn[:, :-1]
+    starts = new.flatten().nonzero()[:, 0]
+    counts = torch.diff(starts, append=starts.new_tensor([drawn.numel()]))
+    return Draws(drawn[new].int().cpu(), counts.to(torch.uint8).cpu(), new.sum(-1).to(torch.uint8).cpu())
+
+
+def shares(drawn: Draws, draws: int, width: int) -> Rows:
+    """The shares of the draws as distributions without a tail, `width` places for each token."""
+    different = drawn.different.long()
+    first = different.cumsum(0) - different
+    token = torch.arange(len(drawn)).repeat_interleave(different)
+    place = torch.arange(len(token)) - first.repeat_interleave(different)
+    ids = drawn.ids[first][:, None].repeat(1, width)  # an unused place repeats a token that is there
+    log_probs = torch.full((len(drawn), width), -math.inf)
+    ids[token, place] = drawn.ids
+    log_probs[token, place] = (drawn.counts.float() / draws).log()
+    return Rows(ids, log_probs, torch.full((len(drawn),), -math.inf))
+
+
+def write(
+    folder: Path,
+    source: Source,
+    samples: Iterable[tuple[str, Rows | Draws | States]],
+    expected: torch.Tensor | None = None,
+) -> None:
+    """Writes the shards and the manifest of (sample id, rows) into an existing folder.
+
+    `expected` [vocab], where it is given, is the sum of the teacher's distributions once the samples are through.
+    """
     index: dict[str, tuple[int, int, int]] = {}
     shards: list[dict[str, Any]] = []
-    pending: list[Rows] = []
+    pending: list[Rows | Draws | States] = []
     start = 0
     for sample, rows in samples:
-        index[sample] = (len(shards), start, len(rows.tail))
+        index[sample] = (len(shards), start, len(rows))
         pending.append(rows)
-        start += len(rows.tail)
+        start += len(rows)
         if start >= SHARD_TOKENS:
             shards.append(_write_shard(folder, len(shards), pending))
             pending, start = [], 0
     if pending:
         shards.append(_write_shard(folder, len(shards), pending))
-    write_json(folder / MANIFEST, {"source": asdict(source), "shards": shards, "samples": index})
+    manifest: dict[str, Any] = {"source": asdict(source), "shards": shards, "samples": index}
+    if expected is not None:
+        save_file({"expected": expected}, folder / EXPECTED)
+        manifest["expected"] = {"file": EXPECTED, "sha256": file_hash(folder / EXPECTED)}
+    write_json(folder / MANIFEST, manifest)
 
 
-def read(folder: Path, expected: Source) -> Iterator[tuple[str, Rows]]:
+def read_expected(folder: Path) -> torch.Tensor:
+    """The sum of the teacher's distributions, [vocab]. Raises UserError where it is missing or broken."""
+    return _read_shard(folder, read_json(folder / MANIFEST, "stage weight")["expected"])["expected"]
+
+
+def read(folder: Path, expected: Source) -> Iterator[tuple[str, Rows | States]]:
     """Yields (sample id, rows) in the order written, after checking the manifest and each shard's hash.
 
-    Raises UserError where anything was made from another teacher, tokenizer, template or data than expected,
-    or a shard is missing or broken.
+    Draws come as the distributions that they estimate. Raises UserError where anything was made from another teacher,
+    tokenizer, template or data than expected, or a shard is missing or broken.
     """
     manifest = read_json(folder / MANIFEST, "stage weight")
     wanted = asdict(expected)
@@ -102,16 +179,24 @@ def read(folder: Path, expected: Source) -> Iterator[tuple[str, Rows]]:
         lines = "\n".join(f"  {key}: {manifest['source'].get(key)} (expected {wanted[key]})" for key in wrong)
         raise UserError(f"{folder} holds targets of something else:\n{lines}\nRun `dvc repro weight`.")
     shards = [_read_shard(folder, shard) for shard in manifest["shards"]]
+    if expected.kind == "sampled":
+        assert expected.size is not None, "draws have a number"
+        width = max((int(shard["different"].max()) for shard in shards), default=0)
+        shards = [_as_rows(shard, expected.size, width) for shard in shards]
+    form: Any = States if expected.kind == "hidden" else Rows
     for sample, (number, start, length) in manifest["samples"].items():
-        tensors = shards[number]
-        yield sample, Rows(*(tensors[name][start : start + length] for name in ("ids", "log_probs", "tail")))
+        yield sample, form(*(shards[number][field.name][start : start + length] for field in fields(form)))
 
 
-def _write_shard(folder: Path, number: int, rows: list[Rows]) -> dict[str, Any]:
+def _as_rows(shard: dict[str, torch.Tensor], draws: int, width: int) -> dict[str, torch.Tensor]:
+    return vars(shares(Draws(shard["ids"], shard["counts"], shard["different"]), draws, width))
+
+
+def _write_shard(folder: Path, number: int, rows: Sequence[Rows | Draws | States]) -> dict[str, Any]:
     path = folder / f"{number:05d}.safetensors"
-    tensors = {name: torch.cat([getattr(part, name) for part in rows]) for name in ("ids", "log_probs", "tail")}
-    save_file(tensors, path)
-    return {"file": path.name, "tokens": len(tensors["tail"]), "sha256": file_hash(path)}
+    names = [field.name for field in fields(rows[0])]
+    save_file({name: torch.cat([getattr(part, name) for part in rows]) for name in names}, path)
+    return {"file": path.name, "tokens": sum(map(len, rows)), "sha256": file_hash(path)}
 
 
 def _read_shard(folder: Path, shard: dict[str, Any]) -> dict[str, torch.Tensor]:

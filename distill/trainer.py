@@ -13,7 +13,9 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from distill import losses
 from distill.dataset import Sample, collate
+from distill.live_teacher import LiveTeacher
 from distill.logits import response_logits
+from distill.on_policy import Answering
 from distill.params import Schedule
 
 WHOLE = "whole"  # a file written last into a checkpoint: without it the checkpoint is half written
@@ -54,16 +56,38 @@ class Ordered(Dataset):
 
 
 class DistillTrainer(Trainer):
-    """The Trainer for `losses.Settings`: lm_head at response positions only, weights x tokens as the divisor."""
+    """The Trainer for `losses.Settings`: lm_head at response positions only, weights x tokens as the divisor.
 
-    def __init__(self, settings: losses.Settings, autocast: torch.dtype, **arguments: Any) -> None:
+    A `teacher` gives its whole distributions in each step; with `answering` the student writes some of the text.
+    """
+
+    def __init__(
+        self,
+        settings: losses.Settings,
+        autocast: torch.dtype,
+        teacher: LiveTeacher | None = None,
+        answering: Answering | None = None,
+        **arguments: Any,
+    ) -> None:
         super().__init__(data_collator=collate, **arguments)
         self.settings = settings
         self.autocast = autocast
+        self.teacher = teacher
+        self.answering = answering
         self.loss_is_scaled_for_ga = True  # we divide by the whole step's weights x tokens
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
         return torch.utils.data.SequentialSampler(range(len(self.train_dataset)))  # type: ignore[arg-type]
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """The micro-batches of a step and their weights x tokens, after the student has answered where it shall."""
+        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.answering is None:
+            return batches, count
+        plain = self.accelerator.unwrap_model(self.model)
+        steps = [f"{self.state.global_step}/{self.args.process_index}/{place}" for place in range(len(batches))]
+        batches = [self.answering.batch(plain, batch, step) for batch, step in zip(batches, steps, strict=True)]
+        return batches, self._get_num_items_in_batch(batches, device)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         total = torch.stack([batch["weights"].sum() for batch in batch_samples]).sum().to(device)
@@ -77,11 +101,30 @@ class DistillTrainer(Trainer):
         plain = self.accelerator.unwrap_model(model)
         with torch.autocast(ids.device.type, dtype=self.autocast, enabled=self.autocast != torch.float32):
             logits = response_logits(plain, ids, mask, predicts, wrapper=None if plain is model else model)
-        top = None
-        if "top_ids" in inputs:
-            top = losses.TopK(inputs["top_ids"], inputs["top_log_probs"], inputs["top_tail"], inputs["top_known"])
-        total = losses.total(logits, inputs["labels"], inputs["weights"], top, self.settings)
+        total = losses.total(logits, inputs["labels"], inputs["weights"], self._targets(inputs), self.settings)
         return total * self.accelerator.num_processes / num_items_in_batch
+
+    def _targets(self, inputs: Any) -> losses.TopK | losses.Full | None:
+        """What the teacher says of the batch: stored in it, or made from what is stored, or asked now."""
+        if "top_ids" in inputs:
+            return losses.TopK(inputs["top_ids"], inputs["top_log_probs"], inputs["top_tail"], inputs["top_known"])
+        if self.teacher is None:
+            return None
+        if "teacher_states" in inputs:
+            return self.teacher.of_states(inputs["teacher_states"], inputs["teacher_known"])
+        return self.teacher.of_text(
+            *(inputs[f"teacher_{name}"] for name in ("ids", "mask", "predicts", "places", "known"))
+        )
+
+
+def add_embedding_gradients_sparsely(model: Any) -> None:
+    """Adds the gradient of a tied embedding's few rows to that of the output matrix; nothing where they are not tied.
+
+    Otherwise each look-up makes a gradient of the whole vocabulary, nearly all zeros: a twentieth of a step on
+    a processor. The sums are the same.
+    """
+    if model.get_input_embeddings().weight is model.get_output_embeddings().weight:
+        model.get_input_embeddings().sparse = True
 
 
 class MarkWhole(TrainerCallback):

@@ -21,17 +21,42 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 
-from distill import environment, losses, model_card, models, student, targets, tracking, vocabulary
+from distill import (
+    environment,
+    losses,
+    model_card,
+    models,
+    on_policy,
+    student,
+    targets,
+    throughput,
+    tracking,
+    vocabulary,
+)
 from distill import params as params_file
-from distill.chat import encode, response_ids
-from distill.dataset import samples
+from distill.answers import Sampling
+from distill.batches import padded
+from distill.chat import encode, end_of_turn, response_ids
+from distill.dataset import Sample, samples
 from distill.errors import UserError, run
 from distill.files import file_hash, read_rows, value_hash, whole_file, whole_folder, write_json
 from distill.home import home
-from distill.params import LocalTeacher, Params, Variant
+from distill.live_teacher import LiveTeacher
+from distill.logits import shared_columns
+from distill.on_policy import Answering
+from distill.params import LocalTeacher, Params, Targets, Variant
 from distill.runs import TRAINED, Run, weights_hash
 from distill.scoring import negative_log_likelihood
-from distill.trainer import DistillTrainer, MarkWhole, Ordered, Validate, arguments, last_whole_checkpoint, order
+from distill.trainer import (
+    DistillTrainer,
+    MarkWhole,
+    Ordered,
+    Validate,
+    add_embedding_gradients_sparsely,
+    arguments,
+    last_whole_checkpoint,
+    order,
+)
 
 TRAIN = Path("data/weighted/train.jsonl")
 TARGETS = Path("data/weighted/targets")
@@ -42,6 +67,7 @@ VALIDATION_TOKENS = 4096  # padded tokens of one validation batch
 CHECKPOINT_BYTES = 3 * 12 + 4  # a parameter: three checkpoints of weights and two moments in fp32, and the model
 
 Rows = list[dict[str, Any]]
+Stored = Iterable[tuple[str, targets.Rows | targets.States]]
 
 
 def teacher_of(params: Params, name: str) -> LocalTeacher:
@@ -49,31 +75,54 @@ def teacher_of(params: Params, name: str) -> LocalTeacher:
     return next(teacher for teacher in params.teachers if teacher.name == name and teacher.kind == "local")
 
 
-def token_counts(rows: Rows, tokenizer: Any, stored: Iterable[tuple[str, targets.Rows]]) -> dict[int, float]:
+def token_counts(rows: Rows, tokenizer: Any, stored: Stored | None, expected: torch.Tensor | None) -> dict[int, float]:
     """How often each of the teacher's tokens occurs in prompts and responses, and was expected by the teacher.
 
     The stored probabilities add what the teacher might have written as well: on unseen topics they find more
-    of its words than the text alone.
+    of its words than the text alone. Whole distributions come as their sum, `expected`.
     """
     counts = torch.zeros(len(tokenizer))
     for row in rows:
         example = encode(tokenizer, row)
         ids = torch.tensor([*example.prompt, *example.response])
         counts += torch.bincount(ids, minlength=len(counts))
-    for _, part in stored:
-        counts.scatter_add_(0, part.ids.flatten().long(), part.log_probs.flatten().float().exp())
+    for _, part in stored or ():
+        if isinstance(part, targets.Rows):
+            counts.scatter_add_(0, part.ids.flatten().long(), part.log_probs.flatten().float().exp())
+    if expected is not None:
+        counts += expected
     return {token: count for token, count in enumerate(counts.tolist()) if count > 0}
 
 
-def stored_targets(params: Params, rows: Rows) -> tuple[Any, Iterable[tuple[str, targets.Rows]]]:
-    """The teacher's tokenizer and an iterator over its stored targets; (None, ()) where none are stored."""
+def stored_targets(params: Params, rows: Rows) -> tuple[Any, Stored | None]:
+    """The teacher's tokenizer and its stored targets, which are None where it is asked during training.
+
+    (None, ()) without a teacher.
+    """
     wanted = params.weight.targets
     if wanted is None:
         return None, ()
     spec = teacher_of(params, wanted.teacher)
     tokenizer = models.load_tokenizer(spec.model, spec.revision, spec.sha256)
     dtype = str(models.compute_dtype(params.runtime.dtype)).removeprefix("torch.")
-    return tokenizer, targets.read(TARGETS, targets.source(spec, tokenizer, rows, dtype, wanted.top_k))
+    stored = list(targets.read(TARGETS, targets.source(spec, tokenizer, rows, dtype, wanted)))
+    return tokenizer, None if wanted.kind in ("online", "on_policy") else stored
+
+
+def live_teacher(
+    params: Params, wanted: Targets, seed: int, network: Any, tokenizer: Any, whole: Any
+) -> tuple[LiveTeacher, Answering | None]:
+    """The teacher, of tokenizer `whole`, beside the student, and how the student answers where it shall."""
+    spec = teacher_of(params, wanted.teacher)
+    dtype = models.compute_dtype(params.runtime.dtype)
+    model, _ = models.load(spec.model, dtype, spec.revision, spec.sha256)
+    width = network.get_output_embeddings().weight.shape[0]
+    teacher = LiveTeacher(model, vocabulary.first_pieces(whole, tokenizer), width)
+    if wanted.kind != "on_policy":
+        return teacher, None
+    sampling = Sampling(wanted.max_tokens, wanted.sampling_temperature, 1.0, seed)
+    theirs = on_policy.teacher_ids(whole, tokenizer)
+    return teacher, Answering(wanted.student_fraction, sampling, end_of_turn(tokenizer), theirs)
 
 
 def untrained(params: Params, rows: Rows, validation: Rows) -> tuple[Any, Any, dict[str, Any]]:
@@ -85,7 +134,9 @@ def untrained(params: Params, rows: Rows, validation: Rows) -> tuple[Any, Any, d
     spec = teacher_of(params, choice.teacher)
     teacher, whole = models.load(spec.model, torch.float32, spec.revision, spec.sha256)
     _, stored = stored_targets(params, rows)
-    kept = vocabulary.choose(whole, token_counts(rows, whole, stored), choice.vocabulary)
+    wanted = params.weight.targets
+    expected = targets.read_expected(TARGETS) if wanted and wanted.kind in targets.WHOLE else None
+    kept = vocabulary.choose(whole, token_counts(rows, whole, stored, expected), choice.vocabulary)
     tokenizer = vocabulary.trim(whole, kept)
     network = student.cut(teacher, choice.layers, kept).to(models.device())
     unseen = [response_ids(whole, row["response"], row["finish_reason"] == "stop") for row in validation]
@@ -112,6 +163,7 @@ def checkpoint_folder(params: Params, this: Run) -> Path:
     key = {
         "run": this.name,
         "params": [params.train.model_dump(exclude={"report_to"}), params.runtime.model_dump()],
+        "targets": params.weight.targets and params.weight.targets.model_dump(),
         "data": [file_hash(path) for path in data if path.exists()],
         "code": [file_hash(path) for path in CODE],
         "torch": torch.__version__,
@@ -131,8 +183,12 @@ def fit(
     assert this.seed is not None, "init is not trained"
     schedule, settings = params.train.schedule, settings_of(params, this)
     needed = settings.loss != "cross_entropy" and settings.cross_entropy_share < 1
-    teacher_tokenizer, stored = stored_targets(params, rows) if needed else (None, ())
-    data = samples(rows, tokenizer, schedule.max_length, teacher_tokenizer, stored)
+    wanted = params.weight.targets if needed else None
+    whole, stored = stored_targets(params, rows) if needed else (None, ())
+    data = samples(rows, tokenizer, schedule.max_length, whole, stored)
+    teacher, answering = None, None
+    if wanted is not None and wanted.kind not in ("stored", "sampled"):
+        teacher, answering = live_teacher(params, wanted, this.seed, network, tokenizer, whole)
     step_size = schedule.batch_size * schedule.gradient_accumulation
     indices = order([len(sample) for sample in data], step_size, schedule.epochs, this.seed)
     steps = math.ceil(len(indices) / step_size)
@@ -143,9 +199,12 @@ def fit(
         raise UserError(f"{folder} has less than the {space / 1e9:.1f} GB free that checkpoints and the model need.")
     if network.device.type == "cpu":
         network.set_attn_implementation("eager")  # short rows: 1.2 times as fast as sdpa's backward
+        add_embedding_gradients_sparsely(network)
     trainer = DistillTrainer(
         settings=losses.Settings(**settings.model_dump()),
         autocast=models.compute_dtype(params.runtime.dtype),
+        teacher=teacher,
+        answering=answering,
         model=network,
         args=arguments(folder, schedule, steps, this.seed, this.name, params.train.report_to),
         train_dataset=Ordered(data, indices),
@@ -167,8 +226,22 @@ def fit(
         ) from None
     seconds = time.monotonic() - started
     if not resumed:
-        print(f"{steps} steps, {tokens} response tokens in {seconds:.0f} s: {tokens / seconds:.0f} tokens/s")
+        print(f"{steps} steps, {tokens} response tokens in {seconds:.0f} s")
+        print(speed(network, [data[index] for index in indices], step_size, seconds, trainer.autocast))
     return trainer.state.log_history, {"steps": steps, "epochs": schedule.epochs, "response_tokens": tokens}
+
+
+def speed(network: Any, seen: list[Sample], batch_size: int, seconds: float, dtype: torch.dtype) -> str:
+    """One line on the training that saw these samples, in this order: a prompt's beginning counts once a batch."""
+    predicted = sum(len(sample.response) for sample in seen)
+    computed = 0
+    for start in range(0, len(seen), batch_size):
+        batch = seen[start : start + batch_size]
+        ids, mask, predicts = padded([(sample.prompt, sample.response) for sample in batch])
+        computed += int(mask.sum()) - shared_columns(ids, predicts) * (len(batch) - 1)
+    output = network.get_output_embeddings().weight.numel()
+    flops = throughput.training_flops(models.parameter_count(network), output, computed, predicted)
+    return throughput.report(flops, predicted, seconds, dtype, network.device)
 
 
 def log_table(log: list[dict[str, Any]], first: float, steps_per_epoch: float) -> pd.DataFrame:

@@ -16,12 +16,13 @@ from tqdm import tqdm
 
 from distill import confidence, data_card, environment, models, targets
 from distill import params as params_file
+from distill.answers import request_seed
 from distill.batches import by_length, padded
 from distill.chat import Example, encode
 from distill.confidence_measures import MEASURES, Evidence
 from distill.errors import UserError, run
 from distill.files import read_json, read_rows, whole_folder, write_json, write_rows, write_text
-from distill.logits import response_logits
+from distill.logits import response_logits, response_states
 from distill.params import Params, Targets, Weight
 from distill.scoring import scores
 
@@ -114,23 +115,41 @@ def summary(rows: list[Row], weight: Weight, strength: float) -> dict[str, Any]:
 
 @torch.inference_mode()
 def teacher_rows(
-    model: Any, examples: list[Example], top_k: int, batch_tokens: int, seen: dict[str, Seen] | None
-) -> Iterator[tuple[str, targets.Rows]]:
-    """Yields (sample id, the teacher's distributions for its response) from one teacher-forced pass.
+    model: Any,
+    examples: list[Example],
+    wanted: Targets,
+    size: int,
+    seed: int,
+    seen: dict[str, Seen] | None,
+    expected: torch.Tensor | None = None,
+) -> Iterator[tuple[str, targets.Rows | targets.Draws | targets.States]]:
+    """Yields (sample id, what is stored of the teacher's distributions for it) from one teacher-forced pass.
 
-    `seen`, where it is given, gets what the pass shows of each response by sample id.
+    `size` is how many tokens the tokenizer has: a model may have more logits, which are padding.
+    `seen`, where it is given, gets what the pass shows of each response by sample id, and `expected` [vocab] gets the
+    sum of all distributions.
     """
     with tqdm(total=sum(len(example.response) for example in examples), desc="targets", unit="token") as bar:
-        for batch in by_length(examples, batch_tokens):
+        for batch in by_length(examples, wanted.batch_tokens):
             ids, mask, predicts = padded([(examples[i].prompt, examples[i].response) for i in batch])
-            logits = response_logits(model, ids, mask, predicts)
+            run = response_states if wanted.kind == "hidden" else response_logits
+            found = run(model, ids, mask, predicts)
             start = 0
             for index in batch:
                 example = examples[index]
-                part = logits[start : start + len(example.response)]
+                part = found[start : start + len(example.response)]
+                if seen is not None or expected is not None:
+                    logits = (model.get_output_embeddings()(part) if wanted.kind == "hidden" else part)[:, :size]
                 if seen is not None:
-                    seen[example.id] = shown(part, example.response)
-                yield example.id, targets.top_k(part, top_k)
+                    seen[example.id] = shown(logits, example.response)
+                if expected is not None:
+                    expected += logits.float().softmax(-1).sum(0).cpu()
+                if wanted.kind == "stored":
+                    yield example.id, targets.top_k(part[:, :size], wanted.top_k)
+                elif wanted.kind == "sampled":
+                    yield example.id, targets.draw(part[:, :size], wanted.draws, request_seed(seed, example.id))
+                elif wanted.kind == "hidden":
+                    yield example.id, targets.States(part.bfloat16().cpu())
                 start += len(example.response)
                 bar.update(len(example.response))
 
@@ -147,6 +166,14 @@ def shown(logits: torch.Tensor, response: list[int]) -> Seen:
     }
 
 
+@torch.inference_mode()
+def ends_in_a_product(model: Any, example: Example) -> bool:
+    """Whether the model's logits are its output matrix times what enters it, and nothing more."""
+    batch = padded([(example.prompt, example.response)])
+    logits = model.get_output_embeddings()(response_states(model, *batch))
+    return torch.allclose(logits, response_logits(model, *batch), rtol=1e-3, atol=1e-3)
+
+
 def without_prompt(model: Any, tokenizer: Any, examples: list[Example], batch_tokens: int) -> dict[str, float]:
     """The mean log-probability of each response's tokens by sample id, from a pass without the prompts.
 
@@ -159,7 +186,7 @@ def without_prompt(model: Any, tokenizer: Any, examples: list[Example], batch_to
 
 
 def write_targets(folder: Path, rows: list[Row], params: Params, wanted: Targets) -> dict[str, Seen]:
-    """Stores the teacher's probabilities; returns what the pass shows by row id where the confidence needs it.
+    """Stores what `wanted` names; returns what the teacher's pass shows by row id where the confidence needs it.
 
     Entropies and margins are the targets' teacher's, and so say nothing of another teacher's rows.
     """
@@ -167,11 +194,19 @@ def write_targets(folder: Path, rows: list[Row], params: Params, wanted: Targets
     assert teacher.kind == "local", "the schema refuses targets of an API teacher"
     dtype = models.compute_dtype(params.runtime.dtype)
     model, tokenizer = models.load(teacher.model, dtype, teacher.revision, teacher.sha256)
-    source = targets.source(teacher, tokenizer, rows, str(dtype).removeprefix("torch."), wanted.top_k)
+    source = targets.source(teacher, tokenizer, rows, str(dtype).removeprefix("torch."), wanted)
     examples = [encode(tokenizer, row) for row in rows]
+    if wanted.kind == "hidden" and not ends_in_a_product(model, examples[0]):
+        raise UserError(
+            f"weight.targets.kind: hidden is not for {teacher.name!r}, which changes its logits after the product "
+            "with its output matrix (by a cap, say). Take stored, sampled, online or on_policy."
+        )
     measure = params.weight.confidence
     seen: dict[str, Seen] | None = {} if measure in SHOWN else None
-    targets.write(folder, source, teacher_rows(model, examples, wanted.top_k, wanted.batch_tokens, seen))
+    size = len(tokenizer)
+    expected = torch.zeros(size) if wanted.kind in targets.WHOLE else None
+    found = teacher_rows(model, examples, wanted, size, params.seed, seen, expected)
+    targets.write(folder, source, found, expected)
     if seen is None:
         return {}
     if measure == "ifd":

@@ -35,6 +35,15 @@ def test_logits_and_gradients_are_those_of_the_whole_batch(model, attention):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_a_ragged_batch_has_the_logits_and_the_states_of_batches_of_one(model):
+    states = logits.response_states(model, *padded(PAIRS))
+    for run in (logits.response_logits, logits.response_states):
+        alone = torch.cat([run(model, *padded([pair])) for pair in PAIRS])
+        torch.testing.assert_close(run(model, *padded(PAIRS)), alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.get_output_embeddings()(states), logits.response_logits(model, *padded(PAIRS)))
+    assert not model.get_output_embeddings()._forward_pre_hooks
+
+
 def test_columns_are_shared_up_to_the_first_difference_and_before_the_first_prediction():
     ids, _, predicts = padded(PAIRS)
     assert logits.shared_columns(ids, predicts) == len(SYSTEM)

@@ -1,13 +1,32 @@
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.special import rel_entr
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from distill import losses
-from distill.losses import DIVERGENCES, Settings, TopK, total
+from distill.losses import DIVERGENCES, Full, Settings, TopK, total
 
 TEMPERATURES = (0.5, 1.0, 2.0)
+
+
+def mixed(p, s, beta):
+    return beta * p + (1 - beta) * s
+
+
+# every divergence again, from probabilities: P, S [..., outcomes] and beta to [...]
+REFERENCE = {
+    "forward_kl": lambda p, s, beta: rel_entr(p, s).sum(-1),
+    "reverse_kl": lambda p, s, beta: rel_entr(s, p).sum(-1),
+    "jsd": lambda p, s, beta: (beta * rel_entr(p, mixed(p, s, beta)) + (1 - beta) * rel_entr(s, mixed(p, s, beta))).sum(
+        -1
+    ),
+    "skew_kl": lambda p, s, beta: rel_entr(p, mixed(p, s, beta)).sum(-1),
+    "skew_reverse_kl": lambda p, s, beta: rel_entr(s, mixed(p, s, beta)).sum(-1),
+    "total_variation": lambda p, s, beta: np.maximum(p - s, 0).sum(-1),
+}
 
 
 def settings(loss: str, **changes: object) -> Settings:
@@ -32,14 +51,16 @@ def case(tokens: int = 23, vocabulary: int = 17, seed: int = 0, dtype: torch.dty
     return logits, teacher, labels, weights
 
 
-def plain(logits, labels, weights, targets: TopK, wanted: Settings) -> torch.Tensor:
-    """The same by autograd, with the whole vocabulary in the open."""
+def plain(logits, labels, weights, targets: TopK, wanted: Settings, tail: bool = True) -> torch.Tensor:
+    """The same by autograd, with the whole vocabulary in the open; without `tail` the k are all outcomes."""
     log_probs = log_softmax(logits, -1)
     own = torch.zeros_like(log_probs, dtype=torch.bool).scatter(1, targets.ids, True)
     student = torch.cat(
         [log_probs.gather(1, targets.ids), log_probs.masked_fill(own, -math.inf).logsumexp(-1, True)], 1
     )
     teacher = torch.cat([targets.log_probs, targets.tail[:, None]], 1)
+    if not tail:
+        student, teacher = student[:, :-1], teacher[:, :-1]
     student, teacher = (log_softmax(side / wanted.temperature, -1) for side in (student, teacher))
     text = cross_entropy(logits, labels, reduction="none")
     divergence = DIVERGENCES[wanted.loss](student, teacher, wanted.beta) * wanted.temperature**2
@@ -67,6 +88,57 @@ def test_the_kls_are_torchs():
     )
 
 
+def full(log_probs: torch.Tensor, known: bool = True) -> Full:
+    """The whole of distributions [tokens, vocab]."""
+    return Full(lambda span: log_probs[span], torch.full((len(log_probs),), known))
+
+
+@pytest.mark.parametrize("loss", DIVERGENCES)
+@pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])
+def test_every_divergence_is_its_formula_in_probabilities(loss, beta):
+    student, teacher = case(dtype=torch.float64)[0].detach().log_softmax(-1), case(dtype=torch.float64)[1]
+    expected = REFERENCE[loss](teacher.exp().numpy(), student.exp().numpy(), beta)
+    assert DIVERGENCES[loss](student, teacher, beta).numpy() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("loss", DIVERGENCES)
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_a_whole_distribution_gives_the_loss_and_the_gradient_of_autograd_on_all_outcomes(loss, temperature, share):
+    logits, teacher, labels, weights = case()
+    wanted = settings(loss, temperature=temperature, cross_entropy_share=share)
+    fast = 0.5 * total(logits, labels, weights, full(teacher), wanted, chunk=5)
+    slow = 0.5 * plain(logits, labels, weights, top(teacher, 17), wanted, tail=False)
+    assert fast.item() == pytest.approx(slow.item(), rel=1e-5)
+    (mine,), (theirs,) = torch.autograd.grad(fast, logits), torch.autograd.grad(slow, logits)
+    assert torch.allclose(mine, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", DIVERGENCES)
+def test_a_whole_distribution_is_finite_where_the_teacher_gives_a_token_nothing(loss):
+    logits, teacher, labels, weights = case()
+    teacher = teacher.masked_fill(torch.arange(17) < 3, -math.inf).log_softmax(-1)
+    value = total(logits, labels, weights, full(teacher), settings(loss))
+    assert 0 < value.item() < math.inf
+    assert torch.isfinite(torch.autograd.grad(value, logits)[0]).all()
+
+
+def test_tokens_of_no_whole_distribution_are_learnt_from_the_text():
+    logits, teacher, labels, weights = case()
+    text = total(logits, labels, weights, None, settings("cross_entropy"))
+    unknown = total(logits, labels, weights, full(teacher, known=False), settings("reverse_kl"))
+    assert unknown.item() == pytest.approx(text.item(), rel=1e-6)
+
+
+def test_a_whole_distribution_keeps_no_copy_of_the_vocabulary_in_full_precision_for_backward():
+    logits, teacher, labels, weights = case(tokens=64, vocabulary=100)
+    half = logits.detach().bfloat16().requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda value: kept.append(value) or value, lambda value: value):
+        total(half, labels, weights, full(teacher), settings("forward_kl"), chunk=16)
+    assert [value.dtype for value in kept if value.numel() >= half.numel()] == [torch.bfloat16]
+
+
 def test_closed_forms_on_two_outcomes():
     teacher, student = torch.tensor([[0.75, 0.25]]).log(), torch.tensor([[0.5, 0.5]]).log()
     forward = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
@@ -80,6 +152,9 @@ def test_closed_forms_on_two_outcomes():
     assert DIVERGENCES["jsd"](student, teacher, 0.5).item() == pytest.approx(middle)
     skewed = 0.75 * math.log(0.75 / 0.575) + 0.25 * math.log(0.25 / 0.425)
     assert DIVERGENCES["skew_kl"](student, teacher, 0.3).item() == pytest.approx(skewed)
+    reverse = 0.5 * math.log(0.5 / 0.575) + 0.5 * math.log(0.5 / 0.425)
+    assert DIVERGENCES["skew_reverse_kl"](student, teacher, 0.3).item() == pytest.approx(reverse, rel=1e-5)
+    assert DIVERGENCES["total_variation"](student, teacher, 0.3).item() == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("loss", DIVERGENCES)
@@ -262,4 +337,14 @@ def test_no_copy_of_the_vocabulary_in_full_precision_is_kept_for_backward():
         total(half, labels, weights, top(teacher, 4), settings("forward_kl"))
     large = [value for value in kept if value.numel() >= half.numel()]
     assert all(value.dtype == torch.bfloat16 for value in large)
-    assert losses.CHUNK > 0
+
+
+def test_the_chunk_is_what_fits_into_the_cache_and_one_token_at_least(monkeypatch):
+    logits, teacher, labels, weights = case()
+    seen = []
+    real = losses.Outcomes.apply
+    monkeypatch.setattr(losses.Outcomes, "apply", lambda *given: seen.append(given[-1]) or real(*given))
+    for space in (4 * 17 * 6, 1):
+        monkeypatch.setattr(losses, "CACHE_BYTES", space)
+        total(logits, labels, weights, top(teacher, 4), settings("forward_kl"))
+    assert seen == [6, 1]

@@ -51,6 +51,13 @@ def test_a_number_written_as_1e_minus_4_means_the_number_in_yaml_and_as_text():
         ("train.distilled.loss", "kl", "train.distilled.loss: input should be 'cross_entropy', 'forward_kl'"),
         ("train.sft.loss", "forward_kl", "sft.loss: must be cross_entropy"),
         ("train.student.layers", True, "train.student.layers:"),
+        ("weight.targets.kind", "guessed", "weight.targets:"),
+        ("weight.targets.top_k", 0, "weight.targets.top_k: input should be greater than or equal to 1 (given 0)"),
+        (
+            "weight.targets",
+            {"kind": "sampled", "teacher": "smollm2", "batch_tokens": 1, "draws": 256},
+            "weight.targets.draws: input should be less than or equal to 255",
+        ),
         ("train.student.source", "hub", "train.student"),
         ("train.student.teacher", "nobody", "train.student.teacher: must be a local teacher of `teachers`"),
         (
@@ -169,3 +176,19 @@ def test_any_junk_anywhere_is_taken_or_refused_with_one_message(path, junk):
         params.check(value)
     except UserError as error:
         assert len(str(error).splitlines()) <= 24
+
+
+def test_the_students_own_text_is_never_learnt_by_cross_entropy():
+    own = {"kind": "on_policy", "teacher": "smollm2", "batch_tokens": 1, "max_tokens": 8}
+    own = changed("weight.targets", own | {"student_fraction": 0.5, "sampling_temperature": 1.0})
+    assert params.check(own).weight.targets.kind == "on_policy"
+    own["train"]["distilled"]["cross_entropy_share"] = 0.5
+    assert "train.distilled.cross_entropy_share: must be 0 with weight.targets.kind on_policy" in refused(own)
+
+
+@pytest.mark.parametrize(("key", "value"), [("loss", "reverse_kl"), ("temperature", 2.0), ("tail", "renormalise")])
+def test_draws_are_refused_with_a_loss_whose_gradient_they_would_bias(key, value):
+    drawn = changed("weight.targets", {"kind": "sampled", "teacher": "smollm2", "batch_tokens": 1, "draws": 50})
+    assert params.check(drawn).weight.targets.kind == "sampled"
+    drawn["train"]["distilled"][key] = value
+    assert "only with train.distilled of loss forward_kl, temperature 1 and tail bucket" in refused(drawn)

@@ -6,8 +6,9 @@ import torch
 
 from distill import targets
 from distill.errors import UserError
+from distill.losses import Settings, TopK, total
 
-SOURCE = targets.Source("t", "m", None, None, "tok", "tmpl", "data", "float32", 3)
+SOURCE = targets.Source("t", "m", None, None, "tok", "tmpl", "data", "float32", "stored", 3)
 
 
 def rows(tokens: int, seed: int = 0) -> targets.Rows:
@@ -52,7 +53,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
 
 
-@pytest.mark.parametrize("key", ["tokenizer", "template", "data", "model", "sha256", "dtype"])
+@pytest.mark.parametrize("key", ["tokenizer", "template", "data", "model", "sha256", "dtype", "kind", "size"])
 def test_targets_of_anything_else_are_refused_by_name(tmp_path, key):
     targets.write(tmp_path, SOURCE, [("a", rows(2))])
     with pytest.raises(UserError, match=f"{key}: .* \\(expected other\\)"):
@@ -82,3 +83,78 @@ def test_the_manifest_has_no_time_host_or_path(tmp_path):
     manifest = json.loads((tmp_path / targets.MANIFEST).read_text())
     assert set(manifest) == {"source", "shards", "samples"}
     assert str(tmp_path) not in json.dumps(manifest)
+
+
+def test_the_shares_of_draws_are_the_distribution_in_the_mean_and_their_number_is_kept():
+    logits = torch.tensor([[3.0, 1.0, 0.0, -1.0, 2.0], [0.0, 0.0, 0.0, 9.0, 0.0]])
+    mean = torch.zeros(2, 5)
+    for seed in range(400):
+        drawn = targets.draw(logits, 50, seed)
+        assert drawn.counts.sum() == 2 * 50
+        assert drawn.different.sum() == len(drawn.ids)
+        rows = targets.shares(drawn, 50, 5)
+        mean.scatter_add_(1, rows.ids.long(), rows.log_probs.exp() / 400)
+        assert torch.isinf(rows.tail).all()
+    assert torch.allclose(mean, logits.softmax(-1), atol=0.015)  # four standard errors of the most uncertain share
+    assert torch.equal(targets.draw(logits, 50, 3).counts, targets.draw(logits, 50, 3).counts)
+    assert targets.draw(logits, 255, 0).counts.max() == 255, "a count fits into its byte"
+
+
+def test_the_gradient_of_the_forward_kl_to_draws_is_that_to_the_teacher_in_the_mean_and_to_the_k_best_it_is_not():
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(1, 12, generator=generator).requires_grad_()
+    teacher = torch.randn(1, 12, generator=generator)
+    label, weight, known = torch.tensor([0]), torch.ones(1), torch.ones(1, dtype=torch.bool)
+
+    def gradient(rows: targets.Rows, tail: str) -> torch.Tensor:
+        top = TopK(rows.ids.long(), rows.log_probs.float(), rows.tail, known)
+        value = total(logits, label, weight, top, Settings("forward_kl", 0.0, 1.0, 0.5, tail))
+        return torch.autograd.grad(value, logits)[0]
+
+    wanted = logits.detach().softmax(-1) - teacher.softmax(-1)
+    draws = [gradient(targets.shares(targets.draw(teacher, 20, seed), 20, 12), "bucket") for seed in range(600)]
+    assert torch.allclose(torch.stack(draws).mean(0), wanted, atol=0.02)
+    assert not torch.allclose(gradient(targets.top_k(teacher, 4), "renormalise"), wanted, atol=0.05)
+
+
+def test_an_unused_place_of_a_token_with_few_draws_takes_no_mass_from_the_students_tail():
+    rows = targets.shares(targets.Draws(torch.tensor([7, 2, 9]).int(), torch.tensor([4, 1, 3]).to(torch.uint8),
+                                        torch.tensor([1, 2]).to(torch.uint8)), 4, 3)  # fmt: skip
+    assert rows.ids.tolist() == [[7, 7, 7], [2, 9, 2]]
+    assert rows.log_probs.exp().tolist() == [[1, 0, 0], [0.25, 0.75, 0]]
+
+
+@pytest.mark.parametrize("kind", ["sampled", "hidden"])
+def test_draws_and_states_are_read_as_written_over_several_shards(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(targets, "SHARD_TOKENS", 6)
+    source = replace(SOURCE, kind=kind, size=5 if kind == "sampled" else None)
+    torch.manual_seed(0)
+    samples = {}
+    for number in range(5):
+        passed = torch.randn(4, 11)
+        samples[f"s{number}"] = (
+            targets.draw(passed, 5, number) if kind == "sampled" else targets.States(passed.bfloat16())
+        )
+    targets.write(tmp_path, source, samples.items())
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+    found = dict(targets.read(tmp_path, source))
+    assert list(found) == list(samples)
+    if kind == "hidden":
+        assert all(torch.equal(found[name].states, samples[name].states) for name in samples)
+        return
+    width = max(int(drawn.different.max()) for drawn in samples.values())
+    for name, drawn in samples.items():
+        assert same(found[name], targets.shares(drawn, 5, width))
+
+
+def test_where_the_teacher_is_asked_in_training_only_manifest_and_sum_are_written_and_checked(tmp_path):
+    source = replace(SOURCE, kind="online", size=None)
+    targets.write(tmp_path, source, (), torch.tensor([0.5, 2.5]))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [targets.EXPECTED, targets.MANIFEST]
+    assert targets.read_expected(tmp_path).tolist() == [0.5, 2.5]
+    assert list(targets.read(tmp_path, source)) == []
+    with pytest.raises(UserError, match="data: data"):
+        list(targets.read(tmp_path, replace(source, data="other")))
+    (tmp_path / targets.EXPECTED).write_bytes(b"x")
+    with pytest.raises(UserError, match="is not the file"):
+        targets.read_expected(tmp_path)

@@ -7,6 +7,7 @@ import torch
 
 from distill import trainer
 from distill.dataset import Sample, collate
+from distill.logits import response_logits
 from distill.losses import Settings, TopK, total
 from distill.params import Schedule
 
@@ -59,6 +60,29 @@ def test_a_step_is_the_same_in_one_batch_and_in_micro_batches(tmp_path, settings
     for size, accumulation in ((4, 2), (2, 4), (1, 8)):
         parts = trained(tmp_path / f"{size}", samples(), settings, batch_size=size, gradient_accumulation=accumulation)
         assert furthest(whole, parts) < 1e-6
+
+
+def test_a_tied_embedding_has_the_same_gradient_when_its_rows_are_added_sparsely():
+    batch = collate(samples())
+    found = []
+    for sparsely in (False, True):
+        model = tiny.model(VOCABULARY, layers=2, spread=0.1)
+        if sparsely:
+            trainer.add_embedding_gradients_sparsely(model)
+        for _ in range(2):  # as in gradient accumulation
+            logits = response_logits(model, batch["input_ids"], batch["attention_mask"], batch["predicts"])
+            total(logits, batch["labels"], batch["weights"], None, CE).backward()
+        found.append({name: value.grad for name, value in model.named_parameters()})
+    assert model.get_input_embeddings().sparse
+    assert not found[1]["model.embed_tokens.weight"].is_sparse
+    assert furthest(*found) < 1e-5
+
+
+def test_an_embedding_of_its_own_keeps_its_gradient_dense():
+    model = tiny.model(VOCABULARY, layers=1)
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
+    trainer.add_embedding_gradients_sparsely(model)
+    assert not model.get_input_embeddings().sparse
 
 
 def test_the_divisor_is_the_sum_of_weights_times_tokens(tmp_path):

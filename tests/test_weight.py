@@ -12,11 +12,14 @@ import tiny
 import torch
 import yaml
 from scipy.stats import entropy
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from distill import params as params_file
 from distill.chat import encode
 from distill.confidence_measures import MEASURES
 from stages import weight as stage
+
+WANTED = params_file.check(tiny.params(weight__targets__top_k=4, weight__targets__batch_tokens=64)).weight.targets
 
 
 def settings(**changes):
@@ -92,7 +95,7 @@ def test_ifd_is_the_ratio_of_perplexities_of_plain_forward_passes(teacher):
     rows = [row(number) for number in range(4)]
     examples = [encode(tokenizer, one) for one in rows]
     seen: dict[str, dict] = {}
-    for _ in stage.teacher_rows(network, examples, 4, 64, seen):
+    for _ in stage.teacher_rows(network, examples, WANTED, len(tokenizer), 0, seen):
         pass
     alone = stage.without_prompt(network, tokenizer, examples, 64)
     for example in examples:
@@ -107,13 +110,60 @@ def test_entropies_and_margins_are_those_of_scipy_on_plain_forward_passes(teache
     network, tokenizer = teacher
     example = encode(tokenizer, row(1))
     seen: dict[str, dict] = {}
-    list(stage.teacher_rows(network, [example], 4, 64, seen))
+    list(stage.teacher_rows(network, [example], WANTED, len(tokenizer), 0, seen))
     probs = network(torch.tensor([[*example.prompt, *example.response]])).logits[0].softmax(-1).detach().numpy()
     for place in range(len(example.response)):
         at = probs[len(example.prompt) - 1 + place]
         second, best = np.sort(at)[-2:]
         assert seen[example.id]["entropies"][place] == pytest.approx(entropy(at), rel=1e-4)
         assert seen[example.id]["margins"][place] == pytest.approx(np.log(best / second), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["hidden", "online"])
+def test_the_sum_of_whole_distributions_is_that_of_plain_forward_passes(teacher, kind):
+    network, tokenizer = teacher
+    wanted = settings(targets={"kind": kind, "teacher": "tiny", "batch_tokens": 64}).targets
+    examples = [encode(tokenizer, row(number)) for number in range(3)]
+    found, plain = torch.zeros(len(tokenizer)), torch.zeros(len(tokenizer))
+    stored = dict(stage.teacher_rows(network, examples, wanted, len(tokenizer), 0, None, found))
+    assert sorted(stored) == (sorted(example.id for example in examples) if kind == "hidden" else [])
+    for example in examples:
+        logits = network(torch.tensor([[*example.prompt, *example.response]])).logits[0, len(example.prompt) - 1 : -1]
+        plain += logits.detach().softmax(-1).sum(0)
+    torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["stored", "sampled", "hidden"])
+def test_logits_beyond_the_tokenizer_are_padding_of_a_family_and_have_no_mass(teacher, kind):
+    """As Qwen2.5's 151,936 and 152,064 logits for one tokenizer of 151,665 tokens."""
+    tokenizer = teacher[1]
+    padded = tiny.model(len(tokenizer) + 40)
+    with torch.no_grad():
+        padded.get_input_embeddings().weight[len(tokenizer) :] *= 20
+    examples = [encode(tokenizer, row(number)) for number in range(2)]
+    options = {"stored": {"top_k": 8}, "sampled": {"draws": 50}, "hidden": {}}[kind]
+    wanted = settings(targets={"kind": kind, "teacher": "tiny", "batch_tokens": 64, **options}).targets
+    assert any(
+        padded(torch.tensor([one.prompt])).logits.argmax() % padded.vocab_size >= len(tokenizer) for one in examples
+    )
+    expected = torch.zeros(len(tokenizer))
+    stored = dict(stage.teacher_rows(padded, examples, wanted, len(tokenizer), 0, None, expected))
+    assert expected.sum().item() == pytest.approx(sum(len(one.response) for one in examples), rel=1e-4)
+    if kind != "hidden":
+        assert max(int(part.ids.max()) for part in stored.values()) < len(tokenizer)
+
+
+def test_states_are_refused_of_a_teacher_that_changes_its_logits_after_the_product(teacher):
+    network, tokenizer = teacher
+    example = encode(tokenizer, row(1))
+    assert stage.ends_in_a_product(network, example)
+    capped = Gemma2ForCausalLM(
+        Gemma2Config(
+            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, head_dim=8,
+            num_attention_heads=4, num_key_value_heads=2, final_logit_softcapping=0.1, pad_token_id=2,
+        )
+    ).eval()  # fmt: skip
+    assert not stage.ends_in_a_product(capped, example)
 
 
 def test_what_the_pass_shows_stands_for_what_a_row_lacks():

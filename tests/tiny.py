@@ -129,7 +129,7 @@ def params(**changes: Any) -> dict[str, Any]:
         "clean.min_words": 1,
         "clean.max_repetition": 1.0,
         "clean.near_duplicate": 1.0,
-        "weight.targets": {"teacher": "tiny", "top_k": 8, "batch_tokens": 256},
+        "weight.targets": {"kind": "stored", "teacher": "tiny", "batch_tokens": 256, "top_k": 8},
         "train.student": {"source": "teacher", "teacher": "tiny", "layers": 2, "vocabulary": 320},
         "train.schedule.epochs": 2,
         "train.schedule.batch_size": 4,

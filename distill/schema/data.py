@@ -33,12 +33,52 @@ class Clean(Section):
         return self
 
 
-class Targets(Section):
-    """The teacher's stored probabilities for logit distillation."""
+class Stored(Section):
+    """The teacher's k best tokens at each place of a response, and the mass of all others, written by `weight`."""
 
+    kind: Literal["stored"]
     teacher: Name
-    top_k: Annotated[int, Field(ge=1, le=1024)]
     batch_tokens: Count
+    top_k: Annotated[int, Field(ge=1, le=1024)]
+
+
+class Sampled(Section):
+    """Tokens drawn from the teacher's distribution at each place, written by `weight`."""
+
+    kind: Literal["sampled"]
+    teacher: Name
+    batch_tokens: Count
+    draws: Annotated[int, Field(ge=1, le=255)]
+
+
+class Hidden(Section):
+    """What enters the teacher's output matrix at each place, written by `weight`: its whole distribution."""
+
+    kind: Literal["hidden"]
+    teacher: Name
+    batch_tokens: Count
+
+
+class Online(Section):
+    """Nothing is written: `train` asks the teacher in each step."""
+
+    kind: Literal["online"]
+    teacher: Name
+    batch_tokens: Count
+
+
+class OnPolicy(Section):
+    """As online, and in a share of the steps the teacher judges answers that the student writes itself."""
+
+    kind: Literal["on_policy"]
+    teacher: Name
+    batch_tokens: Count
+    student_fraction: Share
+    max_tokens: Count
+    sampling_temperature: NotNegative
+
+
+Targets = Annotated[Stored | Sampled | Hidden | Online | OnPolicy, Field(discriminator="kind")]
 
 
 Confidence = Literal[

@@ -36,7 +36,7 @@ class PretrainedStudent(Section):
     revision: Text | None
 
 
-Loss = Literal["cross_entropy", "forward_kl", "reverse_kl", "jsd", "skew_kl"]
+Loss = Literal["cross_entropy", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "total_variation"]
 
 
 class Untrained(Section):

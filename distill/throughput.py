@@ -1,0 +1,48 @@
+"""How fast a training was, against what the machine can multiply, and how much memory it took."""
+
+import resource
+import sys
+import time
+
+import torch
+
+SIDE, TRIALS = 2048, 5  # of the square matrices whose product is timed
+
+
+def training_flops(parameters: int, embedding: int, tokens: int, predicted: int) -> int:
+    """The floating-point operations of forward and backward: 6 for each weight and token (Kaplan et al. 2020).
+
+    `embedding` is the size of the output matrix, which only the `predicted` tokens go through; all other weights
+    meet all `tokens`. Attention itself is left out: for short rows it is nothing beside the rest.
+    """
+    return 6 * ((parameters - embedding) * tokens + embedding * predicted)
+
+
+def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Operations a second of this process's matrix products, the best of some: what training is measured against."""
+    one, other = (torch.ones(SIDE, SIDE, dtype=dtype, device=device) for _ in range(2))
+    best = 0.0
+    for _ in range(TRIALS + 1):  # the first warms up
+        started = time.perf_counter()
+        one @ other
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = max(best, 2 * SIDE**3 / (time.perf_counter() - started))
+    return best
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that the process has held: of the GPU where it computes on one, else of main memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def report(flops: int, response_tokens: int, seconds: float, dtype: torch.dtype, device: torch.device) -> str:
+    """One line for people: response tokens a second, the share of the machine's matmul rate (MFU), peak memory."""
+    rate = matmul_rate(dtype, device)
+    return (
+        f"{response_tokens / seconds:.0f} response tokens/s, {flops / seconds / rate:.0%} of the {rate / 1e9:.0f} "
+        f"GFLOP/s that a matrix product reaches here (MFU), {peak_memory(device) / 1e9:.1f} GB at most"
+    )
