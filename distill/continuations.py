@@ -21,23 +21,24 @@ class Question:
 
 
 def batches(questions: Sequence[Question], batch_tokens: int) -> list[list[int]]:
-    """Indices of the questions in batches of like prompt length, long first.
+    """Indices of the questions in batches of like length of their continuations, then of their prompts, long first.
 
-    A batch has at most `batch_tokens` padded tokens, one row for each continuation; at least one question.
+    A prompt is padded once and a continuation in each of its rows, so that those count first. A batch has at most
+    `batch_tokens` padded tokens, one row for each continuation; at least one question.
     """
-    order = sorted(range(len(questions)), key=lambda index: -len(questions[index].prompt))
+    reach = [max(map(len, question.continuations)) for question in questions]
+    order = sorted(range(len(questions)), key=lambda index: (-reach[index], -len(questions[index].prompt)))
     result: list[list[int]] = []
     rows = longest = 0
     for index in order:
         added = len(questions[index].continuations)
-        reach = max(map(len, questions[index].continuations))
-        width = len(questions[result[-1][0]].prompt) + max(longest, reach) if result else 0
-        if result and (rows + added) * width <= batch_tokens:
+        prompt = max(longest, len(questions[index].prompt))
+        if result and (rows + added) * (prompt + reach[result[-1][0]]) <= batch_tokens:
             result[-1].append(index)
-            rows, longest = rows + added, max(longest, reach)
+            rows, longest = rows + added, prompt
         else:
             result.append([index])
-            rows, longest = added, reach
+            rows, longest = added, len(questions[index].prompt)
     return result
 
 

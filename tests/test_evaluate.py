@@ -89,11 +89,12 @@ def test_continuations_of_one_prompt_score_as_each_pair_alone(model, budget):
             assert score.ranked_first == (alone.ranked_first if alone else [])
 
 
-def test_a_batch_of_continuations_keeps_to_its_tokens_and_to_like_prompts():
-    questions = [Question([1] * length, [[2] * 3, [2] * 5]) for length in (4, 20, 5, 19, 6)]
-    assert continuations.batches(questions, 100) == [[1, 3], [4, 2, 0]]
-    assert continuations.batches(questions, 99) == [[1], [3, 4], [2, 0]]
-    assert continuations.batches(questions, 1) == [[1], [3], [4], [2], [0]]
+def test_a_batch_of_continuations_keeps_to_its_tokens_and_to_like_continuations():
+    lengths = [(4, 20), (9, 5), (4, 19), (5, 5), (4, 6)]  # of prompt and longest continuation
+    questions = [Question([1] * prompt, [[2] * 3, [2] * longest]) for prompt, longest in lengths]
+    assert continuations.batches(questions, 96) == [[0, 2], [4, 1, 3]]
+    assert continuations.batches(questions, 95) == [[0], [2, 4], [1, 3]]
+    assert continuations.batches(questions, 1) == [[0], [2], [4], [1], [3]]
 
 
 def test_what_two_tasks_ask_alike_is_scored_once_and_a_prompt_read_once(model, tokenizer):
