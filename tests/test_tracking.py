@@ -23,9 +23,8 @@ LOG = [
 
 def watched(folder: Path, restored: int, cut: int | None = None) -> dict[str, bytes]:
     """DVCLive's files after a training that went on with `restored` entries, after one that a kill cut off."""
-    for before, until in (([], cut), (LOG[:restored], None)):
-        if before == [] and cut is None:
-            continue
+    killed = [] if cut is None else [(LOG[:0], cut)]
+    for before, until in [*killed, (LOG[:restored], None)]:
         state = SimpleNamespace(is_world_process_zero=True, log_history=list(before))
         curves = tracking.Curves(folder, untrained=3.0)
         curves.on_train_begin(None, state, None)
@@ -41,6 +40,7 @@ def test_a_training_that_goes_on_from_a_checkpoint_leaves_the_files_of_one_that_
     monkeypatch.chdir(tmp_path)
     tiny.run(tmp_path, "git", "init", "-q")
     tiny.run(tmp_path, "dvc", "init", "-q")
+    tiny.run(tmp_path, "git", "commit", "-qm", "DVC")
     whole = watched(tmp_path / "whole", restored=0)
     assert whole["plots/metrics/train/loss.tsv"] == b"step\tloss\n2\t0.123457\n4\t0.1\n"
     assert whole["plots/metrics/validation/loss.tsv"] == b"step\tloss\n0\t3.0\n4\t2.0\n"
