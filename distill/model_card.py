@@ -40,7 +40,7 @@ class Lineage:
     """All that a student comes from.
 
     `teachers` are the entries of params.yaml with name, model and licence; `student`, `schedule` and `settings` (empty
-    for init) its sections; `seed` the training's; `rows` what it learnt from, `hashes` SHA-256 by file.
+    for init) its sections; `rows` what it learnt from, `hashes` SHA-256 by file.
     """
 
     variant: str
@@ -48,7 +48,7 @@ class Lineage:
     student: Mapping[str, Any]
     schedule: Mapping[str, Any]
     settings: Mapping[str, Any]
-    seed: int | None
+    seed: int
     rows: Sequence[Row]
     hashes: Mapping[str, str]
 
@@ -82,29 +82,27 @@ class Lineage:
         return licences.pop() if len(licences) == 1 and licences <= set(HUB_LICENCES) else None
 
 
-def lineage(params: Params, of: Run, rows: Sequence[Row], files: Sequence[Path]) -> Lineage:
-    """The lineage of a run's student, trained on the rows; `files` are named by their hashes."""
+def lineage(params: Params, run: Run, rows: Sequence[Row], files: Sequence[Path]) -> Lineage:
+    """The lineage of a student that is trained on the rows; `files` are named by their hashes."""
     pinned = {one.model: one.sha256 for one in params.teachers if one.kind == "local" and one.sha256 is not None}
     return Lineage(
-        variant=of.variant,
+        variant=run.variant,
         teachers=[teacher.model_dump() for teacher in params.teachers],
         student=params.train.student.model_dump(),
         schedule=params.train.schedule.model_dump(),
-        settings=getattr(params.train, of.variant).model_dump(),
-        seed=of.seed,
+        settings=getattr(params.train, run.variant).model_dump(),
+        seed=params.seed if run.seed is None else run.seed,
         rows=rows,
         hashes={str(path): file_hash(path) for path in files} | pinned,
     )
 
 
 def sections(lineage: Lineage, report: Mapping[str, Any]) -> list[Section]:
-    """The card's sections; `report` is the student's metrics/train/<run>.json."""
-    choices = flat(dict(lineage.student), "student")
-    if lineage.seed is not None:
-        choices |= {"training seed": lineage.seed}
+    """The card's sections; `report` is the run's record in metrics/train."""
+    choices = {"seed": lineage.seed} | flat(dict(lineage.student), "student")
     if lineage.settings:
         choices |= flat(dict(lineage.schedule), "schedule") | flat(dict(lineage.settings), "loss")
-    made = {name: value for name, value in report.items() if name != "variant"}
+    made = {name: value for name, value in report.items() if name not in ("variant", "seed")}
     return [
         Section("Made from", [
             Table(["source", "what the student has of it", "licence and terms"],

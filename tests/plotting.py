@@ -2,10 +2,11 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import yaml
 
 from distill import report
 
@@ -71,7 +72,8 @@ def inputs(folder: Path) -> Path:
     row = {"prompt_id": "a", "topic": "t", "teacher": "smollm2", "messages": sample["messages"], "confidence": None}
     rows = [row | {"id": f"a@{n}", "response": "a b c"[:n], "weight": w} for n, w in ((5, 1.4), (3, 0.6))]
     weighted.write_text("".join(json.dumps(one) + "\n" for one in rows))
-    shutil.copy(ROOT / "params.yaml", folder)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"seeds": [20]}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
     return folder
 
 

@@ -100,8 +100,9 @@ def nothing(folder: Path) -> None:
         (nothing, ("models",), "models exists and is not empty"),
         (nothing, ("params.yaml",), "params.yaml exists and is not empty"),
         (lambda f: shutil.rmtree(f / "models/distilled-7"), ("new",), "has no README.md"),
-        (lambda f: (f / "models/distilled-7/config.json").write_text("{}"), ("new",), "distilled-7 changed since"),
-        (nothing, ("new", "--seed", "8"), "--seed 8 is none of `seeds` in params.yaml, [7]"),
+        (lambda f: (f / "models/distilled-7/config.json").write_text(""), ("new",), "models/distilled-7 changed since"),
+        (nothing, ("new", "--seed", "8"), "one of the measured `seeds` of params.yaml ([7])"),
+        (lambda f: (f / "models/distilled-7/model.safetensors").write_bytes(b""), ("new",), "is not the model that"),
         (lambda f: (f / "metrics/metrics.json").unlink(), ("new",), "it comes from stage evaluate"),
         (
             lambda f: (f / "metrics/metrics.json").write_text((f / "metrics/metrics.json").read_text() + "\n"),
