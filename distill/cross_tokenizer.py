@@ -18,11 +18,12 @@ which is which: ULD (Boizard et al. 2024), sum |p_(i) - q_(i)|, here over as man
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.functional import log_softmax
 
-from distill.alignment import Span
+from distill.alignment import Span, Spelling, response_spans, shared, spelling
 from distill.losses import DIVERGENCES, LEAST, NEVER, Outcomes, Settings
 from distill.targets import Rows
 
@@ -44,6 +45,33 @@ class SpanTargets:
     unshared: torch.Tensor  # [tokens, k] of tokens that the student lacks, best first, -inf where unused
     length: torch.Tensor  # [tokens] long: the student's tokens of the span at its first, 0 at the others
     known: torch.Tensor  # [tokens] bool: false where no span is, or one of the rest alone; cross-entropy serves there
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A teacher's and a student's tokenizer, and the tokens that both have."""
+
+    teacher: Spelling
+    student: Spelling
+    first: torch.Tensor  # as `alignment.shared`, for the first span of a response
+    inside: torch.Tensor  # and for the others
+
+    def targets(self, rows: Rows, teacher_ids: Sequence[int], student_ids: Sequence[int], ended: bool) -> "SpanTargets":
+        """The targets of one response from the teacher's rows; `ended`: its ids end with the end-of-turn token."""
+        spans = response_spans(self.teacher, self.student, teacher_ids, student_ids, ended)
+        return span_targets(rows, spans, teacher_ids, student_ids, self.first, self.inside)
+
+    def unshared_ids(self) -> torch.Tensor:
+        """The student's tokens that the teacher lacks, ascending."""
+        everything = torch.ones(len(self.student.tokens), dtype=torch.bool)
+        everything[self.inside[self.inside >= 0]] = False
+        return everything.nonzero()[:, 0]
+
+
+def pair(teacher: Any, student: Any) -> Pair:
+    """What the two tokenizers have in common. Raises UserError as `alignment.spelling` does."""
+    sides = spelling(teacher), spelling(student)
+    return Pair(*sides, shared(*sides, first=True), shared(*sides, first=False))
 
 
 def span_targets(

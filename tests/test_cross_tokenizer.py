@@ -234,8 +234,9 @@ def test_what_only_one_side_has_is_compared_sorted_as_in_uld():
 
 def test_the_sorted_distance_is_added_to_each_span_with_its_weight():
     _, spans, _, top, logits, labels = case(ONE, OTHER, 30)
-    mates = shared(spelling(ONE), spelling(OTHER), first=False)
-    own = torch.tensor([place for place in range(len(OTHER)) if place not in set(mates.tolist())])
+    own = cross_tokenizer.pair(ONE, OTHER).unshared_ids()
+    texts = set(spelling(ONE).tokens)
+    assert {spelling(OTHER).tokens[place] for place in own} == set(spelling(OTHER).tokens) - texts - {b"<|end|>"}
     weights = torch.linspace(0.5, 1.5, len(labels))
     none, half = (
         cross_tokenizer.total(logits, labels, weights, top, settings(), share, own, chunk=3) for share in (0.0, 0.5)
@@ -258,15 +259,14 @@ def test_stored_targets_in_half_precision_serve():
 def test_a_student_with_another_tokenizer_learns_the_teachers_answers_and_to_stop():
     prompts = [[{"role": "user", "content": form.format(topic)}] for topic in tiny.TOPICS[:4] for form in tiny.FORMS]
     answers = [answer.format(topic) for topic in tiny.TOPICS[:4] for answer in tiny.ANSWERS]
-    teacher, sides = tiny.teacher(), [spelling(ONE), spelling(OTHER)]
-    mates = [shared(*sides, first) for first in (True, False)]
+    teacher, both = tiny.teacher(), cross_tokenizer.pair(ONE, OTHER)
     pairs, tops = [], []
     for messages, answer in zip(prompts, answers, strict=True):
         ids = [response_ids(tokenizer, answer, True) for tokenizer in (ONE, OTHER)]
         prompt = prompt_ids(ONE, messages)
         with torch.no_grad():
             logits = teacher(torch.tensor([prompt + ids[0]])).logits[0, len(prompt) - 1 : -1]
-        tops.append(span_targets(targets.top_k(logits, 8), response_spans(*sides, *ids, True), *ids, *mates))
+        tops.append(both.targets(targets.top_k(logits, 8), *ids, True))
         pairs.append((prompt_ids(OTHER, messages), ids[1]))
     top = SpanTargets(**{n: torch.cat([getattr(t, n) for t in tops]) for n in SpanTargets.__dataclass_fields__})
     assert top.known.all()
