@@ -26,7 +26,7 @@ from distill.schema.generate import (
 )
 from distill.schema.results import Evaluate, ExtraTask, Latency, Plot
 from distill.schema.teachers import ApiTeacher, LocalTeacher, Price, Teacher
-from distill.schema.train import Schedule, Train, Variant
+from distill.schema.train import Schedule, TeacherStudent, Train, Variant
 
 __all__ = [
     "BUILDERS",
@@ -53,6 +53,7 @@ __all__ = [
     "Shot",
     "Targets",
     "Teacher",
+    "TeacherStudent",
     "Train",
     "Variant",
     "Weight",

@@ -122,6 +122,8 @@ def same_family(teacher: Any, student: Any) -> bool:
     """Whether the student's tokens are some of the teacher's and both cut text by the same rules before BPE."""
     if teacher is student:
         return True
+    if not (_is_byte_level(teacher) and _is_byte_level(student)):
+        return False
     mine, other = _specification(teacher), _specification(student)
     same_rules = all(mine[part] == other[part] for part in ("pre_tokenizer", "normalizer"))
     return same_rules and set(other["model"]["vocab"]) <= set(mine["model"]["vocab"])
@@ -134,14 +136,18 @@ def fingerprint(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _specification(tokenizer: Any) -> dict[str, Any]:
+def _is_byte_level(tokenizer: Any) -> bool:
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
-    if spec["model"]["type"] != "BPE" or '"ByteLevel"' not in json.dumps(spec["pre_tokenizer"]):
+    return spec["model"]["type"] == "BPE" and '"ByteLevel"' in json.dumps(spec["pre_tokenizer"])
+
+
+def _specification(tokenizer: Any) -> dict[str, Any]:
+    if not _is_byte_level(tokenizer):
         raise UserError(
             f"the tokenizer of {tokenizer.name_or_path!r} is not byte-level BPE, so that its vocabulary cannot be "
             "trimmed. Set train.student to source: pretrained, with a student that has its own tokenizer."
         )
-    return spec
+    return json.loads(tokenizer.backend_tokenizer.to_str())
 
 
 def _parents(spec: dict[str, Any]) -> dict[int, tuple[int, int]]:

@@ -138,11 +138,15 @@ def untrained(params: Params, rows: Rows, validation: Rows) -> tuple[Any, Any, d
     expected = targets.read_expected(TARGETS) if wanted and wanted.kind in targets.WHOLE else None
     kept = vocabulary.choose(whole, token_counts(rows, whole, stored, expected), choice.vocabulary)
     tokenizer = vocabulary.trim(whole, kept)
-    network = student.cut(teacher, choice.layers, kept).to(models.device())
+    calibration = [encode(whole, row) for row in rows[:: max(len(rows) // choice.calibration_rows, 1)]]
+    parts = student.choose(teacher, choice, calibration[: choice.calibration_rows])
+    network = student.cut(teacher, parts, kept).to(models.device())
     unseen = [response_ids(whole, row["response"], row["finish_reason"] == "stop") for row in validation]
     report = {
         "source": spec.name,
-        "layers": student.kept_layers(teacher.config.num_hidden_layers, choice.layers),
+        "layers": parts.layers,
+        "neurons": choice.neurons,
+        "kv_heads": choice.kv_heads,
         "vocabulary": len(tokenizer),
         "validation_coverage": round(vocabulary.coverage(unseen, kept), 5),
     }

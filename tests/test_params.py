@@ -58,6 +58,10 @@ def test_a_number_written_as_1e_minus_4_means_the_number_in_yaml_and_as_text():
             {"kind": "sampled", "teacher": "smollm2", "batch_tokens": 1, "draws": 256},
             "weight.targets.draws: input should be less than or equal to 255",
         ),
+        ("train.student.layers", 5, "layer_choice: listed goes with a list of layers"),
+        ("train.student.layer_choice", "evenly", "layer_choice: listed goes with a list of layers"),
+        ("train.student.layer_choice", "best", "layer_choice: input should be 'listed', 'evenly', 'first_and_last'"),
+        ("train.student.neurons", 0, "train.student.neurons: input should be greater than or equal to 1"),
         ("train.student.source", "hub", "train.student"),
         ("train.student.teacher", "nobody", "train.student.teacher: must be a local teacher of `teachers`"),
         (

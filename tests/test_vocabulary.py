@@ -132,6 +132,13 @@ def test_a_tokenizer_of_another_family_is_refused_though_the_sizes_are_equal():
     assert vocabulary.fingerprint(tiny.tokenizer()) == vocabulary.fingerprint(TEACHER)
 
 
+def test_a_tokenizer_of_another_kind_is_of_another_family():
+    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0}, unk_token="a")))
+    assert not vocabulary.same_family(TEACHER, words)
+    with pytest.raises(UserError, match="different families"):
+        vocabulary.first_pieces(TEACHER, words)
+
+
 def test_the_real_teachers_tokenizer_is_trimmed_in_seconds_and_cuts_alike():
     teacher = models.load_tokenizer(SMOLLM2)
     text = "Bees are social insects that pollinate flowers, and 2024 was their year.<|im_end|>"

@@ -14,17 +14,30 @@ Layers = Annotated[
 
 
 class TeacherStudent(Section):
-    """A student cut from the teacher: some of its layers, part of its vocabulary."""
+    """A student cut from the teacher: some of its layers, of each some neurons and heads, part of its vocabulary."""
 
     source: Literal["teacher"]
     teacher: Name
     layers: Layers
+    layer_choice: Literal["listed", "evenly", "first_and_last", "block_influence"]
+    neurons: Count | None
+    kv_heads: Count | None
+    calibration_rows: Count
     vocabulary: Annotated[int, Field(ge=300)]
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
         if isinstance(self.layers, list) and self.layers != sorted(set(self.layers)):
             raise ValueError(f"layers: a list must name each layer once, in ascending order, given {self.layers}")
+        return self
+
+    @model_validator(mode="after")
+    def _listed_is_a_list(self) -> Self:
+        if isinstance(self.layers, list) != (self.layer_choice == "listed"):
+            raise ValueError(
+                "layer_choice: listed goes with a list of layers, and every other choice with a number of them, "
+                f"given {self.layer_choice} with {self.layers}"
+            )
         return self
 
 
