@@ -110,7 +110,12 @@ def read(folder: Path, expected: Source) -> Iterator[tuple[str, Rows]]:
 def _write_shard(folder: Path, number: int, rows: list[Rows]) -> dict[str, Any]:
     path = folder / f"{number:05d}.safetensors"
     tensors = {name: torch.cat([getattr(part, name) for part in rows]) for name in ("ids", "log_probs", "tail")}
-    save_file(tensors, path)
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # a full disk, which other files report as an OSError
+        raise UserError(
+            f"{path} cannot be written ({error}). Free some space and run the same command again."
+        ) from None
     return {"file": path.name, "tokens": len(tensors["tail"]), "sha256": file_hash(path)}
 
 
