@@ -13,7 +13,7 @@ import tiny
 import yaml
 
 SCRIPT = tiny.ROOT / "tests/interrupting.py"
-STAGES = ["generate", "clean", "weight", "train", "evaluate", "plot"]
+STAGES = ["generate", "clean", "weight", "init", "train", "evaluate", "plot"]
 KILLS = int(os.environ.get("INTERRUPTIONS", "3"))  # of each stage; `make interruptions` does 20
 FULL = max(1, KILLS // 3)  # full disks of each stage
 SEED = os.environ.get("INTERRUPTIONS_SEED", "20")
