@@ -8,7 +8,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro test verify check install table gemma clean help
+.PHONY: repro test interruptions verify check install table gemma clean help
 
 help:  ## the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -19,6 +19,9 @@ repro: install  ## run the experiment: what changed, and no more
 
 test: install  ## run all tests
 	$(BIN)/python -m pytest
+
+interruptions: install  ## kill every stage at 20 random moments, drawn anew each time, and fill its disk
+	INTERRUPTIONS=20 INTERRUPTIONS_SEED=$$(date +%s) $(BIN)/python -m pytest -rs tests/test_interruptions.py
 
 verify: install  ## run HEAD's experiment again elsewhere from nothing, and compare every output
 	$(BIN)/python -m tools.verify

@@ -1,5 +1,6 @@
 """Files are written whole or not at all, and the same rows always give the same bytes."""
 
+import glob
 import hashlib
 import json
 import os
@@ -12,12 +13,14 @@ from typing import Any
 
 from distill.errors import UserError
 
+SUFFIX = ".tmp"  # of temporary files and folders: a dot, the name, eight random characters, this
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path`; when the block ends well it is synced and renamed to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    _make_way(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=SUFFIX)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -32,9 +35,12 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Gives a temporary folder beside `path`; when the block ends well it takes the place of `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    """Gives a temporary folder beside `path`; when the block ends well it takes the place of `path`.
+
+    A kill may come when the old folder has gone and the new one has not come: then there is none.
+    """
+    _make_way(path)
+    temporary, old = (Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=SUFFIX)) for _ in range(2))
     try:
         yield temporary
         for file in sorted(temporary.rglob("*")):
@@ -43,11 +49,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 _sync(file)
         temporary.chmod(0o755)
         if path.exists():
-            shutil.rmtree(path)
+            path.replace(old)
         temporary.replace(path)
         _sync(path.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -116,6 +123,16 @@ def value_hash(value: Any) -> str:
     """SHA-256 of a JSON value, independent of the order of keys, as hex."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _make_way(path: Path) -> None:
+    """Makes the folder of `path` and removes the temporary files and folders that a killed writer of `path` left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????{SUFFIX}"):
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
 
 
 def _must_exist(path: Path, writer: str) -> None:

@@ -194,8 +194,13 @@ def _as_rows(shard: dict[str, torch.Tensor], draws: int, width: int) -> dict[str
 
 def _write_shard(folder: Path, number: int, rows: Sequence[Rows | Draws | States]) -> dict[str, Any]:
     path = folder / f"{number:05d}.safetensors"
-    names = [field.name for field in fields(rows[0])]
-    save_file({name: torch.cat([getattr(part, name) for part in rows]) for name in names}, path)
+    tensors = {field.name: torch.cat([getattr(part, field.name) for part in rows]) for field in fields(rows[0])}
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # a full disk, which other files report as an OSError
+        raise UserError(
+            f"{path} cannot be written ({error}). Free some space and run the same command again."
+        ) from None
     return {"file": path.name, "tokens": sum(map(len, rows)), "sha256": file_hash(path)}
 
 

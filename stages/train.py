@@ -259,6 +259,17 @@ def log_table(log: list[dict[str, Any]], first: float, steps_per_epoch: float) -
     return table.round({"epoch": 3, "loss": 4})
 
 
+def save(network: Any, tokenizer: Any, folder: Path) -> None:
+    """Writes a Hugging Face folder. Raises UserError where the disk is full: safetensors has an error of its own."""
+    try:
+        network.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except SafetensorError as error:
+        raise UserError(
+            f"{folder} cannot be written ({error}). Free some space and run the same command again."
+        ) from None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("variant", choices=("init", *TRAINED))
@@ -294,8 +305,7 @@ def main() -> None:
         "validation_loss": float(table[table.split == "validation"].loss.iloc[-1]),
     }
     with whole_folder(this.folder) as target:
-        network.to(getattr(torch, params.train.save_dtype)).save_pretrained(target)
-        tokenizer.save_pretrained(target)
+        save(network.to(getattr(torch, params.train.save_dtype)), tokenizer, target)
         model_card.write(target, model_card.lineage(params, this, rows, [TRAIN]), report)
     with whole_file(this.record.with_name(f"{this.name}_log.csv")) as target:
         table.to_csv(target, index=False, lineterminator="\n")

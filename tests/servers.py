@@ -113,6 +113,29 @@ def s3(place: Path) -> Iterator[Remote]:
         )
 
 
+@contextlib.contextmanager
+def webdav(place: Path) -> Iterator[Remote]:
+    """WsgiDAV with one user and a folder, which DVC wants to be there."""
+    (place / "files/storage").mkdir(parents=True)
+    user, secret = "-".join(("member", "of", "the", "team")), "-".join(("a", "third", "secret", "of", "the", "team"))
+    (port,) = free_ports(1)
+    settings = {
+        "host": "127.0.0.1",
+        "port": port,
+        "provider_mapping": {"/": str(place / "files")},
+        "simple_dc": {"user_mapping": {"*": {user: {"password": secret}}}},
+    }
+    (place / "settings.json").write_text(json.dumps(settings))
+    command = [str(Path(sys.executable).parent / "wsgidav"), f"--config={place / 'settings.json'}", "--server=cheroot"]
+    with running(command, place / "log", port):
+        yield Remote(
+            f"webdav://127.0.0.1:{port}/storage",
+            {"user": user},
+            {"password": secret},
+            {"password": "a-wrong-guess"},
+        )
+
+
 def make_bucket(endpoint: str, key: str, secret: str) -> None:
     """Makes the bucket as soon as the server is able to."""
     from botocore.exceptions import BotoCoreError, ClientError

@@ -10,12 +10,14 @@ import tiny
 
 @pytest.fixture(scope="module")
 def queued(committed, tmp_path_factory) -> Path:
-    """A repository in which an experiment with another loss was queued, run and made the branch `reverse`."""
+    """A repository in which two experiments, one of them useless, were queued, run and made branches."""
     folder = tmp_path_factory.mktemp("experiments") / "repository"
     shutil.copytree(committed, folder)
     tiny.run(folder, "dvc", "exp", "run", "--queue", "--name", "reverse", "-S", "train.distilled.loss=reverse_kl")
+    tiny.run(folder, "dvc", "exp", "run", "--queue", "--name", "lazy", "-S", "train.schedule.learning_rate=1e-9")
     tiny.run(folder, "dvc", "exp", "run", "--run-all")
-    tiny.run(folder, "dvc", "exp", "branch", "reverse", "reverse-branch")
+    for name in ("reverse", "lazy"):
+        tiny.run(folder, "dvc", "exp", "branch", name, f"{name}-branch")
     return folder
 
 
@@ -28,12 +30,23 @@ def test_a_queued_experiment_trains_one_student_anew_and_leaves_the_working_tree
     assert trained["loss"] == "reverse_kl"
 
 
-def test_the_branch_of_an_experiment_is_compared_with_where_it_came_from(queued):
-    def compared(model: str) -> dict:
-        command = ["python", "-m", "tools.compare", "HEAD", "reverse-branch", "--json", "--model", model]
-        return json.loads(tiny.run(queued, *command).stdout)
+def compared(folder: Path, branch: str, model: str) -> dict:
+    command = ["python", "-m", "tools.compare", "HEAD", branch, "--json", "--model", model]
+    return json.loads(tiny.run(folder, *command).stdout)
 
-    student, control = compared("distilled"), compared("sft")
+
+def test_a_student_that_does_not_learn_is_found_worse_for_real(queued):
+    found = compared(queued, "lazy-branch", "distilled")
+    assert list(found["params"]) == ["train.schedule.learning_rate"]
+    assert found["not_paired"] is None
+    row = found["metrics"]["perplexity"]
+    assert row["verdict"] == "worse"
+    assert 0 < row["ci_low"] < row["difference"]
+    assert found["metrics"]["parameters"]["verdict"] == "the same"
+
+
+def test_the_branch_of_an_experiment_is_compared_with_where_it_came_from(queued):
+    student, control = (compared(queued, "reverse-branch", model) for model in ("distilled", "sft"))
     assert student["params"] == {"train.distilled.loss": ["forward_kl", "reverse_kl"]}
     assert student["not_paired"] is None
     changed, unchanged = (found["metrics"]["perplexity"] for found in (student, control))

@@ -48,6 +48,48 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
 
 
+KILLED = """
+import os, signal
+from pathlib import Path
+from distill.files import whole_file, whole_folder
+with whole_file(Path("a")) as file, whole_folder(Path("b")) as folder:
+    file.write_text("half")
+    (folder / "c").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_one_and_nothing_else(tmp_path):
+    others = [tmp_path / ".a.json.12345678.tmp", tmp_path / ".a.notes.tmp", tmp_path / ".b.c"]
+    for path in others:
+        path.write_text("another's")
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        assert len(list(tmp_path.iterdir())) == len(others) + 3  # the file, the folder and the one for the old folder
+    files.write_text(tmp_path / "a", "whole")
+    with files.whole_folder(tmp_path / "b") as folder:
+        (folder / "c").write_text("whole")
+    assert set(tmp_path.iterdir()) == {*others, tmp_path / "a", tmp_path / "b"}
+
+
+def test_the_old_folder_is_there_as_a_whole_until_the_new_one_takes_its_place(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    seen = []
+    real = Path.replace
+
+    def replace(self, target):
+        seen.append(sorted(file.name for file in path.iterdir()) if path.exists() else None)
+        return real(self, target)
+
+    for name in ("old", "new"):
+        with files.whole_folder(path) as folder:
+            (folder / f"{name}-1").touch()
+            (folder / f"{name}-2").touch()
+        monkeypatch.setattr(Path, "replace", replace)
+    assert seen == [["old-1", "old-2"], None]
+    assert sorted(file.name for file in path.iterdir()) == ["new-1", "new-2"]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_json_has_no_word_for_is_refused(tmp_path, value):
     with pytest.raises(ValueError, match="Out of range float"):

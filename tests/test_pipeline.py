@@ -18,7 +18,6 @@ from chat_server import api_teacher, chat_server
 from distill import probe
 from distill.goals import GOALS
 
-STAGES = ["generate", "clean", "weight", "train init", "train sft 7", "train distilled 7", "evaluate", "plot"]
 OUTS = ("data", "models", "metrics")
 
 
@@ -105,27 +104,6 @@ def test_dvc_shows_metrics_params_plots_and_the_graph(finished):
     assert "up to date" in tiny.run(finished, "dvc", "status").stdout
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_a_stage_killed_in_the_middle_and_run_again_gives_the_same_bytes(finished, tmp_path, name):
-    folder = copied(finished, tmp_path / "repo")
-    before = without_timing(contents(folder))
-    started = time.monotonic()
-    stage(folder, name)
-    duration = time.monotonic() - started
-    assert without_timing(contents(folder)) == before
-    for share in (0.6, 0.9):
-        shutil.rmtree(folder / ".distill", ignore_errors=True)
-        killed = start(folder, name)
-        wait_until_at_work(folder, name, killed, duration * share)
-        kill(killed)
-        left, growing = without_timing(whole(contents(folder))), "metrics/live/"  # DVCLive's: to be watched
-        assert {path: value for path, value in left.items() if not path.startswith(growing)} == {
-            path: value for path, value in before.items() if not path.startswith(growing)
-        }, "a killed stage left something half written"
-    stage(folder, name)
-    assert without_timing(whole(contents(folder))) == before
-
-
 def start(folder: Path, name: str) -> subprocess.Popen:
     word, *arguments = name.split()
     return subprocess.Popen(
@@ -141,19 +119,11 @@ def kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def whole(files: dict[str, str]) -> dict[str, str]:
-    """Less the temporary files, whose names begin with a dot: a kill may leave one, and nothing reads it."""
-    return {path: value for path, value in files.items() if not any(part.startswith(".") for part in Path(path).parts)}
-
-
-def wait_until_at_work(folder: Path, name: str, process: subprocess.Popen, seconds: float) -> None:
-    """Returns when the stage has something to lose: an answer in the journal, a checkpoint; else after `seconds`."""
-    word = name.split()[0] if name != "train init" else "init"
-    sign = {"generate": "journal/*.jsonl", "train": "checkpoints/*/checkpoint-2/whole"}.get(word)
-    until = time.monotonic() + (60 if sign else seconds)
+def wait_for_a_checkpoint(folder: Path, process: subprocess.Popen) -> None:
+    """Returns when a training that was started there has something to lose."""
+    until = time.monotonic() + 60
     while time.monotonic() < until and process.poll() is None:
-        found = list((folder / ".distill").glob(sign)) if sign else []
-        if any(path.name == "whole" or path.read_bytes().count(b"\n") > 1 for path in found):
+        if list((folder / ".distill").glob("checkpoints/*/checkpoint-2/whole")):
             return
         time.sleep(0.005)
 
@@ -165,13 +135,39 @@ def test_a_run_interrupted_by_ctrl_c_goes_on_where_it_was(finished, tmp_path):
         ["dvc", "repro"], cwd=folder, env=tiny.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, start_new_session=True,
     )  # fmt: skip
-    wait_until_at_work(folder, "train sft 7", run, 60)
+    wait_for_a_checkpoint(folder, run)
     os.killpg(run.pid, signal.SIGINT)
     output, _ = run.communicate(timeout=60)
     assert run.returncode != 0
     assert "Traceback" not in output
     assert "run the same command again" in output
     assert "going on from checkpoint" in tiny.run(folder, "dvc", "repro").stdout
+    assert without_timing(contents(folder)) == without_timing(contents(finished))
+
+
+def test_a_second_repro_beside_the_first_is_refused_and_harms_nothing(finished, tmp_path):
+    folder = copied(finished, tmp_path / "repo")
+    (folder / "metrics/items.csv").unlink()
+    first = subprocess.Popen(
+        ["dvc", "repro"],
+        cwd=folder,
+        env=tiny.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert first.stdout
+    for line in first.stdout:
+        if line.startswith("> python -m stages.evaluate"):
+            break
+    second = tiny.run(folder, "dvc", "repro", check=False)
+    assert second.returncode != 0
+    assert "is busy, it is being blocked by" in second.stderr
+    assert f"(PID {first.pid})" in second.stderr
+    assert "Traceback" not in second.stderr
+    rest, _ = first.communicate(timeout=240)
+    assert first.returncode == 0, rest
+    assert "up to date" in tiny.run(folder, "dvc", "status").stdout
     assert without_timing(contents(folder)) == without_timing(contents(finished))
 
 
@@ -254,7 +250,7 @@ def test_a_users_mistake_ends_in_one_message_on_one_screen(finished, tmp_path, n
 def test_a_checkpoint_of_another_experiment_is_never_resumed_from(finished, tmp_path):
     folder = copied(finished, tmp_path / "repo")
     killed = start(folder, "train sft 7")
-    wait_until_at_work(folder, "train sft 7", killed, 60)
+    wait_for_a_checkpoint(folder, killed)
     kill(killed)
     assert list((folder / ".distill/checkpoints").glob("sft-*/checkpoint-*/whole"))
     broken(folder, lambda value: value["train"]["schedule"].update(learning_rate=0.002))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ import yaml
 from chat_server import api_teacher, chat_server
 
 from distill import params as params_file
-from distill.errors import UserError
 from distill.goals import GOALS
 from tools import verify
 
@@ -44,6 +44,15 @@ def test_the_same_seed_gives_the_same_bytes_elsewhere(committed, tmp_path):
     assert found["environment"]["threads"] == 1
 
 
+CLEANED = {
+    "clean/data/clean/dropped.jsonl": "same",
+    "clean/data/clean/test.jsonl": "same",
+    "clean/data/clean/train.jsonl": "same",
+    "clean/data/clean/validation.jsonl": "same",
+    "clean/metrics/clean.json": "different",
+}
+
+
 def test_a_planted_order_and_a_faked_output_are_caught_and_no_endpoint_is_asked(tmp_path, monkeypatch):
     with chat_server() as server:
         teachers = [*tiny.params()["teachers"], API | {"base_url": server.url}]
@@ -60,20 +69,26 @@ def test_a_planted_order_and_a_faked_output_are_caught_and_no_endpoint_is_asked(
         assert faked.read_text() != said
         head = commit(folder)
         done = tiny.run(folder, "python", "-m", "tools.verify", "clean", check=False)
+        assert done.returncode == 1
+        assert "not reproduced" in done.stderr
+        found = record(folder)
+        assert found["commit"] == head
+        answers, counts = "generate/data/raw/responses.jsonl", "generate/metrics/generate.json"
+        assert found["outputs"] == {answers: "same", counts: "different"} | CLEANED
+
+        # elsewhere: without the journal, then from the remote alone, then without anything
+        shutil.rmtree(folder / ".distill")
+        tiny.run(folder, "dvc", "push", "-q", "data/raw/responses.jsonl")
+        shutil.rmtree(folder / ".dvc/cache")
+        done = tiny.run(folder, "python", "-m", "tools.verify", "clean", check=False)
+        assert "replayed, not proved" in done.stdout
+        assert record(folder)["outputs"] == {answers: "replayed", counts: "different"} | CLEANED
+        shutil.rmtree(folder / ".dvc/cache", ignore_errors=True)
+        shutil.rmtree(tmp_path / "distill-storage")
+        done = tiny.run(folder, "python", "-m", "tools.verify", "clean", check=False)
+        assert done.returncode == 1
+        assert "responses.jsonl is neither in DVC's cache nor in its remote" in done.stderr
         assert len(server.bodies) == asked > 0
-    assert done.returncode == 1
-    assert "not reproduced" in done.stderr
-    found = record(folder)
-    assert found["commit"] == head
-    assert found["outputs"] == {
-        "generate/data/raw/responses.jsonl": "same",
-        "generate/metrics/generate.json": "different",
-        "clean/data/clean/dropped.jsonl": "same",
-        "clean/data/clean/test.jsonl": "same",
-        "clean/data/clean/train.jsonl": "same",
-        "clean/data/clean/validation.jsonl": "same",
-        "clean/metrics/clean.json": "different",
-    }
 
 
 def lock(**hashes: str) -> dict:
@@ -136,8 +151,8 @@ def test_only_journals_of_endpoints_are_copied_and_a_missing_one_is_named(tmp_pa
     source.mkdir()
     for name in (f"tiny-{'0' * 16}.jsonl", f"api-other-{'0' * 16}.jsonl"):
         (source / name).write_text("{}\n")
-    with pytest.raises(UserError, match="answers of teacher 'api' are not in"):
-        verify.copy_answers(value, source, tmp_path / "first")
+    assert verify.copy_answers(value, source, tmp_path / "first") == ["api"]
+    assert not list((tmp_path / "first").iterdir())
     (source / f"api-{'a' * 16}.jsonl").write_text("{}\n")
-    verify.copy_answers(value, source, tmp_path / "second")
+    assert verify.copy_answers(value, source, tmp_path / "second") == []
     assert [path.name for path in (tmp_path / "second").iterdir()] == [f"api-{'a' * 16}.jsonl"]

@@ -1,0 +1,84 @@
+"""No kill and no full disk, whenever it comes, leaves half an output or changes what a stage ends with."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import yaml
+
+SCRIPT = tiny.ROOT / "tests/interrupting.py"
+STAGES = ["generate", "clean", "weight", "init", "train", "evaluate", "plot"]
+KILLS = int(os.environ.get("INTERRUPTIONS", "3"))  # of each stage; `make interruptions` does 20
+FULL = max(1, KILLS // 3)  # full disks of each stage
+SEED = os.environ.get("INTERRUPTIONS_SEED", "20")
+NO_DISK = "a small disk to fill is mounted by root alone"
+pytestmark = pytest.mark.timeout(600 + 300 * KILLS)  # seconds; all is done once, before the first test of these
+
+
+def interrupted(folder: Path, *stages: str, kills: int, full: int) -> dict[str, Any]:
+    """What interrupting.py reports of the stages of a finished repository."""
+    command = ["python", str(SCRIPT), *stages, f"--kills={kills}", f"--full={full}", f"--seed={SEED}"]
+    done = tiny.run(folder, *command, timeout=600 + 300 * KILLS)
+    print(done.stdout)
+    return json.loads(done.stdout)["stages"]
+
+
+def outputs_of(finished: Path, folder: Path) -> Path:
+    """A finished repository at another place, without its cache, history and journals."""
+    ignored = shutil.ignore_patterns("cache", "tmp", ".distill", ".git")
+    return shutil.copytree(finished, folder, ignore=ignored, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="module")
+def reports(finished, tmp_path_factory) -> Iterator[dict[str, Any]]:
+    """The report of each stage."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
+    disk = os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    try:
+        names = yaml.safe_load((finished / "dvc.lock").read_text())["stages"]
+        yield interrupted(outputs_of(finished, folder), *names, kills=KILLS, full=FULL if disk else 0)
+    finally:
+        if disk:
+            subprocess.run(["umount", str(folder)], check=True)
+
+
+def of_stage(reports: dict[str, Any], stage: str) -> dict[str, Any]:
+    """Its reports by name, of which train has one for each student."""
+    found = {name: report for name, report in reports.items() if name.partition("@")[0] == stage}
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_stage_leaves_no_half_output_and_ends_with_the_same_bytes(reports, stage):
+    for name, found in of_stage(reports, stage).items():
+        assert found["wrong"] == [], name
+        assert sum(map(len, found["kills"].values())) == KILLS
+        late = sum(map(len, found["came_too_late"].values()))  # the work was over, or a resumed one was shorter
+        assert late <= KILLS * 2 // 3, name
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_full_disk_ends_in_one_message_and_leaves_no_half_output(reports, stage):
+    for name, found in of_stage(reports, stage).items():
+        if not found["rooms"]:
+            pytest.skip(NO_DISK)
+        assert found["wrong_when_full"] == [], name
+        assert len(found["rooms"]) == FULL
+
+
+def test_files_that_are_written_in_place_are_found_out(finished, tmp_path):
+    folder = outputs_of(finished, tmp_path / "repository")
+    files = folder / "distill/files.py"
+    made = "        yield temporary\n        _sync(temporary)\n"
+    assert made in files.read_text()
+    files.write_text(files.read_text().replace(made, "        yield path\n        return\n"))
+    found = interrupted(folder, "clean", kills=6, full=0)["clean"]
+    assert any("half of data/clean/" in line for line in found["wrong"]), found
