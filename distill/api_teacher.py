@@ -7,15 +7,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-import httpx2
 import openai
 
 from distill.answers import FINISHED, Answer, Request, failed
-from distill.endpoint import TICKET, Account, Job, client
+from distill.endpoint import Account, Job, client
 from distill.errors import UserError
 from distill.journal import TOKENS
 
-PATH = "/chat/completions"  # the Responses API has neither seed nor n nor stop
 NO_LOG_PROB = -9000.0  # servers write -9999 for a token outside their best ones: not a log-probability
 SYNC_S = 0.1  # between two waits for the disk, so that it sets no pace
 
@@ -43,7 +41,7 @@ def body(job: Job, request: Request) -> dict[str, Any]:
 def answer(job: Job, requests: Iterable[Request]) -> None:
     """Asks the requests, `concurrency` of the teacher at a time, and journals each answer as it arrives.
 
-    A request that fails after the SDK's retries is an answer with an error. What no retry mends (a refused
+    A request that fails after all its retries is an answer with an error. What no retry mends (a refused
     key, an unreachable endpoint, an unknown model, an empty account, a used-up budget) raises UserError, after
     the answers that were on their way. The key is in no message.
     """
@@ -53,7 +51,7 @@ def answer(job: Job, requests: Iterable[Request]) -> None:
 async def _answer(job: Job, requests: Iterable[Request]) -> None:
     waiting = iter(requests)
     account = Account(job)
-    async with client(job, account) as sdk:
+    async with client(job) as sdk:
 
         async def worker() -> None:
             while account.stopped is None and (request := next(waiting, None)) is not None:
@@ -84,11 +82,10 @@ async def _answer(job: Job, requests: Iterable[Request]) -> None:
 async def _ask(sdk: openai.AsyncOpenAI, job: Job, account: Account, request: Request) -> None:
     """Journals the answer to one request. Raises UserError, too, where no other request will fare better."""
     ticket = account.ticket(request)
-    TICKET.set(ticket)
     fatal: UserError | None = None
     replied = False
     try:
-        response = await sdk.post(PATH, cast_to=httpx2.Response, body=body(job, request))
+        response = await account.send(sdk, ticket, body(job, request))
         replied = True
         result = from_text(request, response.content)
     except openai.APIError as error:

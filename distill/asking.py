@@ -1,7 +1,7 @@
 """Asking one teacher, of whatever kind: what its journal has is not asked again, the rest is, with a bar."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from distill.answers import Answer, Request, Sampling, request_seed
 from distill.budget import Budget, cost
 from distill.errors import UserError
 from distill.files import value_hash
-from distill.journal import TOKENS, Answers, Journal
+from distill.journal import TOKENS, Journal
 from distill.params import ApiTeacher, LocalTeacher, Runtime, Teacher
 
 SCHEMA = 3  # of requests: a change of what is sent, which no other part of a request's id shows
@@ -25,6 +25,7 @@ class Setup:
 
     `environment` has the keys of APIs by the names that params give; `journals` is the folder of journals;
     `needs` are the abilities without which a teacher is refused or its rows are marked (generate.needs).
+    `forecast`, where there is one, answers in place of the teachers: nothing is sent.
     """
 
     runtime: Runtime
@@ -33,6 +34,7 @@ class Setup:
     journals: Path
     needs: tuple[str, ...]
     budget: Budget
+    forecast: "Callable[[Teacher, list[Request], Sampling], Asked] | None" = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Asked:
     experiment needs.
     """
 
-    answers: Answers
+    answers: Mapping[str, Answer]
     probe: dict[str, Any] | None
     degraded: list[str]
 
@@ -123,6 +125,8 @@ def ask(teacher: Teacher, requests: list[Request], sampling: Sampling, setup: Se
     Every answer is in the journal as soon as it is there. Raises UserError where asking cannot go on; the
     answers so far are kept.
     """
+    if setup.forecast is not None:
+        return setup.forecast(teacher, requests, sampling)
     with journal(teacher, setup.journals) as known:
         todo = [item for item in requests if item.id not in known.answered]
         if todo:

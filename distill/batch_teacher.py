@@ -40,7 +40,7 @@ class _Batches:
         self.teacher, self.budget, self.journal = job.teacher, job.budget, job.journal
 
     async def all(self, requests: list[Request]) -> None:
-        async with client(self.job, self.account) as sdk:
+        async with client(self.job) as sdk:
             try:
                 await self._all(sdk, requests)
             except openai.APIError as error:

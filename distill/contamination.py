@@ -5,18 +5,19 @@
 """
 
 import hashlib
-from array import array
+import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
+from distill.scratch import database
 from distill.text import words
 
 FORM_TOPICS = 10  # GPT-3 too passed over n-grams that more than 10 documents share
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: 2^64 over the golden ratio
-PENDING = 1 << 20  # (n-gram, topic) pairs collected before they are counted
 
 
 @lru_cache(1 << 16)
@@ -25,13 +26,13 @@ def _code(word: str) -> int:
 
 
 def codes(items: Sequence[str], n: int) -> np.ndarray:
-    """The codes of the n-grams of some words in order, [n-grams] uint64; all words as one where there are fewer."""
+    """The codes of the n-grams of some words in order, [n-grams] int64; all words as one where there are fewer."""
     values = np.array([_code(word) for word in items], np.uint64)
     width = min(n, len(values))
     result = np.zeros(len(values) - width + 1 if width else 0, np.uint64)
     for place in range(width):
         result = result * MULTIPLIER + values[place : place + len(result)]
-    return result
+    return result.view(np.int64)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Forbidden:
     """The n-grams that training must not share, as sorted codes with the number of their first source."""
 
     n: int
-    codes: np.ndarray  # [n-grams] uint64
+    codes: np.ndarray  # [n-grams] int64
     sources: np.ndarray  # [n-grams] uint32
 
     def first(self, texts: Iterable[str]) -> tuple[int, str] | None:
@@ -67,39 +68,26 @@ def forbidden(held_out: Iterable[tuple[int, str]], asked: Iterable[tuple[int, st
     An n-gram in the prompts of more than FORM_TOPICS topics, of the (topic, prompt) pairs `asked`, is the
     wording of a question form: topics share it by design and it gives nothing away.
     """
-    found, sources = array("Q"), array("I")
-    for source, text in held_out:
-        new = codes(words(text), n)
-        found.frombytes(new.tobytes())
-        sources.extend([source] * len(new))
-    unique, first = np.unique(np.frombuffer(found, np.uint64), return_index=True)
-    every = Forbidden(n, unique, np.frombuffer(sources, np.uint32)[first])
-    few = ~_wording(every, asked)
-    return Forbidden(n, every.codes[few], every.sources[few])
+    with closing(database()) as base:
+        base.execute("CREATE TABLE grams (code INTEGER PRIMARY KEY, source INTEGER)")
+        found = ((code, source) for source, text in held_out for code in codes(words(text), n).tolist())
+        base.executemany("INSERT OR IGNORE INTO grams VALUES (?, ?)", found)  # the first source stays
+        every = _sorted(base, n)
+        base.execute("CREATE TABLE asked (code INTEGER, topic INTEGER, PRIMARY KEY (code, topic)) WITHOUT ROWID")
+        shared = (
+            (int(every.codes[at]), topic) for topic, text in asked for at in every.places(codes(words(text), n))[1]
+        )
+        base.executemany("INSERT OR IGNORE INTO asked VALUES (?, ?)", shared)
+        wording = f"SELECT code FROM asked GROUP BY code HAVING count(*) > {FORM_TOPICS}"
+        base.execute(f"DELETE FROM grams WHERE code IN ({wording})")
+        return _sorted(base, n)
 
 
-def _wording(every: Forbidden, asked: Iterable[tuple[int, str]]) -> np.ndarray:
-    """Whether each n-gram is in the prompts of more than FORM_TOPICS topics, [n-grams]."""
-    wording = np.zeros(len(every.codes), bool)
-    pairs = np.empty(0, np.uint64)  # place of the n-gram and topic in one number
-    pending: list[np.ndarray] = []
-
-    def count() -> None:
-        nonlocal pairs
-        pairs = np.unique(np.concatenate([pairs, *pending]))
-        pending.clear()
-        grams = (pairs >> np.uint64(32)).astype(np.intp)
-        wording[np.bincount(grams, minlength=len(wording)) > FORM_TOPICS] = True
-        pairs = pairs[~wording[grams]]
-
-    waiting = 0
-    for topic, text in asked:
-        _, found = every.places(codes(words(text), every.n))
-        found = found[~wording[found]]
-        pending.append((found.astype(np.uint64) << np.uint64(32)) | np.uint64(topic))
-        waiting += len(found)
-        if waiting > PENDING:
-            count()
-            waiting = 0
-    count()
-    return wording
+def _sorted(base: sqlite3.Connection, n: int) -> Forbidden:
+    """The n-grams of the table `grams`."""
+    ((count,),) = base.execute("SELECT count(*) FROM grams")
+    columns = {
+        name: np.fromiter((value for (value,) in base.execute(f"SELECT {name} FROM grams ORDER BY code")), kind, count)
+        for name, kind in (("code", np.int64), ("source", np.uint32))
+    }
+    return Forbidden(n, columns["code"], columns["source"])

@@ -5,13 +5,13 @@ agree in a band are compared. No two texts are called alike by the luck of a has
 """
 
 import zlib
-from collections import defaultdict
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Self
 
-import numpy as np
 from datasketch import MinHash
 
+from distill.scratch import database
 from distill.text import WORD_NGRAM, Gram, jaccard, ngrams, normalise, words
 
 MISSED = 1e-3  # chance that LSH does not propose a pair right at the threshold
@@ -38,11 +38,15 @@ class Sketcher:
         self._sketch = MinHash(num_perm=permutations, seed=1)
 
     def keys(self, text: str) -> list[int]:
-        """32-bit keys, [1 + bands]: of the normalised text, then of each band of its sketch."""
+        """Keys, [1 + bands]: of the normalised text, then of each band of its sketch.
+
+        A key is a 32-bit hash with the number of its place before it, so that keys of different bands differ.
+        """
         self._sketch.clear()
         self._sketch.update_batch([" ".join(gram).encode() for gram in shingles(text)])
         parts = self._sketch.hashvalues[: self.bands * self.rows].reshape(self.bands, self.rows)
-        return [zlib.crc32(normalise(text).encode()), *(zlib.crc32(part.tobytes()) for part in parts)]
+        hashes = (zlib.crc32(normalise(text).encode()), *(zlib.crc32(part.tobytes()) for part in parts))
+        return [place << 32 | value for place, value in enumerate(hashes)]
 
 
 def shingles(text: str) -> set[Gram]:
@@ -50,60 +54,43 @@ def shingles(text: str) -> set[Gram]:
     return set(ngrams(words(text), WORD_NGRAM))
 
 
-class Meetings:
-    """For each text the groups that it is in: a group has the texts of one key of one column, two at least."""
-
-    def __init__(self, keys: np.ndarray) -> None:
-        """Takes keys [columns, texts]."""
-        texts, groups, count = [], [], 0
-        for column in keys:
-            order = np.argsort(column, kind="stable").astype(np.uint32)
-            begins = np.diff(column[order], prepend=column[order[:1]] + 1) != 0
-            group = np.cumsum(begins, dtype=np.uint32) - 1
-            shared = np.bincount(group)[group] > 1
-            texts.append(order[shared])
-            groups.append(group[shared] + np.uint32(count))
-            count += len(column)
-        joined = np.concatenate(texts)
-        by_text = np.argsort(joined, kind="stable")
-        self._groups = np.concatenate(groups)[by_text]
-        self._ends = np.cumsum(np.bincount(joined, minlength=keys.shape[1]))
-
-    def of(self, text: int) -> list[int]:
-        """The groups of a text."""
-        return self._groups[self._ends[text - 1] if text else 0 : self._ends[text]].tolist()
-
-
 class Kept:
     """The texts kept so far, by number, to find the first one that a new text repeats.
 
-    Texts are numbered in the order in which they are tried, and `read` gives one by its number.
+    Keys are in a database on the disk, so that memory does not grow with texts; `read` gives a text by its
+    number.
     """
 
-    def __init__(self, keys: np.ndarray, threshold: float, read: Callable[[int], str]) -> None:
-        """Takes the keys of all texts, [1 + bands, texts]."""
+    def __init__(self, threshold: float, read: Callable[[int], str]) -> None:
         self.threshold, self._read = threshold, read
-        self._equal, self._alike = Meetings(keys[:1]), Meetings(keys[1:])
-        self._of_equal: dict[int, list[int]] = defaultdict(list)
-        self._of_alike: dict[int, list[int]] = defaultdict(list)
         self._shingles = lru_cache(REMEMBERED)(lambda number: shingles(read(number)))
+        self._keys = database()
+        self._keys.execute("CREATE TABLE kept (key INTEGER, number INTEGER, PRIMARY KEY (key, number)) WITHOUT ROWID")
 
-    def same(self, number: int) -> int | None:
+    def same(self, text: str, keys: list[int]) -> int | None:
         """The first kept text that is equal to this one once normalised, if any."""
-        others = [other for group in self._equal.of(number) for other in self._of_equal[group]]
-        own = normalise(self._read(number)) if others else ""
+        others = self._sharing(keys[:1])
+        own = normalise(text) if others else ""
         return next((other for other in others if normalise(self._read(other)) == own), None)
 
-    def similar(self, number: int) -> int | None:
+    def similar(self, text: str, keys: list[int]) -> int | None:
         """The first kept text whose Jaccard similarity of word 3-grams to this one reaches the threshold, if any."""
-        for other in sorted({other for group in self._alike.of(number) for other in self._of_alike[group]}):
-            if jaccard(self._shingles(number), self._shingles(other)) >= self.threshold:
-                return other
-        return None
+        others = self._sharing(keys[1:])
+        own = shingles(text) if others else set()
+        return next((other for other in others if jaccard(own, self._shingles(other)) >= self.threshold), None)
 
-    def keep(self, number: int) -> None:
-        """Keeps a text."""
-        for group in self._equal.of(number):
-            self._of_equal[group].append(number)
-        for group in self._alike.of(number):
-            self._of_alike[group].append(number)
+    def keep(self, number: int, keys: list[int]) -> None:
+        """Keeps a text under its number."""
+        self._keys.executemany("INSERT INTO kept VALUES (?, ?)", ((key, number) for key in keys))
+
+    def _sharing(self, keys: list[int]) -> list[int]:
+        """The kept texts that share one of the keys, in order."""
+        marks = ",".join("?" * len(keys))
+        found = self._keys.execute(f"SELECT DISTINCT number FROM kept WHERE key IN ({marks}) ORDER BY number", keys)
+        return [number for (number,) in found]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._keys.close()

@@ -1,8 +1,8 @@
-"""The openai SDK's client for one teacher: each attempt, retries too, waits for its turn and is accounted for."""
+"""One teacher's endpoint through the openai SDK: each attempt waits for its turn and is accounted for."""
 
+import asyncio
 import random
 import time
-from contextvars import ContextVar
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -18,12 +18,15 @@ from distill.journal import TOKENS, Journal
 from distill.params import ApiTeacher
 from distill.rates import Gate, Rate
 
+PATH = "/chat/completions"  # the Responses API has neither seed nor n nor stop
 NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 NOTHING = dict.fromkeys(TOKENS, 0)
-RETRIED = (408, 409, 429, 500, 502, 503, 504)
-# The SDK's own pauses double from 0.5 s. Here the gate slows all requests together, and one need not wait as long.
-FIRST_RETRY_S, SLOWER, LONGEST_RETRY_S = 0.25, 1.5, 8.0
-LONGEST_PAUSE = 120.0  # seconds: as the SDK has it, which gives a request up that is told to wait longer
+RETRIED = (408, 409, 429)  # and those from 500 on, as the SDK has it
+# The gate slows all requests together, so that one need not wait as long as the SDK, which doubles from 0.5 s.
+FIRST_RETRY_S, SLOWER = 0.25, 1.5
+FIRST_RECONNECT_S, RECONNECT_SLOWER = 0.5, 2.0  # a server that starts anew takes a while
+LONGEST_RETRY_S = 8.0
+LONGEST_PAUSE = 120.0  # seconds: a request that is told to wait longer is given up
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,6 @@ class Ticket:
     lost: bool = False
 
 
-TICKET: ContextVar[Ticket] = ContextVar("ticket")
-
-
 class Account:
     """What the requests of one job share: rates, gate, and the books of what was sent and paid.
 
@@ -76,6 +76,50 @@ class Account:
         """The ticket of a request that was not sent yet."""
         most = {"prompt_tokens": most_prompt_tokens(request.messages), "completion_tokens": self.max_tokens}
         return Ticket(request.id, most, likely_prompt_tokens(request.messages) + self.max_tokens)
+
+    async def send(self, sdk: openai.AsyncOpenAI, ticket: Ticket, body: dict[str, Any]) -> httpx2.Response:
+        """The reply to a request, which is sent again after what may pass, up to `max_retries` times.
+
+        The SDK's own retries are not used: its pause after a time-out cannot be chosen, and a request that was
+        waited for all that time goes again at once. Raises what the SDK does, and UserError once asking stopped.
+        """
+        while True:
+            await self.admit(ticket)
+            async with self.gate.passing():
+                await self.requests.take(1)
+                await self.tokens.take(ticket.rate_tokens)
+                if self.stopped is not None:
+                    raise self.stopped
+                ticket.attempts += 1
+                try:
+                    reply = await sdk.post(PATH, cast_to=httpx2.Response, body=body, options={"max_retries": 0})
+                except openai.APIError as error:
+                    pause = self._heed(ticket, error)
+                    if pause is None or ticket.attempts > self.teacher.max_retries:
+                        raise
+                else:
+                    self.gate.success()
+                    return reply
+            await asyncio.sleep(pause)
+
+    def _heed(self, ticket: Ticket, error: openai.APIError) -> float | None:
+        """Seconds until a failed attempt is made again, None where it is not; a lost reply is booked."""
+        if isinstance(error, openai.APIConnectionError):
+            if not isinstance(error.__cause__, NEVER_SENT):
+                self.lose(ticket)
+            if isinstance(error, openai.APITimeoutError):
+                return 0.0
+            return _pause(FIRST_RECONNECT_S, RECONNECT_SLOWER, ticket.attempts)
+        if not isinstance(error, openai.APIStatusError) or "insufficient_quota" in error.response.text:
+            return None  # no waiting mends it
+        wait = _retry_after(error.response)
+        if error.status_code == 429:
+            self.gate.too_many(None if wait is None else min(wait, LONGEST_PAUSE))
+        said = error.response.headers.get("x-should-retry")
+        passes = said == "true" or (said != "false" and (error.status_code in RETRIED or error.status_code >= 500))
+        if not passes or (wait is not None and wait > LONGEST_PAUSE):
+            return None
+        return _pause(FIRST_RETRY_S, SLOWER, ticket.attempts) if wait is None else wait
 
     async def admit(self, ticket: Ticket) -> None:
         """Puts the price of an attempt aside, if need be later, and writes that it goes. Raises UserError."""
@@ -106,54 +150,17 @@ class Account:
         ticket.reserved = False
 
 
-class _Client(openai.DefaultAsyncHttpxClient):
-    """The SDK's HTTP client with the account of a teacher before and after each attempt."""
-
-    account: Account
-
-    async def send(self, request: httpx2.Request, **options: object) -> httpx2.Response:
-        ticket = TICKET.get(None)
-        if ticket is None:  # files and batches: no completion, nothing to pay
-            return await super().send(request, **options)  # type: ignore[arg-type]
-        account = self.account
-        await account.admit(ticket)
-        async with account.gate.passing():
-            await account.requests.take(1)
-            await account.tokens.take(ticket.rate_tokens)
-            if account.stopped is not None:
-                raise account.stopped
-            ticket.attempts += 1
-            try:
-                response = await super().send(request, **options)  # type: ignore[arg-type]
-            except NEVER_SENT:
-                raise
-            except httpx2.RequestError:
-                account.lose(ticket)
-                raise
-            if response.status_code == 429 and "insufficient_quota" in response.text:
-                response.headers["x-should-retry"] = "false"  # no waiting mends it, and the SDK would wait
-            elif response.status_code == 429:
-                account.gate.too_many(_retry_after(response))
-            elif response.is_success:
-                account.gate.success()
-            if response.status_code in RETRIED and _retry_after(response) is None:
-                pause = FIRST_RETRY_S * SLOWER ** (ticket.attempts - 1) * (1 - random.random() / 4)
-                response.headers["retry-after-ms"] = str(round(1000 * min(pause, LONGEST_RETRY_S)))
-            return response
-
-
-def client(job: Job, account: Account) -> openai.AsyncOpenAI:
+def client(job: Job) -> openai.AsyncOpenAI:
     """The client of a teacher's endpoint."""
     teacher = job.teacher
-    http = _Client(base_url=teacher.base_url, timeout=teacher.timeout_s)
-    http.account = account
     return openai.AsyncOpenAI(
-        api_key=job.key,
-        base_url=teacher.base_url,
-        timeout=teacher.timeout_s,
-        max_retries=teacher.max_retries,
-        http_client=http,
+        api_key=job.key, base_url=teacher.base_url, timeout=teacher.timeout_s, max_retries=teacher.max_retries
     )
+
+
+def _pause(first: float, slower: float, attempts: int) -> float:
+    """Seconds after so many attempts, up to a quarter less by chance, so that not all come back at once."""
+    return min(first * slower ** (attempts - 1), LONGEST_RETRY_S) * (1 - random.random() / 4)
 
 
 def _retry_after(response: httpx2.Response) -> float | None:
@@ -171,4 +178,4 @@ def _retry_after(response: httpx2.Response) -> float | None:
             except ValueError:
                 continue
         break
-    return min(seconds, LONGEST_PAUSE) if seconds is not None and seconds > 0 else None
+    return seconds if seconds is not None and seconds > 0 else None

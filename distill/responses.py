@@ -82,10 +82,10 @@ class Responses:
             ordered, last = ordered and last <= _key(row), _key(row)
         if not starts:
             raise UserError(f"{path} has no rows: is the prompts file (params generate.prompts) empty?")
-        self._starts, self._file = np.array(starts, np.uint64), path.open("rb")
-        self.topics, self.topic_of = list(names), np.array(topics, np.uint32)
+        self._starts, self._file = np.frombuffer(starts, np.uint64), path.open("rb")
+        self.topics, self.topic_of = list(names), np.frombuffer(topics, np.uint32)
         try:
-            self._refuse_repeated(np.array(ids, np.uint64))
+            self._refuse_repeated(np.frombuffer(ids, np.uint64))
         except UserError:
             self._file.close()
             raise
@@ -110,6 +110,9 @@ class Responses:
         self._file.close()
 
     def _refuse_repeated(self, ids: np.ndarray) -> None:
+        sorted_ids = np.sort(ids)
+        if not (sorted_ids[1:] == sorted_ids[:-1]).any():
+            return
         order = np.argsort(ids, kind="stable")
         for place in np.sort(order[1:][ids[order[1:]] == ids[order[:-1]]]).tolist():
             earlier = int(np.flatnonzero(ids == ids[place])[0])

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 
 APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc", "'"))
 CJK = r"\u3040-\u30ff\u3400-\u9fff"  # written without spaces: each character counts as a word
@@ -20,7 +21,12 @@ def normalise(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """The words of the normalised text, without punctuation: `I can't.` gives `i`, `can't`."""
-    return WORD.findall(normalise(text))
+    return list(_words(text))
+
+
+@lru_cache(8)  # cleaning asks for those of one text many times in a row
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(WORD.findall(normalise(text)))
 
 
 def ngrams(items: Sequence[str], n: int) -> list[Gram]:

@@ -6,10 +6,9 @@ Writes data/clean/{train,validation,test,dropped}.jsonl, metrics/clean.json
 """
 
 import hashlib
-from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import compress, groupby
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ class Verdicts:
     """What becomes of each row, by its place."""
 
     reason: np.ndarray  # [rows] uint8, a place in REASONS, or KEPT
-    match: np.ndarray  # [rows] int64, the row that was preferred or is repeated, the source of contamination
+    match: np.ndarray  # [rows] int32, the row that was preferred or is repeated, the source of contamination
     words: np.ndarray  # [rows] uint32, of the response
 
 
@@ -102,7 +101,7 @@ def held_out(rows: Responses, claim: np.ndarray, clean: Clean) -> Forbidden:
     texts = [*map(evaluation_texts.of_file, files), *map(evaluation_texts.of_task, tasks)]
 
     def sources() -> Iterator[tuple[int, str]]:
-        for place, messages in prompts(rows, map(int, np.flatnonzero(claim == FIRST_CLAIM.index("test")))):
+        for place, messages in prompts(rows, compress(range(len(rows)), claim == FIRST_CLAIM.index("test"))):
             yield from ((place, turn["content"]) for turn in messages if turn["role"] == "user")
         for number, some in enumerate(texts, start=len(rows)):
             yield from ((number, text) for text in some)
@@ -135,44 +134,45 @@ def verdicts(
     Contamination costs training and validation their row, never test.
     """
     count = len(rows)
-    reason, match = np.full(count, KEPT, np.uint8), np.full(count, -1, np.int64)
-    lengths, leak = np.zeros(count, np.uint32), np.full(count, -1, np.int64)
+    reason, match = np.full(count, KEPT, np.uint8), np.full(count, -1, np.int32)
+    lengths = np.zeros(count, np.uint32)
+    order = np.argsort(claim, kind="stable").astype(np.uint32)
     sketcher = Sketcher(clean.near_duplicate, clean.minhash_permutations)
-    keys = np.empty((1 + sketcher.bands, count), np.uint32)
-    good = array("Q")  # the places of sound, selected rows, in the order of claims
 
     def sound() -> Iterator[tuple[int, Row]]:
-        """Rows without a fault of their own, in the order of claims, a prompt's together."""
-        for place in tqdm(map(int, np.argsort(claim, kind="stable")), total=count, desc="clean", unit="row"):
+        """Rows without a fault of their own by their number in the order of claims, a prompt's together."""
+        for number, place in enumerate(tqdm(order, desc="clean", unit="row")):
             row = rows[place]
             lengths[place] = len(words(row["response"]))
             if fault := own_fault(row, clean, languages):
                 reason[place] = REASONS.index(fault[0])
             else:
-                yield place, row
+                yield number, row
 
-    for _, group in groupby(sound(), key=lambda item: item[1]["prompt_id"]):
-        answers = {row["id"]: (place, row) for place, row in group}
-        passed = mixture.select(policy, [mixture.candidate(row) for _, row in answers.values()])
-        for name, (place, row) in answers.items():
-            if name in passed:
-                why, preferred = passed[name]
-                reason[place], match[place] = REASONS.index(why), answers[preferred][0]
-                continue
-            keys[:, len(good)] = sketcher.keys(row["response"])
-            good.append(place)
-            if FIRST_CLAIM[claim[place]] != "test" and (found := leaks.first(all_texts(row))):
-                leak[place] = found[0]
-    kept = Kept(keys[:, : len(good)], clean.near_duplicate, lambda number: rows[good[number]]["response"])
-    for number, place in enumerate(good):
-        if (other := kept.same(number)) is not None:
-            reason[place], match[place] = REASONS.index("duplicate"), good[other]
-        elif (other := kept.similar(number)) is not None:
-            reason[place], match[place] = REASONS.index("near_duplicate"), good[other]
-        elif leak[place] >= 0:
-            reason[place], match[place] = REASONS.index("contaminated"), leak[place]
-        else:
-            kept.keep(number)
+    def verdict(number: int, row: Row) -> tuple[str, int] | None:
+        """The reason to drop a selected row, with its match."""
+        keys = sketcher.keys(row["response"])
+        if (other := kept.same(row["response"], keys)) is not None:
+            return "duplicate", order[other]
+        if (other := kept.similar(row["response"], keys)) is not None:
+            return "near_duplicate", order[other]
+        if FIRST_CLAIM[claim[order[number]]] != "test" and (found := leaks.first(all_texts(row))):
+            return "contaminated", found[0]
+        kept.keep(number, keys)
+        return None
+
+    with Kept(clean.near_duplicate, lambda number: rows[order[number]]["response"]) as kept:
+        for _, group in groupby(sound(), key=lambda item: item[1]["prompt_id"]):
+            answers = {row["id"]: (number, row) for number, row in group}
+            passed = mixture.select(policy, [mixture.candidate(row) for _, row in answers.values()])
+            for name, (number, row) in answers.items():
+                if name in passed:
+                    why, preferred = passed[name]
+                    found: tuple[str, int] | None = why, order[answers[preferred][0]]
+                else:
+                    found = verdict(number, row)
+                if found:
+                    reason[order[number]], match[order[number]] = REASONS.index(found[0]), found[1]
     return Verdicts(reason, match, lengths)
 
 
@@ -236,11 +236,11 @@ def cleaned(rows: Responses, clean: Clean, policy: str, seed: int) -> tuple[dict
     found = verdicts(rows, claim, leaks, clean, policy, languages)
     kept = found.reason == KEPT
     parts: dict[str, Iterator[Row]] = {
-        split: map(rows.__getitem__, map(int, np.flatnonzero(kept & (claim == FIRST_CLAIM.index(split)))))
+        split: map(rows.__getitem__, compress(range(len(rows)), kept & (claim == FIRST_CLAIM.index(split))))
         for split in SPLITS
     }
     parts["dropped"] = (
-        explained(rows, place, found, leaks, clean, languages) for place in map(int, np.flatnonzero(~kept))
+        explained(rows, place, found, leaks, clean, languages) for place in compress(range(len(rows)), ~kept)
     )
     return summary(rows, claim, found), parts
 

@@ -20,7 +20,7 @@ from distill.asking import Setup, ask, budget, request
 from distill.budget import cost
 from distill.chat import Messages
 from distill.errors import UserError, run
-from distill.estimate import estimate
+from distill.estimate import Forecast
 from distill.files import write_json, write_rows
 from distill.fusing import fused
 from distill.growing import grown
@@ -109,7 +109,8 @@ def more_prompts(
         return [helps[-1][name] for name in named]
 
     result, counts = grown(prompts, grow, seed, asker)
-    print(f"{teacher.name} wrote prompts: {', '.join(f'{name} {count}' for name, count in counts.items())}")
+    if setup.forecast is None:
+        print(f"{teacher.name} wrote prompts: {', '.join(f'{name} {count}' for name, count in counts.items())}")
     return result, helps
 
 
@@ -147,20 +148,9 @@ def mixed(
                 f"generate.mixture: teacher {mixture.judge!r} as the judge rated none of {unrated} answers, so that "
                 "none is best. Name a judge that follows instructions, or another policy; all answers so far are kept."
             )
-        print(f"{mixture.judge} as the judge gave no rating for {unrated} of {len(scores)} answers")
+        if setup.forecast is None:
+            print(f"{mixture.judge} as the judge gave no rating for {unrated} of {len(scores)} answers")
     return rows, helps
-
-
-def unforeseen(generate: Generate, prompts: int) -> list[str]:
-    """What an estimate leaves out, since it is made of answers: requests to write prompts, to judge and to fuse."""
-    lines = []
-    if generate.grow is not None:
-        lines.append(f"{generate.grow.rounds * generate.grow.per_round} requests for prompts, and the answers to these")
-    if generate.mixture.judge is not None:
-        lines.append("one request to judge each answer")
-    if generate.mixture.aggregator is not None:
-        lines.append(f"one request to fuse the answers to each of {prompts} prompts")
-    return lines
 
 
 def summary(rows: Iterable[dict[str, Any]], teachers: Iterable[Teacher], probes: dict[str, Any]) -> dict[str, Any]:
@@ -202,12 +192,13 @@ def main() -> None:
     generate, seed = params.generate, params.seed
     journals = home(os.environ, Path.cwd()) / "journal"
     money = budget(generate.budget_usd, params.teachers, journals)
-    setup = Setup(params.runtime, generate.batch_size, os.environ, journals, tuple(generate.needs), money)
+    forecast = Forecast(journals, generate.grow.examples_per_request if generate.grow else 1) if only_estimate else None
+    setup = Setup(params.runtime, generate.batch_size, os.environ, journals, tuple(generate.needs), money, forecast)
     how = sampling(generate, seed)
     teachers = {teacher.name: teacher for teacher in params.teachers}
     prompts = read_prompts(generate.prompts)
     helps: list[Help] = []
-    if generate.grow is not None and not only_estimate:
+    if generate.grow is not None:
         prompts, helps = more_prompts(prompts, generate.grow, teachers[generate.grow.teacher], seed, setup)
     prompts = [dressed(prompt, generate.system_prompt, generate.few_shot) for prompt in prompts]
     parts = divide(prompts, params.teachers, seed)
@@ -222,11 +213,6 @@ def main() -> None:
         teacher.name: [item for (name, *_), item in requests.items() if name == teacher.name]
         for teacher in params.teachers
     }
-    if only_estimate:
-        print(estimate([(teacher, mine[teacher.name]) for teacher in params.teachers], how, money, journals))
-        for line in unforeseen(generate, len(prompts)):
-            print(f"not counted: {line}")
-        return
     asked = {teacher.name: ask(teacher, mine[teacher.name], how, setup) for teacher in params.teachers}
 
     def answered() -> Iterator[dict[str, Any]]:
@@ -239,6 +225,9 @@ def main() -> None:
                     yield row(prompt, name, sample, asked[name].answers[item.id], asked[name].degraded)
 
     rows, more = mixed(answered, generate.mixture, teachers, how, setup)
+    if forecast is not None:
+        print(forecast.table(params.teachers, money))
+        return
     write_rows(RESPONSES, rows())
     metrics = summary(answered(), params.teachers, {name: part.probe for name, part in asked.items()})
     metrics = with_help(metrics, [*helps, *more])

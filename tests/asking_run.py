@@ -1,5 +1,7 @@
 """Asking as a stage does it, small: for processes that tests start and kill."""
 
+import multiprocessing
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,15 @@ def output(asked: ApiTeacher, found: Asked, folder: Path, count: int) -> list[di
     ]
 
 
-def run(folder: str, url: str, count: int) -> None:
+def run(folder: str, url: str, count: int, changes: dict[str, Any]) -> None:
     """In a process of its own."""
-    ask(Path(folder), teacher(url), count)
+    ask(Path(folder), teacher(url, **changes), count)
+
+
+def start(folder: Path, url: str, count: int, **changes: Any) -> BaseProcess:
+    """Starts `run` in a process that can be killed at any moment."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["asking_run"])
+    process = processes.Process(target=run, args=(str(folder), url, count, changes))
+    process.start()
+    return process

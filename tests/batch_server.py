@@ -17,14 +17,17 @@ from chat_server import completion
 class BatchServer:
     """`polls` before a batch ends; `fates` of the first, second... batch: how it ends, and after how many answers.
 
-    `refused` are texts of prompts whose line is an error; `sent` are the texts of all lines of all batches, and
-    `live` the bodies of requests that were no batch's.
+    The first request of the kind `hold` (upload, create, poll, download) is done but never replied to; `held` is
+    set then. `refused` are texts of prompts whose line is an error; `sent` are the texts of all lines of all
+    batches, and `live` the bodies of requests that were no batch's.
     """
 
     url: str = ""
     polls: int = 1
     fates: list[tuple[str, int]] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
+    hold: str | None = None
+    held: threading.Event = field(default_factory=threading.Event)
     live: list[dict[str, Any]] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
@@ -94,7 +97,13 @@ def batch_server(**options: Any) -> Iterator[BatchServer]:
         def log_message(self, *args: Any) -> None:
             pass
 
-        def reply(self, value: Any) -> None:
+        def reply(self, value: Any, kind: str) -> None:
+            if state.hold == kind:
+                state.hold = None
+                state.held.set()
+                self.rfile.read(1)  # returns when the client is gone
+                self.close_connection = True
+                return
             data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
@@ -106,11 +115,13 @@ def batch_server(**options: Any) -> Iterator[BatchServer]:
             parts = self.path.partition("?")[0].split("/")
             with lock:
                 if parts[2] == "files":
-                    self.reply(state.files[parts[3]])
+                    value: Any = state.files[parts[3]]
+                    kind = "download"
                 elif len(parts) > 3:
-                    self.reply(state.retrieve(parts[3]))
+                    value, kind = state.retrieve(parts[3]), "poll"
                 else:
-                    self.reply({"object": "list", "data": list(state.batches.values()), "has_more": False})
+                    value, kind = {"object": "list", "data": list(state.batches.values()), "has_more": False}, "list"
+            self.reply(value, kind)
 
         def do_POST(self) -> None:
             data = self.rfile.read(int(self.headers["Content-Length"]))
@@ -121,12 +132,13 @@ def batch_server(**options: Any) -> Iterator[BatchServer]:
                         policy=email.policy.HTTP,
                     )
                     files = [part for part in form.iter_parts() if part.get_filename()]  # type: ignore[attr-defined]
-                    self.reply(state.upload(files[0].get_payload(decode=True).decode()))
+                    value, kind = state.upload(files[0].get_payload(decode=True).decode()), "upload"
                 elif self.path == "/v1/batches":
-                    self.reply(state.create(json.loads(data)))
+                    value, kind = state.create(json.loads(data)), "create"
                 else:
                     state.live.append(json.loads(data))
-                    self.reply(completion(state.live[-1]))
+                    value, kind = completion(state.live[-1]), "live"
+            self.reply(value, kind)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -117,6 +117,10 @@ def chat_server(script: Script = lambda number, body: None, delay: float = 0.0) 
                 time.sleep(delay)
                 reply = script(number, body) or Reply(body=json.dumps(completion(body)))
                 time.sleep(reply.hang)
+            finally:  # before the reply is out, after which the next request may come at any moment
+                with lock:
+                    at_once -= 1
+            try:
                 if reply.drop:
                     self.close_connection = True
                     self.connection.close()
@@ -130,9 +134,6 @@ def chat_server(script: Script = lambda number, body: None, delay: float = 0.0) 
                 self.wfile.write(data)
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True
-            finally:
-                with lock:
-                    at_once -= 1
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

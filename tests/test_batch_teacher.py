@@ -63,42 +63,22 @@ def test_a_refused_line_is_a_failure_of_its_request_alone_and_not_asked_again_at
     assert server.sent[4:] == ["question 0002"]
 
 
-class Killed(BaseException):
-    """In place of SIGKILL: nothing catches it."""
-
-
-@pytest.mark.parametrize("moment", ["before the batch is noted", "while it runs"])
-def test_a_batch_that_a_killed_run_sent_is_taken_up_and_paid_once(tmp_path, monkeypatch, moment):
-    def killed(*_):
-        raise Killed
-
-    with batch_server(polls=2) as server:
+@pytest.mark.parametrize("moment", ["upload", "create", "poll", "download"])
+def test_after_a_sigkill_at_any_step_the_batch_is_taken_up_and_paid_once(tmp_path, moment):
+    with batch_server(hold=moment) as server:
         asked = api(server.url, price=PRICE)
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            if moment == "while it runs":
-                patch.setattr(batch_teacher.asyncio, "sleep", killed)
-            else:
-                patch.setattr(batch_teacher._Batches, "_note", noted_once(killed))
-            ask(tmp_path, asked, 6, budget=1.0)
-        assert len(server.batches) == 1
+        process = asking_run.start(tmp_path, server.url, 6, mode="batch", price=PRICE)
+        assert server.held.wait(200)
+        process.kill()
+        process.join()
         spent = asking.budget(1.0, [asked], tmp_path).spent
         assert spent == pytest.approx(PROBES * SPENT + 6 * MOST)  # as long as nobody knows better
         rows = output(asked, ask(tmp_path, asked, 6, budget=spent), tmp_path, 6)
     assert all(row["error"] is None for row in rows)
     assert len(server.batches) == 1
+    assert set(Counter(server.sent).values()) == {1}
+    assert len(server.live) == PROBES
     assert asking.budget(1.0, [asked], tmp_path).spent == pytest.approx((PROBES + 6) * SPENT)
-
-
-def noted_once(then):
-    original, calls = batch_teacher._Batches._note, []
-
-    def note(self, value):
-        calls.append(value)
-        if len(calls) > 1:
-            then()
-        original(self, value)
-
-    return note
 
 
 def test_a_budget_holds_for_batches_and_a_larger_one_completes_them(tmp_path):

@@ -29,8 +29,7 @@ def test_codes_are_equal_where_the_ngrams_are():
     assert len(codes([], 5)) == 0
 
 
-def test_shared_ngrams_are_those_of_the_exact_comparison(monkeypatch):
-    monkeypatch.setattr(contamination, "PENDING", 50)
+def test_shared_ngrams_are_those_of_the_exact_comparison():
     dice = random.Random(1)
 
     def text():

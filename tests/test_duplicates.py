@@ -1,12 +1,16 @@
 """Near duplicates against the comparison of all pairs."""
 
 import random
+import subprocess
+import sys
+from pathlib import Path
 
-import numpy as np
 import pytest
 
 from distill import text
-from distill.duplicates import Kept, Meetings, Sketcher, bands
+from distill.duplicates import Kept, Sketcher, bands
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_bands_are_as_long_as_a_missed_pair_in_a_thousand_allows():
@@ -33,29 +37,44 @@ def test_similar_texts_are_those_of_the_exact_comparison_of_all_pairs(threshold)
         for a in range(len(texts))
     ]
     sketcher = Sketcher(threshold, 128)
-    kept = Kept(np.array([sketcher.keys(one) for one in texts], np.uint32).T, threshold, texts.__getitem__)
     found = []
-    for number in range(len(texts)):
-        found.append(kept.similar(number))
-        kept.keep(number)
+    with Kept(threshold, texts.__getitem__) as kept:
+        for number, one in enumerate(texts):
+            keys = sketcher.keys(one)
+            found.append(kept.similar(one, keys))
+            kept.keep(number, keys)
     assert any(exact)
     assert found == exact
 
 
 def test_equal_keys_of_unlike_texts_make_no_duplicates():
     texts = ["one two three", "four five six", "ONE two, three", "One  two three"]
-    kept = Kept(np.zeros((3, 4), np.uint32), 0.9, texts.__getitem__)
     found = []
-    for number in range(4):
-        found.append((kept.same(number), kept.similar(number)))
-        if found[-1] == (None, None):
-            kept.keep(number)
+    with Kept(0.9, texts.__getitem__) as kept:
+        for number, one in enumerate(texts):
+            found.append((kept.same(one, [1, 2]), kept.similar(one, [1, 2])))
+            if found[-1] == (None, None):
+                kept.keep(number, [1, 2])
     assert found == [(None, None), (None, None), (None, 0), (0, 0)]
 
 
-def test_texts_meet_in_the_columns_where_their_keys_are_equal():
-    meetings = Meetings(np.array([[7, 7, 1, 2], [5, 9, 5, 9]], np.uint32))
-    groups = [meetings.of(text) for text in range(4)]
-    assert [len(some) for some in groups] == [2, 2, 1, 1]
-    assert [(a, b) for a in range(4) for b in range(a) if set(groups[a]) & set(groups[b])] == [(1, 0), (2, 0), (3, 1)]
-    assert Meetings(np.empty((2, 0), np.uint32)) is not None
+def test_a_key_of_one_band_is_none_of_another():
+    keys = Sketcher(0.9, 128).keys("one two three")
+    assert [key >> 32 for key in keys] == list(range(17))
+
+
+def test_keys_are_on_the_disk_and_memory_stays():
+    """A hundred thousand texts have 34 MB of keys."""
+    script = (
+        "import random\n"
+        "from distill.duplicates import Kept\n"
+        "def resident(): return int(open('/proc/self/statm').read().split()[1]) * 4096 / 1e6\n"
+        "dice = random.Random(1)\n"
+        "with Kept(0.9, str) as kept:\n"
+        "    for number in range(100_000):\n"
+        "        if number == 50_000: before = resident()\n"
+        "        kept.keep(number, [place << 32 | dice.getrandbits(32) for place in range(17)])\n"
+        "    print(resident() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert float(done.stdout) < 4, done.stdout

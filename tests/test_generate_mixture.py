@@ -1,7 +1,9 @@
 """Stage generate with several teachers behind an endpoint: judge, aggregator, growth, and one teacher that fails."""
 
+import hashlib
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import tiny
 import yaml
 from chat_server import Reply, api_teacher, chat_server, completion
 
-from distill import fusing, judging
+from distill import fusing, judging, probe
 from distill.errors import UserError
 from distill.responses import Responses
 from stages import generate
@@ -141,6 +143,44 @@ def test_grown_prompts_are_asked_like_others_and_growth_is_resumed_from_the_jour
         assert row["messages"][0] == {"role": "system", "content": "Be brief."}
     sent = [body for body in server.bodies if "Continue the numbered list" in body["messages"][-1]["content"]]
     assert {(body["model"], body["max_tokens"], body["temperature"]) for body in sent} == {("cleo", 40, 0.7)}
+
+
+def test_the_estimate_counts_growing_judging_and_fusing_too_and_sends_nothing(tmp_path, monkeypatch, capsys):
+    def script(number, body):
+        if is_judged(body):
+            return said(body, "Rating: [[7]]")
+        content = body["messages"][-1]["content"]
+        if "Continue the numbered list" not in content:
+            return None
+        letters = hashlib.sha256(content.encode()).hexdigest()
+        return said(
+            body, f"3. Who is {letters[:9]} of {letters[9:30]}?\n4. Where did {letters[30:40]} see {letters[40:]}?"
+        )
+
+    def to_send() -> dict[str, int]:
+        monkeypatch.setattr("sys.argv", ["generate", "--estimate"])
+        generate.main()
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        return {line[0]: int(line[2]) for line in lines if line[0] in ("anna", "bert", "cleo")}
+
+    grow = {
+        "teacher": "cleo", "rounds": 2, "per_round": 5, "examples_per_request": 2, "novelty": 0.9, "max_tokens": 40,
+        "sampling_temperature": 0.7, "top_p": 0.9,
+    }  # fmt: skip
+    mixture = {"policy": "fuse", "judge": "cleo", "aggregator": "cleo"}
+    every = PROMPTS + 2 * 5 * 2
+    with chat_server(script) as server:
+        experiment(tmp_path, monkeypatch, server.url, generate__grow=grow, generate__mixture=mixture)
+        before = to_send()
+        assert server.bodies == []
+        assert not list(tmp_path.rglob("journal/*"))
+        monkeypatch.setattr("sys.argv", ["generate"])
+        generate.main()
+        capsys.readouterr()
+        assert to_send() == {"anna": 0, "bert": 0, "cleo": 0}
+    own = every + len(probe.SEEDS)
+    assert before == {"anna": own, "bert": own, "cleo": 2 * 5 + every + 3 * every + len(probe.SEEDS)}
+    assert Counter(body["model"] for body in server.bodies) == before
 
 
 def test_a_run_on_a_data_set_with_examples_asks_each_row_once(tmp_path, monkeypatch):

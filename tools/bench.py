@@ -7,12 +7,9 @@ does it and by the bare SDK in the same minutes, and how memory grows over 100,0
 import argparse
 import asyncio
 import json
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from distill.answers import Request, Sampling
 from distill.budget import Budget
 from distill.files import write_json
 from distill.params import ApiTeacher, Runtime
+from tools.load_server import load_server
 
 METRICS = Path("metrics/bench.json")
 DELAY_MS, CONCURRENCY = 50.0, 64
@@ -38,19 +36,6 @@ def teacher(url: str) -> ApiTeacher:
         requests_per_minute=None, tokens_per_minute=None, timeout_s=60.0, max_retries=5, price=None, on_missing="fail",
         extra={}, share=1.0, licence=None,
     )  # fmt: skip
-
-
-@contextmanager
-def server(delay_ms: float) -> Iterator[str]:
-    """The address of a local server in a process of its own."""
-    command = [sys.executable, "-m", "tools.load_server", "--delay-ms", str(delay_ms)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
-    finally:
-        process.kill()
-        process.wait()
 
 
 def resident_mb() -> float:
@@ -106,7 +91,7 @@ def bare_sdk(url: str, count: int) -> float:
 def generate(count: int, rows: int) -> dict[str, Any]:
     """Speed with `count` requests and memory over `rows` rows."""
     with tempfile.TemporaryDirectory() as name:
-        with server(DELAY_MS) as url:
+        with load_server("--delay-ms", str(DELAY_MS)) as url:
             sdk = [bare_sdk(url, count)]
             own = ours(url, count, Path(name) / "speed")["requests_per_s"]
             sdk.append(bare_sdk(url, count))
@@ -121,7 +106,7 @@ def generate(count: int, rows: int) -> dict[str, Any]:
             "share_of_bare_sdk": round(own / (sum(sdk) / len(sdk)), 3),
         }
         if rows:
-            with server(0) as url:
+            with load_server("--delay-ms", "0") as url:
                 grown = ours(url, rows, Path(name) / "memory")
             result |= {"rows": rows, "memory_growth_mb": grown["memory_growth_mb"]}
     return result

@@ -8,6 +8,10 @@ import asyncio
 import hashlib
 import json
 import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 KINDS = ("429", "500", "timeout", "garbage")
@@ -82,6 +86,18 @@ class Server:
 def _response(status: str, content: bytes, headers: str = "") -> bytes:
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n{headers}\r\n"
     return head.encode() + content
+
+
+@contextmanager
+def load_server(*options: str) -> Iterator[str]:
+    """The address of such a server in a process of its own, until the block ends."""
+    command = [sys.executable, "-m", "tools.load_server", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
+        finally:
+            process.kill()
 
 
 async def main() -> None:
