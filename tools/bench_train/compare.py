@@ -1,9 +1,10 @@
 """The same student from the same teacher on the same rows, by TRL's GKDTrainer and by ours, in turn.
 
 `trl` and `stored_full_vocabulary` train eight of the teacher's layers, evenly spaced, with its whole vocabulary;
-`stored` trains models/init, the default student. All see the same rows in the same batches at the same learning
-rates in runtime.dtype, each in a process of its own that loads the untrained student from a folder. Tokens are those
-of responses in the teacher's tokenizer, end of turn included; of several rounds the fastest run counts.
+`stored` and `online` train models/init, the default student; `online` has the teacher in the step instead of its
+stored targets. All see the same rows in the same batches at the same learning rates in runtime.dtype, each in a process
+of its own that loads the untrained student from a folder. Tokens are those of responses in the teacher's tokenizer, end
+of turn included; of several rounds the fastest run counts.
 """
 
 import os
@@ -81,8 +82,8 @@ def trl_row(example: Example) -> dict[str, Any]:
 def prepare(folder: Path, params: Params, options: Options) -> Prepared:
     """Writes teacher, student, plan and TRL's rows into the folder."""
     wanted = params.weight.targets
-    if wanted is None or not INIT.is_dir():
-        raise UserError(f"{COMMAND} needs stored targets (weight.targets) and {INIT}: run `dvc repro train@init`.")
+    if wanted is None or wanted.kind != "stored" or not INIT.is_dir():
+        raise UserError(f"{COMMAND} needs stored targets (weight.targets, kind: stored) and {INIT}: `dvc repro`.")
     spec = next(one for one in params.teachers if one.name == wanted.teacher and one.kind == "local")
     teacher, tokenizer = models.load(spec.model, torch.float32, spec.revision, spec.sha256)
     network = student.cut(teacher, options.layers, range(teacher.config.vocab_size))
@@ -99,9 +100,9 @@ def prepare(folder: Path, params: Params, options: Options) -> Prepared:
     return Prepared(timed_tokens(examples, plan), tokenizer, validation, stored)
 
 
-def library() -> Path:
-    """The folder with the pinned TRL alone in it, installed if it is not yet there."""
-    folder = home(os.environ, Path.cwd()) / f"trl-{file_hash(REQUIREMENTS)[:16]}"
+def library(folder: Path) -> Path:
+    """The folder below this one with the pinned TRL alone in it, installed if it is not yet there."""
+    folder = folder / f"trl-{file_hash(REQUIREMENTS)[:16]}"
     if not folder.exists():
         with whole_folder(folder) as target:
             command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
@@ -115,8 +116,9 @@ def measured(folder: Path, name: str, trl: Path | None) -> dict[str, float]:
     """What one run in a process of its own reports; the student that it trained is left in folder/name."""
     commands = {
         "trl": ["gkd", str(folder)],
-        "stored_full_vocabulary": ["ours", str(folder), name, str(folder / plans.FULL)],
-        "stored": ["ours", str(folder), name, str(INIT)],
+        "stored_full_vocabulary": ["ours", str(folder), name, str(folder / plans.FULL), "stored"],
+        "stored": ["ours", str(folder), name, str(INIT), "stored"],
+        "online": ["ours", str(folder), name, str(INIT), "online"],
     }
     module, *arguments = commands[name]
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
@@ -150,8 +152,8 @@ def train(options: Options) -> dict[str, Any]:
     """Trains with each in turn and returns the section `train` of metrics/bench.json."""
     params = params_file.load()
     models.prepare(params.runtime.threads, params.seed)
-    names = ["trl"] * options.trl + ["stored_full_vocabulary", "stored"]
-    trl = library() if options.trl else None
+    names = ["trl"] * options.trl + ["stored_full_vocabulary", "stored", "online"]
+    trl = library(home(os.environ, Path.cwd())) if options.trl else None
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -10,8 +10,11 @@ import torch
 from transformers import TrainerCallback
 
 from distill.files import read_json, write_json
+from distill.models import device
+from distill.throughput import peak_memory
 
 PLAN, ROWS, RESULT = "plan.json", "rows.jsonl", "result.json"
+STATUS = Path("/proc/self/status")
 TEACHER, FULL = "teacher", "student"  # folders: the teacher, and its layers with its whole vocabulary
 
 
@@ -65,7 +68,7 @@ def peak_gb() -> float:
 
     Linux keeps VmHWM from the start of the program, where `ru_maxrss` also counts the process that started it.
     """
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    if torch.cuda.is_available() or not STATUS.exists():
+        return peak_memory(device()) / 1e9
+    line = next(line for line in STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024 / 1e9
