@@ -4,7 +4,7 @@ Reads  data/weighted/train.jsonl, data/weighted/targets, data/clean/validation.j
        params seed (of init alone), runtime, teachers, weight.targets, train
 Writes models/<run>, metrics/train/<run>.json, metrics/train/<run>_log.csv, and while it trains DVCLive's files
        metrics/live/<run>/metrics.json, metrics/live/<run>/plots/metrics;
-       checkpoints to resume from in .distill/checkpoints, metrics/environment/train@<run>.json
+       checkpoints to resume from in .distill/checkpoints, metrics/environment/{init,train@<run>}.json
 """
 
 import argparse
@@ -311,7 +311,7 @@ def main() -> None:
         table.to_csv(target, index=False, lineterminator="\n")
     report |= {"weights": weights_hash(this.folder)}
     write_json(this.record, {"variant": this.variant, "seed": this.seed} | report)
-    environment.record(f"train@{this.name}", params.runtime)
+    environment.record(this.stage, params.runtime)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -41,7 +41,7 @@ def test_the_same_bytes_with_and_without_what_was_measured_before(finished, repo
     kept["sft-7"].write_text(kept["sft-7"].read_text()[:-9])
     again = run(repository)
     assert [name for name in kept if f"{name}: measured before" in again] == [name for name in kept if name != "sft-7"]
-    assert f"{kept['sft'].name} is damaged" in again
+    assert f"{kept['sft-7'].name} is damaged" in again
     assert written(repository) == first
     record = repository / "metrics/train/distilled-7.json"
     shutil.rmtree(repository / "models/distilled-7")
@@ -86,7 +86,7 @@ def test_an_extra_benchmark_is_kept_sample_by_sample_and_a_limited_one_apart(rep
     assert list(scores["extra_tasks"]) == ["teacher", "init", "sft", "distilled"]
     assert scores["limited_extra_tasks"] == {}
     samples = rows(repository / "data/evaluated/extra_samples.jsonl")
-    assert [row["model"] for row in samples[::5]] == ["teacher", "init", "sft", "distilled"]
+    assert [row["model"] for row in samples[::5]] == ["teacher", "init", "sft-7", "distilled-7"]
     mean = sum(row["scores"]["acc"] for row in samples[:5]) / 5
     assert scores["extra_tasks"]["teacher"]["colours"]["scores"]["acc,none"] == mean
     value["evaluate"]["extra_limit"] = 2

@@ -1,7 +1,8 @@
-"""Speeds on this machine, into metrics/bench.json: `python -m tools.bench generate`.
+"""Speeds on this machine, into metrics/bench.json: `python -m tools.bench generate`, `python -m tools.bench train`.
 
 generate: requests a second at concurrency 64 against a local server that answers in 50 ms, by asking as the stage
 does it and by the bare SDK in the same minutes, and how memory grows over 100,000 rows.
+train: tokens a second, peak memory and loss beside TRL's GKDTrainer (tools/bench_train).
 """
 
 import argparse
@@ -18,8 +19,10 @@ import openai
 from distill import asking
 from distill.answers import Request, Sampling
 from distill.budget import Budget
+from distill.errors import run
 from distill.files import write_json
 from distill.params import ApiTeacher, Runtime
+from tools.bench_train import compare
 from tools.load_server import load_server
 
 METRICS = Path("metrics/bench.json")
@@ -112,20 +115,30 @@ def generate(count: int, rows: int) -> dict[str, Any]:
     return result
 
 
-PARTS: dict[str, Callable[[int, int], dict[str, Any]]] = {"generate": generate}
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "generate": lambda given: generate(given.requests, given.rows),
+    "train": lambda given: compare.train(
+        compare.Options(given.steps, given.warmup, given.rounds, given.layers, not given.no_trl)
+    ),
+}
 
 
 def main() -> None:
     options = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     options.add_argument("part", choices=PARTS)
-    options.add_argument("--requests", type=int, default=5000, help="for the speed")
-    options.add_argument("--rows", type=int, default=100_000, help="for the memory; 0: not measured")
+    options.add_argument("--requests", type=int, default=5000, help="generate: for the speed")
+    options.add_argument("--rows", type=int, default=100_000, help="generate: for the memory; 0: not measured")
+    options.add_argument("--steps", type=int, default=40, help="train: optimiser steps of each run")
+    options.add_argument("--warmup", type=int, default=5, help="train: steps before the clock starts")
+    options.add_argument("--rounds", type=int, default=2, help="train: runs of each, in turn")
+    options.add_argument("--layers", type=int, default=8, help="train: of the student with the whole vocabulary")
+    options.add_argument("--no-trl", action="store_true", help="train: ours alone")
     given = options.parse_args()
     known = json.loads(METRICS.read_text(encoding="utf-8")) if METRICS.exists() else {}
-    known[given.part] = PARTS[given.part](given.requests, given.rows)
+    known[given.part] = PARTS[given.part](given)
     write_json(METRICS, known)
     print(json.dumps(known[given.part], indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,0 +1,93 @@
+"""One run of our training in a process of its own: `python -m tools.bench_train.ours FOLDER NAME STUDENT KIND`.
+
+As stage `train` does it, with stored targets or the teacher in the step (KIND: stored, online); all weights are 1,
+since TRL has none.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill import losses, models, targets, throughput, vocabulary
+from distill import params as params_file
+from distill.dataset import Sample, collate, samples
+from distill.errors import run
+from distill.files import read_rows, write_json
+from distill.live_teacher import LiveTeacher
+from distill.logits import shared_columns
+from distill.params import Params
+from distill.trainer import DistillTrainer, Ordered, add_embedding_gradients_sparsely, arguments
+from tools.bench_train import plan as plans
+
+TRAIN = Path("data/weighted/train.jsonl")
+TARGETS = Path("data/weighted/targets")
+LOSS = losses.Settings(loss="forward_kl", cross_entropy_share=0.0, temperature=1.0, beta=0.5, tail="bucket")
+
+
+def data(params: Params, plan: plans.Plan, student: Any, teacher: Any, online: bool) -> list[Sample]:
+    """The plan's samples in its order, in the student's tokens, with stored targets or what the teacher is asked."""
+    wanted = params.weight.targets
+    assert wanted is not None
+    rows = list(read_rows(TRAIN, "stage weight"))
+    chosen = [rows[place] | {"weight": 1.0} for place in plan.order]
+    stored = None
+    if not online:
+        spec = next(one for one in params.teachers if one.name == wanted.teacher and one.kind == "local")
+        dtype = str(models.compute_dtype(params.runtime.dtype)).removeprefix("torch.")
+        stored = targets.read(TARGETS, targets.source(spec, teacher, rows, dtype, wanted))
+    return samples(chosen, student, params.train.schedule.max_length, teacher, stored)
+
+
+def flops(network: Any, batches: list[list[Sample]]) -> int:
+    """Model FLOPs of these steps, `throughput.training_flops`: forward and backward of the student.
+
+    Padding does not count, and a beginning that all rows of a batch share counts once; nor does a teacher.
+    """
+    computed = predicted = 0
+    for batch in (collate(batch) for batch in batches):
+        shared = shared_columns(batch["input_ids"], batch["predicts"])
+        computed += int(batch["attention_mask"].sum()) - shared * (len(batch["input_ids"]) - 1)
+        predicted += len(batch["labels"])
+    output = network.get_output_embeddings().weight.numel()
+    return throughput.training_flops(models.parameter_count(network), output, computed, predicted)
+
+
+def main() -> None:
+    folder, name, student, kind = Path(sys.argv[1]), *sys.argv[2:]
+    plan, params = plans.read(folder), params_file.load()
+    models.prepare(params.runtime.threads, params.seed)
+    dtype = models.compute_dtype(params.runtime.dtype)
+    network, tokenizer = models.load(student, torch.float32)
+    if network.device.type == "cpu":  # as the stage
+        network.set_attn_implementation("eager")
+        add_embedding_gradients_sparsely(network)
+    whole = models.load_tokenizer(str(folder / plans.TEACHER))
+    teacher = None
+    if kind == "online":
+        model, _ = models.load(str(folder / plans.TEACHER), dtype)
+        width = network.get_output_embeddings().weight.shape[0]
+        teacher = LiveTeacher(model, vocabulary.first_pieces(whole, tokenizer), width)
+    items = data(params, plan, tokenizer, whole, kind == "online")
+    clock = plans.Clock(plan)
+    DistillTrainer(
+        settings=LOSS,
+        autocast=dtype,
+        teacher=teacher,
+        model=network,
+        args=arguments(folder / name, params.train.schedule, plan.steps, params.seed),
+        train_dataset=Ordered(items, range(len(items))),
+        callbacks=[clock],
+    ).train()
+    size = len(items) // plan.steps
+    timed = [items[start : start + size] for start in range(plan.warmup * size, len(items), size)]
+    achieved = flops(network, timed) / clock.result["seconds"]
+    network.save_pretrained(folder / name)
+    tokenizer.save_pretrained(folder / name)
+    share = achieved / throughput.matmul_rate(dtype, network.device)
+    write_json(folder / name / plans.RESULT, clock.result | {"mfu": share})
+
+
+if __name__ == "__main__":
+    run(main)
