@@ -9,8 +9,10 @@ import torch
 from distill import targets
 from distill.batches import padded
 from distill.chat import encode, prompt_ids, response_ids
+from distill.cross_tokenizer import SpanTargets, pair
+from distill.errors import UserError
 from distill.losses import TopK
-from distill.vocabulary import align, first_pieces
+from distill.vocabulary import align, first_pieces, same_family
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Sample:
     prompt: list[int]
     response: list[int]
     weight: float
-    top: TopK | None
+    top: TopK | SpanTargets | None
     states: States | None = None
     asked: Asked | None = None
 
@@ -60,15 +62,25 @@ def samples(
 
     They are the `stored` ones, or with None what the teacher is asked during training. A student's token that
     starts where a token of the teacher starts has the teacher's distribution at that place as its target; a later
-    piece of a token that the student cuts finer has none.
+    piece of a token that the student cuts finer has none. A student of another tokenizer family learns from stored
+    top-k targets by spans of equal text (distill/cross_tokenizer.py); other kinds raise UserError.
     """
     by_id = None if stored is None else dict(stored)
-    pieces = None if teacher is None else first_pieces(teacher, student)
+    both = None if teacher is None or same_family(teacher, student) else pair(teacher, student)
+    pieces = None if teacher is None or both is not None else first_pieces(teacher, student)
     result = []
     for row in rows:
         example = encode(student, row, max_length)
         given: dict[str, Any] = {"top": None}
-        if pieces is not None:
+        if both is not None:
+            ended = row["finish_reason"] == "stop"
+            found = None if by_id is None else by_id[row["id"]]
+            if not isinstance(found, targets.Rows):
+                raise UserError(
+                    "weight.targets.kind: a student of another tokenizer family can learn from `stored` targets only."
+                )
+            given["top"] = both.targets(found, response_ids(teacher, row["response"], ended), example.response, ended)
+        elif pieces is not None:
             theirs = response_ids(teacher, row["response"], row["finish_reason"] == "stop")
             places = align(theirs, example.response, teacher, student)
             if by_id is None:
@@ -106,7 +118,7 @@ def collate(batch: Sequence[Sample]) -> dict[str, torch.Tensor]:
     }
     tops = [sample.top for sample in batch if sample.top is not None]
     if tops:
-        for name in ("ids", "log_probs", "tail", "known"):
+        for name in vars(tops[0]):
             result[f"top_{name}"] = torch.cat([getattr(top, name) for top in tops])
     states = [sample.states for sample in batch if sample.states is not None]
     if states:

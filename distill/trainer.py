@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from distill import losses
+from distill import cross_tokenizer, losses
 from distill.dataset import Sample, collate
 from distill.live_teacher import LiveTeacher
 from distill.logits import response_logits
@@ -101,11 +101,18 @@ class DistillTrainer(Trainer):
         plain = self.accelerator.unwrap_model(model)
         with torch.autocast(ids.device.type, dtype=self.autocast, enabled=self.autocast != torch.float32):
             logits = response_logits(plain, ids, mask, predicts, wrapper=None if plain is model else model)
-        total = losses.total(logits, inputs["labels"], inputs["weights"], self._targets(inputs), self.settings)
+        top = self._targets(inputs)
+        if isinstance(top, cross_tokenizer.SpanTargets):
+            total = cross_tokenizer.total(logits, inputs["labels"], inputs["weights"], top, self.settings)
+        else:
+            total = losses.total(logits, inputs["labels"], inputs["weights"], top, self.settings)
         return total * self.accelerator.num_processes / num_items_in_batch
 
-    def _targets(self, inputs: Any) -> losses.TopK | losses.Full | None:
+    def _targets(self, inputs: Any) -> losses.TopK | losses.Full | cross_tokenizer.SpanTargets | None:
         """What the teacher says of the batch: stored in it, or made from what is stored, or asked now."""
+        if "top_length" in inputs:
+            names = cross_tokenizer.SpanTargets.__dataclass_fields__
+            return cross_tokenizer.SpanTargets(**{name: inputs[f"top_{name}"] for name in names})
         if "top_ids" in inputs:
             return losses.TopK(inputs["top_ids"], inputs["top_log_probs"], inputs["top_tail"], inputs["top_known"])
         if self.teacher is None:
