@@ -86,7 +86,8 @@ def prepare(folder: Path, params: Params, options: Options) -> Prepared:
         raise UserError(f"{COMMAND} needs stored targets (weight.targets, kind: stored) and {INIT}: `dvc repro`.")
     spec = next(one for one in params.teachers if one.name == wanted.teacher and one.kind == "local")
     teacher, tokenizer = models.load(spec.model, torch.float32, spec.revision, spec.sha256)
-    network = student.cut(teacher, options.layers, range(teacher.config.vocab_size))
+    kept = student.kept_layers(teacher.config.num_hidden_layers, options.layers, "evenly")
+    network = student.cut(teacher, student.Parts(kept), range(teacher.config.vocab_size))
     for name, model in ((plans.TEACHER, teacher), (plans.FULL, network)):
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
