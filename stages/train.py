@@ -260,14 +260,14 @@ def log_table(log: list[dict[str, Any]], first: float, steps_per_epoch: float) -
 
 
 def save(network: Any, tokenizer: Any, folder: Path) -> None:
-    """Writes a Hugging Face folder. Raises UserError where the disk is full: safetensors has an error of its own."""
+    """Writes a Hugging Face folder. Raises UserError where the disk is full."""
     try:
         network.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    except SafetensorError as error:
-        raise UserError(
-            f"{folder} cannot be written ({error}). Free some space and run the same command again."
-        ) from None
+    except Exception as error:  # of safetensors and tokenizers: theirs is no OSError and has no kind of its own
+        if "os error 28" not in str(error):
+            raise
+        raise UserError(f"{folder} cannot be written ({error}). Free some space and run the same again.") from None
 
 
 def main() -> None:

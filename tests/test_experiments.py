@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import tiny
 
+pytestmark = pytest.mark.timeout(900)  # two experiments, after the pipeline of the fixture
+
 
 @pytest.fixture(scope="module")
 def queued(committed, tmp_path_factory) -> Path:
@@ -15,7 +17,7 @@ def queued(committed, tmp_path_factory) -> Path:
     shutil.copytree(committed, folder)
     tiny.run(folder, "dvc", "exp", "run", "--queue", "--name", "reverse", "-S", "train.distilled.loss=reverse_kl")
     tiny.run(folder, "dvc", "exp", "run", "--queue", "--name", "lazy", "-S", "train.schedule.learning_rate=1e-9")
-    tiny.run(folder, "dvc", "exp", "run", "--run-all")
+    tiny.run(folder, "dvc", "exp", "run", "--run-all", timeout=480)
     for name in ("reverse", "lazy"):
         tiny.run(folder, "dvc", "exp", "branch", name, f"{name}-branch")
     return folder

@@ -30,12 +30,12 @@ from dvc.exceptions import DvcException
 from distill import environment
 from distill import params as params_file
 from distill.errors import UserError, run
-from distill.files import write_json
+from distill.files import write_json, write_text
 from distill.goals import GOALS
 from distill.home import VARIABLE, home
 from distill.params import Params
 
-LOCK = "dvc.lock"
+LOCK, PIPELINE = "dvc.lock", "dvc.yaml"
 LATENCY, TABLE = Path("metrics/latency.json"), Path("metrics/metrics.json")
 RECORD = Path("metrics/verify.json")
 GENERATE = "generate"
@@ -95,7 +95,7 @@ def copy_answers(params: Params, source: Path, target: Path) -> list[str]:
 
 
 def replay(root: Path, commit: str, lock: Lock, folder: Path) -> None:
-    """Puts what generate wrote into the clone, from git and from DVC's cache or remote.
+    """Puts what generate wrote into the clone, from git and from DVC's cache or remote, and freezes that stage.
 
     Raises UserError where DVC has it nowhere: verifying must not cost anything.
     """
@@ -113,6 +113,9 @@ def replay(root: Path, commit: str, lock: Lock, folder: Path) -> None:
                 "here, and to verify nobody is asked anew. Run this where they were asked, point "
                 f"{VARIABLE} to a copy of that machine's .distill, or run `dvc push` there."
             ) from None
+    pipeline = yaml.safe_load((folder / PIPELINE).read_text(encoding="utf-8"))
+    pipeline["stages"][GENERATE]["frozen"] = True  # `dvc freeze` refuses a stage with `${...}` in it
+    write_text(folder / PIPELINE, yaml.safe_dump(pipeline, sort_keys=False))
 
 
 def own_journal(path: Path, teacher: str) -> bool:
@@ -224,7 +227,6 @@ def main() -> None:
     if missing:
         print(f"replayed, not proved: {journals} has no answers of {', '.join(missing)}, so that DVC's are taken")
         replay(root, commit, lock, folder)
-        dvc(folder, surroundings, "freeze", GENERATE)
     repeat(root, commit, folder, surroundings, targets)
     result = compared(root, commit, lock, yaml.safe_load((folder / LOCK).read_text(encoding="utf-8")), bool(missing))
     write_json(root / RECORD, {"commit": commit, "environment": manifest, "outputs": result})
