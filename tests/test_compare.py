@@ -16,7 +16,12 @@ from tools import compare, revision
 
 ROOT = Path(__file__).parent.parent
 SIZE = {"parameters": 1000, "bytes": 4000}
-PARAMS = {"seed": 20, "evaluate": {"bootstrap": 500, "max_items": 80}, "train.distilled": {"loss": "forward_kl"}}
+PARAMS = {
+    "seed": 20,
+    "seeds": [1],
+    "evaluate": {"bootstrap": 500, "max_items": 80},
+    "train.distilled": {"loss": "forward_kl"},
+}
 ITEMS = 80
 # what makes an item hard for every model: pairing takes it out
 NATS = np.random.default_rng(0).uniform(1, 4, ITEMS)
@@ -91,6 +96,8 @@ def branches(tmp_path_factory) -> Path:
         "elsewhere": (scores("distilled"), PARAMS, "B"),
         "fewer": (scores("distilled", items=60), PARAMS, "A"),
         "seed": (scores("distilled"), PARAMS | {"seed": 21}, "A"),
+        "again": (scores("distilled", better=0.1, noise=2), PARAMS | {"seeds": [2]}, "A"),
+        "both": (scores("distilled", better=0.1, noise=2), reverse | {"seeds": [2]}, "A"),
     }
     for name, (student, params, processor) in made.items():
         git(folder, "switch", "-qc", name, "main")
@@ -118,6 +125,28 @@ def test_a_change_that_matters_is_told_from_one_that_does_not(branches, branch, 
     expected = {} if branch == "noise" else {"train.distilled.loss": ("forward_kl", "reverse_kl")}
     assert found["params"] == expected
     assert found["not_paired"] is None
+
+
+def test_what_another_training_seed_alone_changes_is_noise_however_large(branches):
+    again, both = (compared(branches, "main", name) for name in ("again", "both"))
+    row = again["metrics"]["perplexity"]
+    assert row["ci_high"] < 0, "the difference is too small to be taken for real, so that it proves nothing"
+    assert (row["verdict"], again["only_seeds_differ"]) == ("within noise", True)
+    assert "only the training seeds differ" in compare.text(again)
+    assert (both["metrics"]["perplexity"]["verdict"], both["only_seeds_differ"]) == ("better", False)
+
+
+def test_sources_are_what_stages_read_and_none_writes():
+    def stage(deps: list[str], outs: list[str]) -> dict:
+        return {
+            kind: [{"path": path, "md5": path} for path in paths] for kind, paths in (("deps", deps), ("outs", outs))
+        }
+
+    lock = {
+        "a": stage(["code.py"], ["data/a/rows", "metrics/a.json"]),
+        "b": stage(["data/a/rows", "metrics", "b.py"], []),
+    }
+    assert revision.locked_sources(lock) == {"b.py": "b.py", "code.py": "code.py"}
 
 
 def test_more_is_better_for_some_metrics_and_worse_for_others():

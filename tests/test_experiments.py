@@ -12,13 +12,14 @@ pytestmark = pytest.mark.timeout(900)  # two experiments, after the pipeline of 
 
 @pytest.fixture(scope="module")
 def queued(committed, tmp_path_factory) -> Path:
-    """A repository in which two experiments, one of them useless, were queued, run and made branches."""
+    """A repository in which three experiments (a loss, no learning, a seed) were queued, run and made branches."""
     folder = tmp_path_factory.mktemp("experiments") / "repository"
     shutil.copytree(committed, folder)
     tiny.run(folder, "dvc", "exp", "run", "--queue", "--name", "reverse", "-S", "train.distilled.loss=reverse_kl")
     tiny.run(folder, "dvc", "exp", "run", "--queue", "--name", "lazy", "-S", "train.schedule.learning_rate=1e-9")
+    tiny.run(folder, "dvc", "exp", "run", "--queue", "--name", "seed", "-S", "seeds=[8]")
     tiny.run(folder, "dvc", "exp", "run", "--run-all", timeout=480)
-    for name in ("reverse", "lazy"):
+    for name in ("reverse", "lazy", "seed"):
         tiny.run(folder, "dvc", "exp", "branch", name, f"{name}-branch")
     return folder
 
@@ -45,6 +46,15 @@ def test_a_student_that_does_not_learn_is_found_worse_for_real(queued):
     assert row["verdict"] == "worse"
     assert 0 < row["ci_low"] < row["difference"]
     assert found["metrics"]["parameters"]["verdict"] == "the same"
+
+
+def test_another_training_seed_alone_makes_a_student_neither_better_nor_worse(queued):
+    found = compared(queued, "seed-branch", "distilled")
+    assert found["params"] == {"seeds": [[7], [8]]}
+    assert found["seeds"] == [[7], [8]]
+    row = found["metrics"]["perplexity"]
+    assert row["difference"] != 0, "another seed changed nothing, so that it proves nothing"
+    assert row["verdict"] == "within noise"
 
 
 def test_the_branch_of_an_experiment_is_compared_with_where_it_came_from(queued):

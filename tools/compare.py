@@ -3,7 +3,8 @@
 Both revisions' scores of every held-out item are read from git through DVC's API; nothing is checked out.
 Each metric's difference has its 95% interval from a paired bootstrap over the items and the training seeds, and a
 verdict: better or worse where the interval leaves zero out, else within noise. Of a revision with one training seed
-the interval cannot say what another would have changed. Without a second revision the first is compared with the
+the interval cannot say what another would have changed; where nothing but the training seeds differs, all that
+differs is that noise, and the verdict says so. Without a second revision the first is compared with the
 working tree.
 """
 
@@ -67,6 +68,12 @@ def other_test(one: Revision, other: Revision) -> str | None:
     return None
 
 
+def trained_again(one: Revision, other: Revision) -> bool:
+    """Whether nothing but the training seeds differs: then every difference is what another training brings."""
+    changed = revision.differences(one.params, other.params)
+    return bool(changed) and {path.split(".")[0] for path in changed} == {"seeds"} and one.sources == other.sources
+
+
 def by_seed(found: Revision, model: str) -> dict[int | None, pd.DataFrame]:
     """One model's items for each of its training seeds (None where it has none), in the order of their names."""
     items = found.items[found.items["model"] == model]
@@ -89,7 +96,7 @@ def scored(one: Revision, other: Revision, model: str, paired: bool) -> list[Row
             rows.append(Row(name, values, values[1] - values[0], None, None, UNTESTED))
             continue
         change = paired_difference(before, after, resamples, seed, measure.transform, same_seeds)
-        word = verdict(change, more_is_better=SCORES[name][1])
+        word = NOISE if trained_again(one, other) else verdict(change, more_is_better=SCORES[name][1])
         rows.append(Row(name, values, change.value, change.ci_low, change.ci_high, word))
     return rows
 
@@ -124,6 +131,7 @@ def result(one: Revision, other: Revision, model: str) -> dict[str, Any]:
         "items": [len(next(iter(seeds.values()))) for seeds in tables],
         "seeds": [[seed for seed in seeds if seed is not None] for seeds in tables],
         "not_paired": reason,
+        "only_seeds_differ": trained_again(one, other),
         "params": revision.differences(one.params, other.params),
         "environment": revision.differences(*(flat(found, "") for found in environments)),
         "metrics": {row.metric: {key: part for key, part in asdict(row).items() if key != "metric"} for row in rows},
@@ -148,7 +156,9 @@ def text(found: dict[str, Any]) -> str:
     if found["not_paired"]:
         lines += ["", f"not tested: {found['not_paired']}. Only the same test can be paired:"]
         lines += ["compare revisions that share prompts, teachers, seed, clean and evaluate in params.yaml."]
-    if any(len(seeds) == 1 for seeds in found["seeds"]):
+    if found["only_seeds_differ"]:
+        lines += ["", "only the training seeds differ: whatever differs is the noise that another training brings"]
+    elif any(len(seeds) == 1 for seeds in found["seeds"]):
         lines += ["", "one training seed: the intervals are about items, and another seed may change more (README)"]
     if found["environment"]:
         shown = [

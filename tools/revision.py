@@ -25,7 +25,8 @@ class Revision:
     """The results of one revision.
 
     `items` has a row for each model, training seed and item, `params` the dotted paths that its stages were run
-    with, `test` the hash of the held-out rows, `environment` the manifests by stage.
+    with, `test` the hash of the held-out rows, `sources` that of every file that stages read and none writes (code,
+    prompts), `environment` the manifests by stage.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Revision:
     table: dict[str, Any]
     params: dict[str, Any]
     test: str
+    sources: dict[str, str]
     environment: dict[str, Any]
 
 
@@ -66,6 +68,7 @@ def read(folder: Path, name: str | None) -> Revision:
         table=json.loads(text[METRICS]),
         params=locked_params(lock),
         test=next(dep["md5"] for dep in lock["evaluate"]["deps"] if dep["path"] == TEST),
+        sources=locked_sources(lock),
         environment={Path(path).stem: json.loads(text[path]) for path in sorted(names)},
     )
 
@@ -77,6 +80,14 @@ def locked_params(lock: dict[str, Any]) -> dict[str, Any]:
         for path, value in stage.get("params", {}).get("params.yaml", {}).items():
             found |= flat(value, path)
     return dict(sorted(found.items()))
+
+
+def locked_sources(lock: dict[str, Any]) -> dict[str, str]:
+    """The hash of each file that the stages of a dvc.lock read and that none of them writes."""
+    written = {out["path"] for stage in lock.values() for out in stage.get("outs", ())}
+    read = {dep["path"]: dep["md5"] for stage in lock.values() for dep in stage.get("deps", ())}
+    parents = {str(parent) for path in written for parent in Path(path).parents}
+    return {path: digest for path, digest in sorted(read.items()) if path not in written | parents}
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
