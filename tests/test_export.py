@@ -26,9 +26,9 @@ def export(folder: Path, *arguments: str, check: bool = True) -> subprocess.Comp
 
 @pytest.fixture(scope="module")
 def repository(finished, tmp_path_factory) -> Path:
-    """The finished repository at another place, without its cache."""
+    """The finished repository at another place, with its cache: without it DVC cannot tell what changed."""
     folder = tmp_path_factory.mktemp("export") / "repository"
-    return shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("cache", "tmp", ".distill"))
+    return shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("tmp", ".distill"))
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +80,11 @@ def test_a_server_and_the_chat_of_transformers_answer_from_the_folder_as_the_mod
         body = {"model": str(shared), "messages": [{"role": "user", "content": prompt}], "generation_config": settings}
         answer = httpx2.post(f"{url}/chat/completions", json=body, timeout=60).json()
         assert answer["choices"][0]["message"]["content"].strip() == wanted
-        # offline the chat would refuse even its own server
+        # offline the chat would refuse even its own server; where an answer is cut it asks whether to go on: no
         environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
         chat = subprocess.run(
-            [TRANSFORMERS, "chat", str(shared), url, "do_sample=False", "max_new_tokens=8"], input=f"{prompt}\n!exit\n",
+            [TRANSFORMERS, "chat", str(shared), url, "do_sample=False", "max_new_tokens=8"],
+            input=f"{prompt}\nn\n!exit\n!exit\n",
             env=environment | {"COLUMNS": "300"}, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
     assert chat.returncode == 0, chat.stderr
@@ -101,6 +102,12 @@ def nothing(folder: Path) -> None:
         (nothing, ("params.yaml",), "params.yaml exists and is not empty"),
         (lambda f: shutil.rmtree(f / "models/distilled-7"), ("new",), "has no README.md"),
         (lambda f: (f / "models/distilled-7/config.json").write_text(""), ("new",), "models/distilled-7 changed since"),
+        (
+            # trained anew and not measured: evaluate depends on the record
+            lambda f: (f / "metrics/train/distilled-7.json").write_text(
+                (f / "metrics/train/distilled-7.json").read_text() + "\n"),
+            ("new",), "metrics/train/distilled-7.json changed since",
+        ),
         (nothing, ("new", "--seed", "8"), "one of the measured `seeds` of params.yaml ([7])"),
         (lambda f: (f / "models/distilled-7/model.safetensors").write_bytes(b""), ("new",), "is not the model that"),
         (lambda f: (f / "metrics/metrics.json").unlink(), ("new",), "it comes from stage evaluate"),

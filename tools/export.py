@@ -20,7 +20,10 @@ METRICS = Path("metrics/metrics.json")
 
 
 def changed(stage: str, paths: set[str]) -> list[str]:
-    """Those of the paths that DVC finds to differ from what the stage and evaluate last wrote and read."""
+    """Those of the paths that DVC finds to differ from what the stage and evaluate last wrote and read.
+
+    A model that is not in DVC's cache counts as one, since DVC does not look further then.
+    """
     command = [sys.executable, "-m", "dvc", "status", "--json", stage, "evaluate"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -65,8 +68,8 @@ def main() -> None:
     require_model(student)
     if unmeasured := changed(student.stage, {str(source), str(student.record), str(METRICS)}):
         raise UserError(
-            f"{' and '.join(unmeasured)} changed since the last measurement, so that the results are not this "
-            "student's. Run `dvc repro evaluate`, or `dvc checkout` what was measured."
+            f"{' and '.join(unmeasured)} changed since the last measurement or is not in DVC's cache, so that the "
+            "results may not be this student's. Run `dvc repro evaluate`, or bring back what was measured: `dvc pull`."
         )
     text = (source / model_card.NAME).read_text(encoding="utf-8")
     block = results(metrics, variant, len(seeds))
