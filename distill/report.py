@@ -195,13 +195,24 @@ def intervals(models: dict[str, dict[str, Any]]) -> Table:
     return Table(["score [95% interval]", *MODELS], rows)
 
 
+def several_seeds(scores: dict[str, Any]) -> list[Table]:
+    """Mean, standard deviation and interval of every score over the training seeds; nothing of a single seed."""
+    rows = [
+        [model, SCORES.get(score, (score,))[0], *(number(row[key]) for key in ("mean", "sd", "ci_low", "ci_high"))]
+        for model, found in scores.get("seeds", {}).items()
+        for score, row in found.items()
+        if row["seeds"] > 1
+    ]
+    return [Table(["model", "score", "mean over seeds", "sd", "low", "high"], rows, "llrrrr")] if rows else []
+
+
 def statistics(scores: dict[str, Any]) -> list[Table]:
     """What else evaluate.json has: numbers by model, a table for each list of rows, and what is of no one model.
 
     It takes any keys, beside and in `models`, so that what stage evaluate adds is shown.
     """
     models = scores["models"]
-    parts = {name: value for name, value in scores.items() if name != "models"}
+    parts = {name: value for name, value in scores.items() if name not in ("models", "seeds")}
     keyed = {name: value for name, value in parts.items() if isinstance(value, dict) and value}
     by_model = [name for name, value in keyed.items() if set(value) <= set(MODELS)]
     leaves: dict[str, dict[str, Any]] = {}
@@ -209,7 +220,7 @@ def statistics(scores: dict[str, Any]) -> list[Table]:
         own = {key: value for key, value in models[model].items() if not _is_estimate(value)}
         own |= {name: keyed[name][model] for name in by_model if model in keyed[name]}
         leaves[model] = {name: leaf for key, value in own.items() for name, leaf in flat(value, key).items()}
-    tables = []
+    tables = several_seeds(scores)
     if single := _keys(leaves, (), lambda leaf: not isinstance(leaf, list)):
         rows = [[Data(_words(name)), *(_leaf(leaves[model].get(name)) for model in MODELS)] for name in single]
         tables.append(Table(["by model", *MODELS], rows))

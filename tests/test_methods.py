@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from test_pipeline import copied, kill, stage, start, wait_until_at_work
+from test_pipeline import copied, kill, stage, start, wait_for_a_checkpoint
 
 
 def of_kind(folder, loss, **targets):
@@ -18,7 +18,7 @@ def of_kind(folder, loss, **targets):
 
 
 def weights(folder) -> bytes:
-    return (folder / "models/distilled/model.safetensors").read_bytes()
+    return (folder / "models/distilled-7/model.safetensors").read_bytes()
 
 
 def test_stored_states_train_the_student_that_asking_the_teacher_in_each_step_trains(finished, tmp_path):
@@ -26,8 +26,8 @@ def test_stored_states_train_the_student_that_asking_the_teacher_in_each_step_tr
     for kind in ("hidden", "online"):
         folder = copied(finished, tmp_path / kind)
         of_kind(folder, "jsd", kind=kind)
-        stage(folder, "train distilled")
-        losses[kind] = json.loads((folder / "metrics/train/distilled.json").read_text())["validation_loss"]
+        stage(folder, "train distilled 7")
+        losses[kind] = json.loads((folder / "metrics/train/distilled-7.json").read_text())["validation_loss"]
         stored[kind] = sorted(path.name for path in (folder / "data/weighted/targets").glob("0*"))
     assert losses["hidden"] == pytest.approx(losses["online"], abs=1e-3)
     assert stored == {"hidden": ["00000.safetensors"], "online": []}
@@ -42,20 +42,20 @@ def test_draws_take_less_room_than_the_best_and_train_a_student(finished, tmp_pa
     of_kind(folder, "forward_kl", kind="sampled", draws=50)
     assert place.stat().st_size < best / 2
     before = weights(folder)
-    stage(folder, "train distilled")
+    stage(folder, "train distilled 7")
     assert weights(folder) != before
 
 
 def test_a_student_that_learns_from_its_own_answers_goes_on_after_a_kill_to_the_same_bytes(finished, tmp_path):
     folder = copied(finished, tmp_path / "repository")
     of_kind(folder, "reverse_kl", kind="on_policy", student_fraction=0.7, max_tokens=8, sampling_temperature=1.0)
-    stage(folder, "train distilled")
+    stage(folder, "train distilled 7")
     before = weights(folder)
-    killed = start(folder, "train distilled")
-    wait_until_at_work(folder, "train distilled", killed, 60)
+    killed = start(folder, "train distilled 7")
+    wait_for_a_checkpoint(folder, killed)
     kill(killed)
-    assert "going on from" in stage(folder, "train distilled").stdout
+    assert "going on from" in stage(folder, "train distilled 7").stdout
     assert weights(folder) == before
     of_kind(folder, "reverse_kl", kind="on_policy", student_fraction=0.0, max_tokens=8, sampling_temperature=1.0)
-    stage(folder, "train distilled")
+    stage(folder, "train distilled 7")
     assert weights(folder) != before, "no batch was the student's"

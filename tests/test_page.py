@@ -144,3 +144,12 @@ def test_statistics_show_whatever_else_evaluate_json_has():
     assert isinstance(rows.rows[0][2], Data)
     assert others.rows == [["items", "400"], ["size, bytes", "0.5"]]
     assert report.statistics({"models": {name: {} for name in report.MODELS}}) == []
+
+
+def test_several_training_seeds_have_a_table_and_one_has_none():
+    row = {"seeds": 2, "mean": 0.5, "sd": 0.1, "ci_low": 0.3, "ci_high": 0.7}
+    scores = {"models": {name: {} for name in report.MODELS}, "seeds": {"sft": {"accuracy": row}}}
+    (table,) = report.statistics(scores)
+    assert [list(line) for line in table.rows] == [["sft", "accuracy", "0.5", "0.1", "0.3", "0.7"]]
+    scores["seeds"]["sft"]["accuracy"] = row | {"seeds": 1, "sd": None}
+    assert report.statistics(scores) == []
