@@ -144,7 +144,7 @@ def test_sources_are_what_stages_read_and_none_writes():
 
     lock = {
         "a": stage(["code.py"], ["data/a/rows", "metrics/a.json"]),
-        "b": stage(["data/a/rows", "metrics", "b.py"], []),
+        "b": stage(["data/a/rows", "metrics", "metrics/latency.json", "b.py"], []),
     }
     assert revision.locked_sources(lock) == {"b.py": "b.py", "code.py": "code.py"}
 

@@ -136,7 +136,8 @@ def test_it_is_nothing_for_the_same_distribution_and_tokenizer(loss):
         own, torch.tensor(ids), torch.ones(len(ids)), top, settings(loss), 1.0, torch.empty(0, dtype=torch.long)
     )
     assert value.item() == pytest.approx(0, abs=1e-4)
-    assert torch.autograd.grad(value, own)[0].abs().max() < 1e-3
+    if loss != "total_variation":  # which has a kink there: any rounding of the targets decides its gradient
+        assert torch.autograd.grad(value, own)[0].abs().max() < 1e-3
 
 
 def test_a_span_of_several_tokens_has_the_product_of_their_probabilities():

@@ -83,8 +83,11 @@ def locked_params(lock: dict[str, Any]) -> dict[str, Any]:
 
 
 def locked_sources(lock: dict[str, Any]) -> dict[str, str]:
-    """The hash of each file that the stages of a dvc.lock read and that none of them writes."""
-    written = {out["path"] for stage in lock.values() for out in stage.get("outs", ())}
+    """The hash of each file that the stages of a dvc.lock read and that none of them writes: code and prompts.
+
+    The latency is written by a stage too, though it is no output, as it differs from run to run.
+    """
+    written = {LATENCY} | {out["path"] for stage in lock.values() for out in stage.get("outs", ())}
     read = {dep["path"]: dep["md5"] for stage in lock.values() for dep in stage.get("deps", ())}
     parents = {str(parent) for path in written for parent in Path(path).parents}
     return {path: digest for path, digest in sorted(read.items()) if path not in written | parents}
