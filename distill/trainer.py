@@ -156,7 +156,9 @@ class Validate(TrainerCallback):
             model = kwargs["model"].eval()
             loss = self.measure(model)
             model.train()
+            due = control.should_log
             self.log({"validation_loss": loss})
+            control.should_log = due  # the training loss of this step, which a call of `log` takes for written
             tqdm.write(f"step {state.global_step}: validation perplexity {math.exp(loss):.2f}")
 
 

@@ -260,8 +260,9 @@ def test_a_checkpoint_of_another_experiment_is_never_resumed_from(finished, tmp_
     assert without_timing(contents(folder)) == without_timing(contents(finished))
 
 
-def test_an_experiment_in_a_copy_below_dvc_finds_the_journal_of_its_owner(finished):
-    done = tiny.run(finished, "dvc", "exp", "run", "--temp", "-S", "clean.min_words=2", "generate", "clean")
+def test_an_experiment_in_a_copy_below_dvc_finds_the_journal_of_its_owner(finished, tmp_path):
+    owner = shutil.copytree(finished, tmp_path / "owner")
+    done = tiny.run(owner, "dvc", "exp", "run", "--temp", "-S", "clean.min_words=2", "generate", "clean")
     assert "Ran experiment(s)" in done.stdout
-    journals = list((finished / ".distill/journal").iterdir())
+    journals = list((owner / ".distill/journal").iterdir())
     assert len(journals) == 1

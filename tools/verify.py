@@ -60,6 +60,17 @@ def committed(root: Path, commit: str, path: str) -> bytes | None:
     return git(root, "show", f"{commit}:{path}")
 
 
+def committed_hash(root: Path, commit: str, path: str) -> str | None:
+    """The hash that DVC would give to the file or folder as the commit has it; None where git does not track it."""
+    names = git(root, "ls-tree", "-r", "-z", "--name-only", commit, "--", path).decode().split("\0")[:-1]
+    hashes = {name: hashlib.md5(git(root, "show", f"{commit}:{name}"), usedforsecurity=False) for name in names}
+    if path in hashes or not hashes:
+        return hashes[path].hexdigest() if hashes else None
+    entries = [{"md5": hashes[name].hexdigest(), "relpath": name.removeprefix(f"{path}/")} for name in names]
+    listing = json.dumps(sorted(entries, key=lambda entry: entry["relpath"]), sort_keys=True)
+    return f"{hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest()}.dir"
+
+
 def outputs(lock: Lock) -> dict[str, dict[str, str]]:
     """The hash of every output by stage and path, as a dvc.lock has them."""
     return {name: {out["path"]: out["md5"] for out in stage.get("outs", [])} for name, stage in lock["stages"].items()}
@@ -173,9 +184,9 @@ def compared(root: Path, commit: str, lock: Lock, anew: Lock, replayed: bool = F
     for stage in after:
         for path in {**before.get(stage, {}), **after[stage]}:
             digest = after[stage].get(path)
-            file = committed(root, commit, path)
+            in_git = committed_hash(root, commit, path)
             same = digest == before.get(stage, {}).get(path)
-            same = same and (file is None or hashlib.md5(file, usedforsecurity=False).hexdigest() == digest)
+            same = same and in_git in (None, digest)
             alike = REPLAYED if replayed and stage == GENERATE else SAME
             result[f"{stage}/{path}"] = alike if same else DIFFERENT
     return result
