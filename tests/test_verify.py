@@ -108,13 +108,14 @@ def lock(**hashes: str) -> dict:
 )
 def test_an_output_is_the_same_by_lock_and_by_the_file_in_git(monkeypatch, before, after, file, word):
     digests = [hashlib.md5(text.encode()).hexdigest() for text in (before, after)]
-    monkeypatch.setattr(verify, "committed", lambda root, commit, path: file)
+    in_git = None if file is None else hashlib.md5(file).hexdigest()
+    monkeypatch.setattr(verify, "committed_hash", lambda root, commit, path: in_git)
     found = verify.compared(Path(), "HEAD", lock(metrics__a=digests[0]), lock(metrics__a=digests[1]))
     assert found == {"clean/metrics/a": word}
 
 
 def test_an_output_that_is_gone_or_new_is_different(monkeypatch):
-    monkeypatch.setattr(verify, "committed", lambda root, commit, path: None)
+    monkeypatch.setattr(verify, "committed_hash", lambda root, commit, path: None)
     found = verify.compared(Path(), "HEAD", lock(a="1", b="2"), lock(b="2", c="3"))
     assert found == {"clean/a": "different", "clean/b": "same", "clean/c": "different"}
 
