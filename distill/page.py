@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from distill import data_card, model_card, report
+from distill import data_card, model_card, report, score_tables
 from distill.document import Data, Section, flat, number, pairs, visible
 from distill.goals import GOALS
 
@@ -48,8 +48,8 @@ def render(
         roles=report.ROLES,
         gain=report.gain(models),
         gain_note=report.GAIN_NOTE,
-        intervals=report.intervals(models),
-        statistics=report.statistics(inputs["evaluate"]),
+        intervals=score_tables.intervals(models),
+        statistics=score_tables.statistics(inputs["evaluate"]),
         figures=figures,
         samples=[asked(sample) for sample in inputs["samples"]],
         regressions=[asked(row) | lost(row) for row in inputs["regressions"]],

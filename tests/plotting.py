@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from distill import report
+from distill import report, score_tables
 
 ROOT = Path(__file__).parent.parent
 SCORES = {
@@ -31,9 +31,9 @@ def write(path: Path, value: object) -> None:
 def inputs(folder: Path) -> Path:
     """All that the stage reads, tiny."""
     models, metrics, timings = {}, {}, {}
-    for name in report.MODELS:
+    for name in score_tables.MODELS:
         size = 134_000_000 if name == "teacher" else 33_000_000
-        values = {score: SCORES.get(score, SCORES["accuracy"])[name] for score in report.SCORES}
+        values = {score: SCORES.get(score, SCORES["accuracy"])[name] for score in score_tables.SCORES}
         models[name] = {s: {"value": v, "ci_low": v * 0.95, "ci_high": v * 1.01} for s, v in values.items()}
         metrics[name] = {key: values[key] for key in ("accuracy", "perplexity", "agreement", "rouge_l")} | {
             "accuracy_ci_low": values["accuracy"] * 0.95, "accuracy_ci_high": values["accuracy"] * 1.01,
@@ -47,7 +47,7 @@ def inputs(folder: Path) -> Path:
     }  # fmt: skip
     sample = {
         "id": "a", "messages": [{"role": "user", "content": "Why | <b>?"}], "reference": "Because.",
-        "generated": dict.fromkeys(report.MODELS, "So *it* is."),
+        "generated": dict.fromkeys(score_tables.MODELS, "So *it* is."),
     }  # fmt: skip
     place = folder / "metrics"
     write(place / "metrics.json", metrics)

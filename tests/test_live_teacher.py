@@ -12,10 +12,9 @@ from distill.logits import response_states
 from distill.losses import DIVERGENCES, Settings, TopK, total
 
 ROWS = [
-    {"id": name, "messages": [{"role": "user", "content": f"What is {name}?"}], "response": text,
-     "finish_reason": "stop", "weight": weight}
-    for name, text, weight in (("ants", "What is honey?", 2.0), ("jazz", "people like jazz, maple and the fox", 0.5))
-]  # fmt: skip
+    tiny.weighted("ants", "What is honey?", 2.0),
+    tiny.weighted("jazz", "people like jazz, maple and the fox", 0.5),
+]
 
 
 @pytest.fixture(scope="module")

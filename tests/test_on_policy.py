@@ -11,10 +11,9 @@ from distill.answers import Sampling
 from distill.chat import encode, end_of_turn
 
 ROWS = [
-    {"id": name, "messages": [{"role": "user", "content": f"What is {name}?"}], "response": "What is honey?",
-     "finish_reason": "stop", "weight": weight}
+    tiny.weighted(name, "What is honey?", weight)
     for name, weight in (("ants", 2.0), ("north", 0.5), ("the quick brown fox", 1.0))
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from distill import page, report
+from distill import page, score_tables
 from distill.document import Data
 
 HOSTILE = (
@@ -27,7 +27,7 @@ def hostile(tmp_path_factory) -> Path:
     for name in ("metrics/samples.jsonl", "metrics/regressions.jsonl"):
         row = json.loads((folder / name).read_text())
         row |= {"messages": [{"role": "user", "content": HOSTILE}], "reference": HOSTILE}
-        row["generated"] = dict.fromkeys(report.MODELS, HOSTILE)
+        row["generated"] = dict.fromkeys(score_tables.MODELS, HOSTILE)
         (folder / name).write_text(f"{json.dumps(row)}\n" * 2)
     rows = [json.loads(line) for line in (folder / "data/weighted/train.jsonl").open()]
     for row in rows:
@@ -40,7 +40,7 @@ def hostile(tmp_path_factory) -> Path:
     for model in scores["models"].values():
         model |= {"calibration_error": {"value": 0.5, "ci_low": 0.4, "ci_high": 0.6}, HOSTILE: 3}
         model |= {"bins": [{"low": 0, HOSTILE: HOSTILE}], "length": {"mean": 7}}
-    scores["lengths"] = {name: {"generated_tokens": 1234.5, "ended": 1.0} for name in report.MODELS}
+    scores["lengths"] = {name: {"generated_tokens": 1234.5, "ended": 1.0} for name in score_tables.MODELS}
     plotting.write(folder / "metrics/evaluate.json", scores)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["generate"]["system_prompt"] = HOSTILE
@@ -106,7 +106,7 @@ def test_the_page_is_one_file_of_a_readable_size_that_names_no_other(hostile):
 
 def test_the_page_has_every_score_statistic_choice_and_hash_and_both_cards(hostile):
     text = hostile.read_text()
-    for name, _ in report.SCORES.values():
+    for name, _ in score_tables.SCORES.values():
         assert f">{name} (" in text
     for part in (
         "calibration error",
@@ -130,10 +130,10 @@ def test_a_regression_without_an_answer_of_a_model_leaves_it_out():
 
 
 def test_statistics_show_whatever_else_evaluate_json_has():
-    models = {name: {"accuracy": dict.fromkeys(report.ESTIMATE, 1.0)} for name in report.MODELS}
+    models = {name: {"accuracy": dict.fromkeys(score_tables.ESTIMATE, 1.0)} for name in score_tables.MODELS}
     models["sft"] |= {"a_b": {"c": 2, "d": {"e": None}}, "rows": [{"x": 1, "y": "z"}, {"x": 3}], "flag": True}
     scores = {"items": 400, "models": models, "lengths": {"teacher": {"mean": 15.25}}, "size": {"bytes": 0.5}, "no": {}}
-    single, rows, others = report.statistics(scores)
+    single, rows, others = score_tables.statistics(scores)
     assert single.rows == [
         ["lengths, mean", "15.2", "-", "-", "-"],
         ["a b, c", "-", "-", "2", "-"],
@@ -143,13 +143,13 @@ def test_statistics_show_whatever_else_evaluate_json_has():
     assert [list(rows.header), *rows.rows] == [["rows", "x", "y"], ["sft", "1", "z"], ["sft", "3", "-"]]
     assert isinstance(rows.rows[0][2], Data)
     assert others.rows == [["items", "400"], ["size, bytes", "0.5"]]
-    assert report.statistics({"models": {name: {} for name in report.MODELS}}) == []
+    assert score_tables.statistics({"models": {name: {} for name in score_tables.MODELS}}) == []
 
 
 def test_several_training_seeds_have_a_table_and_one_has_none():
     row = {"seeds": 2, "mean": 0.5, "sd": 0.1, "ci_low": 0.3, "ci_high": 0.7}
-    scores = {"models": {name: {} for name in report.MODELS}, "seeds": {"sft": {"accuracy": row}}}
-    (table,) = report.statistics(scores)
+    scores = {"models": {name: {} for name in score_tables.MODELS}, "seeds": {"sft": {"accuracy": row}}}
+    (table,) = score_tables.statistics(scores)
     assert [list(line) for line in table.rows] == [["sft", "accuracy", "0.5", "0.1", "0.3", "0.7"]]
     scores["seeds"]["sft"]["accuracy"] = row | {"seeds": 1, "sd": None}
-    assert report.statistics(scores) == []
+    assert score_tables.statistics(scores) == []

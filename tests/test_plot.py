@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer
 from plotting import inputs, run, write
 
-from distill import markdown, report
+from distill import figures, markdown, report, score_tables
 from stages import plot
 
 
@@ -50,7 +50,7 @@ def read(finished: Path) -> tuple[dict, pd.DataFrame, dict]:
 
 
 def test_each_goals_panel_draws_the_models_values_in_their_colours(finished):
-    panels = plot.draw_goals(*read(finished)).axes
+    panels = figures.draw_goals(*read(finished)).axes
     widths = [[bar.get_width() for group in axes.containers if isinstance(group, BarContainer) for bar in group]
               for axes in panels]  # fmt: skip
     assert widths[0] == pytest.approx([1, 0.3 / 0.99, 0.78 / 0.99, 0.77 / 0.99], rel=1e-5)
@@ -58,11 +58,11 @@ def test_each_goals_panel_draws_the_models_values_in_their_colours(finished):
     assert widths[2] == pytest.approx([1, 33 / 134, 33 / 134, 33 / 134], rel=1e-5)
     assert widths[3] == [1, 4, 4, 4]
     colours = [to_hex(group[0].get_facecolor()) for group in panels[0].containers if isinstance(group, BarContainer)]
-    assert colours == [plot.COLOURS[name].lower() for name in report.MODELS]
+    assert colours == [figures.COLOURS[name].lower() for name in score_tables.MODELS]
 
 
 def test_each_goals_panel_says_whether_it_is_met_and_draws_its_threshold(finished):
-    panels = plot.draw_goals(*read(finished)).axes
+    panels = figures.draw_goals(*read(finished)).axes
     lines = [next(text.get_text() for text in axes.texts if "wanted" in text.get_text()) for axes in panels]
     assert lines == [
         "distilled 0.778, wanted > 0.85: not met",
@@ -76,10 +76,10 @@ def test_each_goals_panel_says_whether_it_is_met_and_draws_its_threshold(finishe
 
 def test_quality_against_size_is_drawn_in_the_models_colours(finished):
     metrics, scores, _ = read(finished)
-    for axes in plot.draw_size(metrics, scores).axes:
+    for axes in figures.draw_size(metrics, scores).axes:
         points = {group.lines[0].get_color(): group.lines[0].get_xydata().tolist()[0] for group in axes.containers}
-        assert list(points) == [plot.COLOURS[name] for name in report.MODELS]
-        assert points[plot.COLOURS["sft"]] == [33.0, 0.78]
+        assert list(points) == [figures.COLOURS[name] for name in score_tables.MODELS]
+        assert points[figures.COLOURS["sft"]] == [33.0, 0.78]
 
 
 def test_the_tables_behind_the_figures_hold_the_inputs_numbers(finished):
@@ -124,9 +124,9 @@ def test_the_report_has_the_table_the_goals_the_figures_and_the_answers(finished
 
 
 def test_labels_are_moved_apart_only_where_they_collide():
-    assert plot.spread([0.1, 0.9, 0.5], 0.1) == [0.1, 0.9, 0.5]
-    assert plot.spread([0.50, 0.52], 0.1) == pytest.approx([0.46, 0.56])
-    near = plot.spread([0.02, 0.67, 0.64], 0.075)
+    assert figures.spread([0.1, 0.9, 0.5], 0.1) == [0.1, 0.9, 0.5]
+    assert figures.spread([0.50, 0.52], 0.1) == pytest.approx([0.46, 0.56])
+    near = figures.spread([0.02, 0.67, 0.64], 0.075)
     assert near == pytest.approx([0.02, 0.6925, 0.6175])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distill import markdown, report
+from distill import markdown, report, score_tables
 from distill.document import Table, number
 from distill.errors import UserError
 from distill.goals import GOALS
@@ -131,7 +131,7 @@ def test_what_distillation_brought_says_who_is_ahead_and_whether_intervals_overl
 
 
 def test_ratios_are_to_the_teacher_and_of_its_point_estimate():
-    models = {name: {"accuracy": estimate(0.8, 0.7, 0.9)} for name in report.MODELS}
+    models = {name: {"accuracy": estimate(0.8, 0.7, 0.9)} for name in score_tables.MODELS}
     models["teacher"]["accuracy"] = estimate(0.91234, 0.9, 0.92)
     metrics = METRICS | {"distilled": ROW | {"parameters": 33_628_752}}
     found = {(row["model"], row["score"]): row for row in report.score_rows(metrics, models)}

@@ -99,6 +99,17 @@ def teacher() -> LlamaForCausalLM:
     raise AssertionError(f"the tiny teacher has not learnt its answers: {float(loss):.3f} nats a token")
 
 
+def weighted(topic: str, response: str, weight: float) -> dict[str, Any]:
+    """A row of the training data about the topic."""
+    return {
+        "id": topic,
+        "messages": [{"role": "user", "content": f"What is {topic}?"}],
+        "response": response,
+        "finish_reason": "stop",
+        "weight": weight,
+    }
+
+
 def params(**changes: Any) -> dict[str, Any]:
     """The shipped params.yaml made tiny; `changes` are dotted paths with `__` for the dot."""
     value = yaml.safe_load((ROOT / "params.yaml").read_text())

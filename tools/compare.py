@@ -17,11 +17,11 @@ from typing import Any
 import pandas as pd
 
 from distill.bootstrap import Estimate, paired_difference
-from distill.document import flat
+from distill.document import flat, number
 from distill.errors import UserError, run
 from distill.files import whole_file
 from distill.measures import MEASURES
-from distill.report import MODELS, SCORES, number
+from distill.score_tables import MODELS, SCORES
 from tools import revision
 from tools.revision import Revision
 
