@@ -26,7 +26,7 @@ from distill.schema.generate import (
 )
 from distill.schema.results import Evaluate, ExtraTask, Latency, Plot
 from distill.schema.teachers import ApiTeacher, LocalTeacher, Price, Teacher
-from distill.schema.train import Schedule, TeacherStudent, Train, Variant
+from distill.schema.train import PretrainedStudent, Schedule, TeacherStudent, Train, Variant
 
 __all__ = [
     "BUILDERS",
@@ -46,6 +46,7 @@ __all__ = [
     "OnPolicy",
     "Params",
     "Plot",
+    "PretrainedStudent",
     "Price",
     "Prompts",
     "Runtime",

@@ -11,146 +11,56 @@ import argparse
 import math
 import os
 import shutil
-import time
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError
 
-from distill import (
-    environment,
-    losses,
-    model_card,
-    models,
-    on_policy,
-    student,
-    targets,
-    throughput,
-    tracking,
-    vocabulary,
-)
+from distill import environment, fitting, model_card, models, targets, teaching, tracking, untrained
 from distill import params as params_file
-from distill.answers import Sampling
-from distill.batches import padded
-from distill.chat import encode, end_of_turn, response_ids
-from distill.dataset import Sample, samples
+from distill.chat import encode
+from distill.dataset import samples
 from distill.errors import UserError, run
 from distill.files import file_hash, read_rows, value_hash, whole_file, whole_folder, write_json
 from distill.home import home
-from distill.live_teacher import LiveTeacher
-from distill.logits import shared_columns
-from distill.on_policy import Answering
-from distill.params import LocalTeacher, Params, Targets, Variant
+from distill.params import Params, Variant
 from distill.runs import TRAINED, Run, weights_hash
 from distill.scoring import negative_log_likelihood
-from distill.trainer import (
-    DistillTrainer,
-    MarkWhole,
-    Ordered,
-    Validate,
-    add_embedding_gradients_sparsely,
-    arguments,
-    last_whole_checkpoint,
-    order,
-)
+from distill.teaching import Lessons, Rows
 
 TRAIN = Path("data/weighted/train.jsonl")
 TARGETS = Path("data/weighted/targets")
 VALIDATION = Path("data/clean/validation.jsonl")
 LIVE = Path("metrics/live")
-CODE = [Path(__file__), *sorted(Path(losses.__file__).parent.glob("*.py"))]
+CODE = [Path(__file__), *sorted(Path(fitting.__file__).parent.glob("*.py"))]
 VALIDATION_TOKENS = 4096  # padded tokens of one validation batch
-CHECKPOINT_BYTES = 3 * 12 + 4  # a parameter: three checkpoints of weights and two moments in fp32, and the model
-
-Rows = list[dict[str, Any]]
-Stored = Iterable[tuple[str, targets.Rows | targets.States]]
 
 
-def teacher_of(params: Params, name: str) -> LocalTeacher:
-    """The local teacher of this name; the schema has checked that there is one."""
-    return next(teacher for teacher in params.teachers if teacher.name == name and teacher.kind == "local")
-
-
-def token_counts(rows: Rows, tokenizer: Any, stored: Stored | None, expected: torch.Tensor | None) -> dict[int, float]:
-    """How often each of the teacher's tokens occurs in prompts and responses, and was expected by the teacher.
-
-    The stored probabilities add what the teacher might have written as well: on unseen topics they find more
-    of its words than the text alone. Whole distributions come as their sum, `expected`.
-    """
-    counts = torch.zeros(len(tokenizer))
-    for row in rows:
-        example = encode(tokenizer, row)
-        ids = torch.tensor([*example.prompt, *example.response])
-        counts += torch.bincount(ids, minlength=len(counts))
-    for _, part in stored or ():
-        if isinstance(part, targets.Rows):
-            counts.scatter_add_(0, part.ids.flatten().long(), part.log_probs.flatten().float().exp())
-    if expected is not None:
-        counts += expected
-    return {token: count for token, count in enumerate(counts.tolist()) if count > 0}
-
-
-def stored_targets(params: Params, rows: Rows) -> tuple[Any, Stored | None]:
-    """The teacher's tokenizer and its stored targets, which are None where it is asked during training.
-
-    (None, ()) without a teacher.
-    """
-    wanted = params.weight.targets
-    if wanted is None:
-        return None, ()
-    spec = teacher_of(params, wanted.teacher)
-    tokenizer = models.load_tokenizer(spec.model, spec.revision, spec.sha256)
-    dtype = str(models.compute_dtype(params.runtime.dtype)).removeprefix("torch.")
-    stored = list(targets.read(TARGETS, targets.source(spec, tokenizer, rows, dtype, wanted)))
-    return tokenizer, None if wanted.kind in ("online", "on_policy") else stored
-
-
-def live_teacher(
-    params: Params, wanted: Targets, seed: int, network: Any, tokenizer: Any, whole: Any
-) -> tuple[LiveTeacher, Answering | None]:
-    """The teacher, of tokenizer `whole`, beside the student, and how the student answers where it shall."""
-    spec = teacher_of(params, wanted.teacher)
-    dtype = models.compute_dtype(params.runtime.dtype)
-    model, _ = models.load(spec.model, dtype, spec.revision, spec.sha256)
-    width = network.get_output_embeddings().weight.shape[0]
-    teacher = LiveTeacher(model, vocabulary.first_pieces(whole, tokenizer), width)
-    if wanted.kind != "on_policy":
-        return teacher, None
-    sampling = Sampling(wanted.max_tokens, wanted.sampling_temperature, 1.0, seed)
-    theirs = on_policy.teacher_ids(whole, tokenizer)
-    return teacher, Answering(wanted.student_fraction, sampling, end_of_turn(tokenizer), theirs)
-
-
-def untrained(params: Params, rows: Rows, validation: Rows) -> tuple[Any, Any, dict[str, Any]]:
+def untrained_student(params: Params, rows: Rows, validation: Rows) -> untrained.Untrained:
     """The student before training, its tokenizer, and what there is to report of them."""
-    choice = params.train.student
+    choice, wanted = params.train.student, params.weight.targets
     if choice.source == "pretrained":
-        network, tokenizer = models.load(choice.model, torch.float32, choice.revision)
-        return network, tokenizer, {"source": choice.model}
-    spec = teacher_of(params, choice.teacher)
-    teacher, whole = models.load(spec.model, torch.float32, spec.revision, spec.sha256)
-    _, stored = stored_targets(params, rows)
-    wanted = params.weight.targets
-    expected = targets.read_expected(TARGETS) if wanted and wanted.kind in targets.WHOLE else None
-    kept = vocabulary.choose(whole, token_counts(rows, whole, stored, expected), choice.vocabulary)
-    tokenizer = vocabulary.trim(whole, kept)
-    calibration = [encode(whole, row) for row in rows[:: max(len(rows) // choice.calibration_rows, 1)]]
-    parts = student.choose(teacher, choice, calibration[: choice.calibration_rows])
-    network = student.cut(teacher, parts, kept).to(models.device())
-    unseen = [response_ids(whole, row["response"], row["finish_reason"] == "stop") for row in validation]
-    report = {
-        "source": spec.name,
-        "layers": parts.layers,
-        "neurons": choice.neurons,
-        "kv_heads": choice.kv_heads,
-        "vocabulary": len(tokenizer),
-        "validation_coverage": round(vocabulary.coverage(unseen, kept), 5),
-    }
-    return network, tokenizer, report
+        return untrained.pretrained(choice)
+    spec = teaching.teacher_of(params.teachers, choice.teacher)
+    stored, expected = None, None
+    if wanted is not None:
+        teacher = teaching.teacher_of(params.teachers, wanted.teacher)
+        dtype = models.compute_dtype(params.runtime.dtype)
+        _, stored = teaching.stored_targets(TARGETS, teacher, wanted, rows, dtype)
+        expected = targets.read_expected(TARGETS) if wanted.kind in targets.WHOLE else None
+    return untrained.cut_from(spec, choice, rows, validation, stored, expected)
+
+
+def lessons(params: Params, settings: Variant, seed: int, rows: Rows, network: Any, tokenizer: Any) -> Lessons:
+    """What a student of these settings learns from: the teacher is there only for a loss that needs it."""
+    wanted, max_length = params.weight.targets, params.train.schedule.max_length
+    if wanted is None or settings.loss == "cross_entropy" or settings.cross_entropy_share == 1:
+        return Lessons(samples(rows, tokenizer, max_length))
+    teacher = teaching.teacher_of(params.teachers, wanted.teacher)
+    dtype = models.compute_dtype(params.runtime.dtype)
+    return teaching.lessons(rows, network, tokenizer, max_length, teacher, wanted, TARGETS, dtype, seed)
 
 
 def validation_loss(network: Any, validation: Rows, tokenizer: Any, teacher_tokens: int, dtype: torch.dtype) -> float:
@@ -178,74 +88,6 @@ def checkpoint_folder(params: Params, this: Run) -> Path:
 def settings_of(params: Params, this: Run) -> Variant:
     """The section of params of a variant that is trained."""
     return params.train.sft if this.variant == "sft" else params.train.distilled
-
-
-def fit(
-    network: Any, tokenizer: Any, rows: Rows, this: Run, params: Params, folder: Path, measure: Any, first: float
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Trains the network, whose validation loss is `first`, in place; returns the log and what there is to report."""
-    assert this.seed is not None, "init is not trained"
-    schedule, settings = params.train.schedule, settings_of(params, this)
-    needed = settings.loss != "cross_entropy" and settings.cross_entropy_share < 1
-    wanted = params.weight.targets if needed else None
-    whole, stored = stored_targets(params, rows) if needed else (None, ())
-    data = samples(rows, tokenizer, schedule.max_length, whole, stored)
-    teacher, answering = None, None
-    if wanted is not None and wanted.kind not in ("stored", "sampled"):
-        teacher, answering = live_teacher(params, wanted, this.seed, network, tokenizer, whole)
-    step_size = schedule.batch_size * schedule.gradient_accumulation
-    indices = order([len(sample) for sample in data], step_size, schedule.epochs, this.seed)
-    steps = math.ceil(len(indices) / step_size)
-    tokens = sum(len(sample.response) for sample in data) * schedule.epochs
-    space = models.parameter_count(network) * CHECKPOINT_BYTES
-    folder.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(folder).free < space:
-        raise UserError(f"{folder} has less than the {space / 1e9:.1f} GB free that checkpoints and the model need.")
-    if network.device.type == "cpu":
-        network.set_attn_implementation("eager")  # short rows: 1.2 times as fast as sdpa's backward
-        add_embedding_gradients_sparsely(network)
-    trainer = DistillTrainer(
-        settings=losses.Settings(**settings.model_dump()),
-        autocast=models.compute_dtype(params.runtime.dtype),
-        teacher=teacher,
-        answering=answering,
-        model=network,
-        args=arguments(folder, schedule, steps, this.seed, this.name, params.train.report_to),
-        train_dataset=Ordered(data, indices),
-        callbacks=[MarkWhole(), tracking.Curves(LIVE / this.name, first)],
-    )
-    trainer.add_callback(Validate(measure, trainer.log, steps, schedule.epochs))
-    resumed = last_whole_checkpoint(folder)
-    if resumed:
-        print(f"going on from {resumed.name}")
-    started = time.monotonic()
-    try:
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    except (RuntimeError, SafetensorError) as error:
-        if shutil.disk_usage(folder).free > space / 4:
-            raise
-        raise UserError(
-            f"{folder}: the disk is full ({error}). Free some space and run the same command again; it goes on "
-            "from the last whole checkpoint."
-        ) from None
-    seconds = time.monotonic() - started
-    if not resumed:
-        print(f"{steps} steps, {tokens} response tokens in {seconds:.0f} s")
-        print(speed(network, [data[index] for index in indices], step_size, seconds, trainer.autocast))
-    return trainer.state.log_history, {"steps": steps, "epochs": schedule.epochs, "response_tokens": tokens}
-
-
-def speed(network: Any, seen: list[Sample], batch_size: int, seconds: float, dtype: torch.dtype) -> str:
-    """One line on the training that saw these samples, in this order: a prompt's beginning counts once a batch."""
-    predicted = sum(len(sample.response) for sample in seen)
-    computed = 0
-    for start in range(0, len(seen), batch_size):
-        batch = seen[start : start + batch_size]
-        ids, mask, predicts = padded([(sample.prompt, sample.response) for sample in batch])
-        computed += int(mask.sum()) - shared_columns(ids, predicts) * (len(batch) - 1)
-    output = network.get_output_embeddings().weight.numel()
-    flops = throughput.training_flops(models.parameter_count(network), output, computed, predicted)
-    return throughput.report(flops, predicted, seconds, dtype, network.device)
 
 
 def log_table(log: list[dict[str, Any]], first: float, steps_per_epoch: float) -> pd.DataFrame:
@@ -286,7 +128,7 @@ def main() -> None:
         os.environ.setdefault(name, value)
     models.prepare(params.runtime.threads, params.seed if this.seed is None else this.seed)
     rows, validation = list(read_rows(TRAIN, "stage weight")), list(read_rows(VALIDATION, "stage clean"))
-    network, tokenizer, report = untrained(params, rows, validation)
+    network, tokenizer, report = untrained_student(params, rows, validation)
     teacher_tokens = sum(len(row["logprobs"] or row["response"].split()) for row in validation)
     dtype = models.compute_dtype(params.runtime.dtype)
     measure = partial(
@@ -297,8 +139,21 @@ def main() -> None:
     log: list[dict[str, Any]] = []
     folder = checkpoint_folder(params, this)
     if this.seed is not None:
-        log, trained = fit(network, tokenizer, rows, this, params, folder, measure, first)
-        report |= {"loss": settings_of(params, this).loss} | trained
+        settings = settings_of(params, this)
+        training = fitting.Training(
+            name=this.name,
+            seed=this.seed,
+            schedule=params.train.schedule,
+            settings=settings,
+            dtype=dtype,
+            checkpoints=folder,
+            curves=LIVE / this.name,
+            report_to=params.train.report_to,
+            measure=measure,
+        )
+        learnt_from = lessons(params, settings, this.seed, rows, network, tokenizer)
+        log, trained = fitting.fit(network, learnt_from, training, first)
+        report |= {"loss": settings.loss} | trained
     table = log_table(log, first, report.get("steps", 1) / report.get("epochs", 1))
     report |= {
         "parameters": models.parameter_count(network),

@@ -1,0 +1,107 @@
+"""One training of a network in place: in a fixed order, with checkpoints to go on from after a kill."""
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from distill import losses, models, throughput, tracking
+from distill.batches import padded
+from distill.dataset import Sample
+from distill.errors import UserError
+from distill.logits import shared_columns
+from distill.params import Schedule, Variant
+from distill.teaching import Lessons
+from distill.trainer import (
+    DistillTrainer,
+    MarkWhole,
+    Ordered,
+    Validate,
+    add_embedding_gradients_sparsely,
+    arguments,
+    last_whole_checkpoint,
+    order,
+)
+
+CHECKPOINT_BYTES = 3 * 12 + 4  # a parameter: three checkpoints of weights and two moments in fp32, and the model
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained, and where that leaves its traces."""
+
+    name: str  # of the run, for a tracker
+    seed: int
+    schedule: Schedule
+    settings: Variant
+    dtype: torch.dtype  # of matmuls
+    checkpoints: Path  # a folder
+    curves: Path  # a folder
+    report_to: str | None  # a tracker beside the curves
+    measure: Callable[[Any], float]  # of a network: its validation loss
+
+
+def fit(
+    network: Any, lessons: Lessons, training: Training, first: float
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Trains the network, whose validation loss is `first`, in place; returns the log and what there is to report."""
+    schedule, folder, data = training.schedule, training.checkpoints, lessons.samples
+    step_size = schedule.batch_size * schedule.gradient_accumulation
+    indices = order([len(sample) for sample in data], step_size, schedule.epochs, training.seed)
+    steps = math.ceil(len(indices) / step_size)
+    tokens = sum(len(sample.response) for sample in data) * schedule.epochs
+    space = models.parameter_count(network) * CHECKPOINT_BYTES
+    folder.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(folder).free < space:
+        raise UserError(f"{folder} has less than the {space / 1e9:.1f} GB free that checkpoints and the model need.")
+    if network.device.type == "cpu":
+        network.set_attn_implementation("eager")  # short rows: 1.2 times as fast as sdpa's backward
+        add_embedding_gradients_sparsely(network)
+    trainer = DistillTrainer(
+        settings=losses.Settings(**training.settings.model_dump()),
+        autocast=training.dtype,
+        teacher=lessons.teacher,
+        answering=lessons.answering,
+        model=network,
+        args=arguments(folder, schedule, steps, training.seed, training.name, training.report_to),
+        train_dataset=Ordered(data, indices),
+        callbacks=[MarkWhole(), tracking.Curves(training.curves, first)],
+    )
+    trainer.add_callback(Validate(training.measure, trainer.log, steps, schedule.epochs))
+    resumed = last_whole_checkpoint(folder)
+    if resumed:
+        print(f"going on from {resumed.name}")
+    started = time.monotonic()
+    try:
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    except (RuntimeError, SafetensorError) as error:
+        if shutil.disk_usage(folder).free > space / 4:
+            raise
+        raise UserError(
+            f"{folder}: the disk is full ({error}). Free some space and run the same command again; it goes on "
+            "from the last whole checkpoint."
+        ) from None
+    seconds = time.monotonic() - started
+    if not resumed:
+        print(f"{steps} steps, {tokens} response tokens in {seconds:.0f} s")
+        print(speed(network, [data[index] for index in indices], step_size, seconds, training.dtype))
+    return trainer.state.log_history, {"steps": steps, "epochs": schedule.epochs, "response_tokens": tokens}
+
+
+def speed(network: Any, seen: list[Sample], batch_size: int, seconds: float, dtype: torch.dtype) -> str:
+    """One line on the training that saw these samples, in this order: a prompt's beginning counts once a batch."""
+    predicted = sum(len(sample.response) for sample in seen)
+    computed = 0
+    for start in range(0, len(seen), batch_size):
+        batch = seen[start : start + batch_size]
+        ids, mask, predicts = padded([(sample.prompt, sample.response) for sample in batch])
+        computed += int(mask.sum()) - shared_columns(ids, predicts) * (len(batch) - 1)
+    output = network.get_output_embeddings().weight.numel()
+    flops = throughput.training_flops(models.parameter_count(network), output, computed, predicted)
+    return throughput.report(flops, predicted, seconds, dtype, network.device)

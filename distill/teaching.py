@@ -1,0 +1,72 @@
+"""What a training learns from: its rows as samples, and what the teacher stored of them or the teacher itself.
+
+The teacher's distributions are read as they were stored (distill/targets.py), or the teacher is asked in each step
+(distill/live_teacher.py); for a student of another tokenizer family they are carried over by spans of equal text
+(distill/cross_tokenizer.py).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill import models, on_policy, targets, vocabulary
+from distill.answers import Sampling
+from distill.chat import end_of_turn
+from distill.dataset import Sample, samples
+from distill.live_teacher import LiveTeacher
+from distill.on_policy import Answering
+from distill.params import LocalTeacher, Targets, Teacher
+
+Rows = list[dict[str, Any]]
+Stored = Iterable[tuple[str, targets.Rows | targets.States]]
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """The samples, the teacher where it is asked in each step, and how the student answers where it shall."""
+
+    samples: list[Sample]
+    teacher: LiveTeacher | None = None
+    answering: Answering | None = None
+
+
+def teacher_of(teachers: Sequence[Teacher], name: str) -> LocalTeacher:
+    """The local teacher of this name; the schema has checked that there is one."""
+    return next(teacher for teacher in teachers if teacher.name == name and teacher.kind == "local")
+
+
+def stored_targets(folder: Path, teacher: LocalTeacher, wanted: Targets, rows: Rows, dtype: torch.dtype) -> Any:
+    """The teacher's tokenizer and its targets in `folder`, which are None where it is asked during training."""
+    tokenizer = models.load_tokenizer(teacher.model, teacher.revision, teacher.sha256)
+    name = str(dtype).removeprefix("torch.")
+    stored = list(targets.read(folder, targets.source(teacher, tokenizer, rows, name, wanted)))
+    return tokenizer, None if wanted.kind in ("online", "on_policy") else stored
+
+
+def lessons(
+    rows: Rows,
+    network: Any,
+    tokenizer: Any,
+    max_length: int,
+    teacher: LocalTeacher,
+    wanted: Targets,
+    folder: Path,
+    dtype: torch.dtype,
+    seed: int,
+) -> Lessons:
+    """The rows for a student, `network` with its `tokenizer`, that learns from the teacher's targets in `folder`."""
+    whole, stored = stored_targets(folder, teacher, wanted, rows, dtype)
+    data = samples(rows, tokenizer, max_length, whole, stored)
+    if wanted.kind in ("stored", "sampled"):
+        return Lessons(data)
+    model, _ = models.load(teacher.model, dtype, teacher.revision, teacher.sha256)
+    width = network.get_output_embeddings().weight.shape[0]
+    live = LiveTeacher(model, vocabulary.first_pieces(whole, tokenizer), width)
+    if wanted.kind != "on_policy":
+        return Lessons(data, live)
+    sampling = Sampling(wanted.max_tokens, wanted.sampling_temperature, 1.0, seed)
+    theirs = on_policy.teacher_ids(whole, tokenizer)
+    return Lessons(data, live, Answering(wanted.student_fraction, sampling, end_of_turn(tokenizer), theirs))
