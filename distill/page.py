@@ -44,6 +44,7 @@ def render(
         goals=goals(metrics),
         goals_note=report.GOALS_NOTE,
         results=report.results(metrics),
+        measured_on=report.measured_on(inputs["evaluate"]),
         measured=report.MEASURED,
         roles=report.ROLES,
         gain=report.gain(models),

@@ -46,7 +46,8 @@ COLUMNS = (
 NUMBERS = {
     "metrics": [f"{model}.{column}" for model in MODELS for column in COLUMNS]
     + [f"goals.{name}" for name in (*(goal.name for goal in GOALS), "accuracy_ratio_above_chance", "met")],
-    "evaluate": [f"models.{model}.{score}.{part}" for model in MODELS for score in SCORES for part in ESTIMATE],
+    "evaluate": [f"models.{model}.{score}.{part}" for model in MODELS for score in SCORES for part in ESTIMATE]
+    + ["items", "held_out", "generations"],
     "latency": ["prompt_tokens", "new_tokens", "runs"]
     + [f"models.{model}.{timing}.{part}" for model in MODELS for timing in TIMINGS for part in QUARTILES],
     "clean": ["requested", "kept", "dropped"]
@@ -164,6 +165,16 @@ def goals(metrics: dict[str, dict[str, Any]]) -> Table:
     return Table(["goal", "value", "wanted", "", "of what"], rows, "lrrll")
 
 
+def measured_on(scores: Mapping[str, Any]) -> str:
+    """On how many of the held-out answers all scores are measured, from evaluate.json."""
+    items, pool = scores["items"], scores["held_out"]
+    part = f"{items:,} of {pool:,}" if items < pool else f"all {pool:,}"
+    return (
+        f"Measured on {part} held-out answers; what the models write themselves, as ROUGE-L, on "
+        f"{scores['generations']:,} of these."
+    )
+
+
 def goals_met(metrics: dict[str, dict[str, Any]]) -> str:
     """How many goals are met, in a sentence."""
     return (
@@ -216,6 +227,7 @@ def markdown(
         "# Report",
         MEASURED,
         table(results(metrics)),
+        measured_on(scores),
         "\n".join(f"- `{name}`: {role}" for name, role in ROLES.items()),
         "## Goals",
         table(goals(metrics)),

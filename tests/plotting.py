@@ -51,7 +51,7 @@ def inputs(folder: Path) -> Path:
     }  # fmt: skip
     place = folder / "metrics"
     write(place / "metrics.json", metrics)
-    write(place / "evaluate.json", {"models": models})
+    write(place / "evaluate.json", {"items": 400, "held_out": 1488, "generations": 100, "models": models})
     write(place / "latency.json", {"models": timings, "prompt_tokens": 8, "new_tokens": 4, "runs": 3})
     parts = {name: {"rows": 2, "topics": 1, "words": 9} for name in ("train", "validation", "test")}
     counts = {"requested": 8, "kept": 6, "dropped": 2, "reasons": {"too_short": 2, "empty": 0}, "splits": parts}

@@ -123,6 +123,15 @@ def test_the_report_has_the_table_the_goals_the_figures_and_the_answers(finished
     assert "| 0.77 [0.731, 0.778] |" in text
 
 
+def test_both_reports_say_on_how_many_of_the_held_out_answers_the_table_stands(finished):
+    said = "Measured on 400 of 1,488 held-out answers; what the models write themselves, as ROUGE-L, on 100 of these."
+    table, _, _ = (finished / "metrics/report.md").read_text().partition("## Goals")
+    assert said in table
+    assert said in (finished / "metrics/report.html").read_text()
+    whole = report.measured_on({"items": 88, "held_out": 88, "generations": 50})
+    assert whole.startswith("Measured on all 88 held-out answers; ")
+
+
 def test_labels_are_moved_apart_only_where_they_collide():
     assert figures.spread([0.1, 0.9, 0.5], 0.1) == [0.1, 0.9, 0.5]
     assert figures.spread([0.50, 0.52], 0.1) == pytest.approx([0.46, 0.56])
