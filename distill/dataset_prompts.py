@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import httpx2
 from datasets.exceptions import DatasetsError
 
 from distill.errors import UserError
@@ -32,11 +33,11 @@ def from_dataset(source: DatasetPrompts) -> tuple[list[Prompt], int]:
             prompts[prompt["id"]] = prompt
             if len(prompts) == source.limit:
                 break
-    except (DatasetsError, OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except (DatasetsError, httpx2.HTTPError, OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(
             f"data set {source.name!r} (config {source.config!r}, split {source.split!r}, revision "
-            f"{source.revision!r}) cannot be read: {reason} Check generate.prompts in params.yaml; a hub must be "
+            f"{source.revision!r}) cannot be read: {reason}. Check generate.prompts in params.yaml; a hub must be "
             "reachable from here."
         ) from None
     if not prompts:
@@ -86,7 +87,7 @@ def as_messages(value: Any) -> list[dict[str, str]]:
 
 def _rows(source: DatasetPrompts) -> Iterator[dict[str, Any]]:
     """The rows in the data set's order, one at a time where it streams."""
-    options: dict[str, Any] = {"name": source.config, "split": source.split, "streaming": source.streaming}
+    options: dict[str, Any] = {"name": source.config}
     if source.name in BUILDERS:
         path = Path(source.path)
         files = sorted(str(file) for file in path.rglob("*") if file.is_file()) if path.is_dir() else [str(path)]
@@ -94,4 +95,11 @@ def _rows(source: DatasetPrompts) -> Iterator[dict[str, Any]]:
     else:
         options["revision"] = source.revision
     datasets.disable_progress_bars()
-    yield from datasets.load_dataset(source.name, **options)
+    builder = datasets.load_dataset_builder(source.name, **options)
+    if source.revision not in (None, builder.hash):  # `datasets` takes any revision from its cache then
+        raise ConnectionError(f"the hub cannot be reached, and the copy that is kept here is of {builder.hash}")
+    if source.streaming:
+        yield from builder.as_streaming_dataset(split=source.split)
+    else:
+        builder.download_and_prepare()
+        yield from builder.as_dataset(split=source.split)

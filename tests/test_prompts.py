@@ -208,20 +208,6 @@ def test_what_a_data_set_lacks_is_named(tmp_path, change, words):
         dataset_prompts.from_dataset(source)
 
 
-def test_a_hub_data_set_is_asked_for_at_its_pinned_revision(tmp_path, monkeypatch):
-    asked = {}
-
-    def load_dataset(hub_name, **options):
-        asked.update(options, id=hub_name)
-        return iter([{"q": "One?"}, {"q": "Two?"}])
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    source = dataset(tmp_path, "owner/set", config="en", revision=REVISION, split="test", streaming=True, limit=1)
-    found, _ = dataset_prompts.from_dataset(source)
-    assert len(found) == 1
-    assert asked == {"id": "owner/set", "name": "en", "revision": REVISION, "split": "test", "streaming": True}
-
-
 @pytest.mark.parametrize(
     ("section", "words"),
     [
