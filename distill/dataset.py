@@ -24,6 +24,14 @@ class States:
 
 
 @dataclass(frozen=True)
+class Layers:
+    """What layers of the teacher handed on, for each token of its response, and which of them the student's have."""
+
+    states: torch.Tensor  # [teacher's tokens, layers, width]
+    places: list[int | None]  # for each token of the student's response, that of the teacher's that starts there
+
+
+@dataclass(frozen=True)
 class Asked:
     """What the teacher reads when it is asked during training, in its own tokens."""
 
@@ -36,7 +44,7 @@ class Asked:
 class Sample:
     """One training sample; what it has of the teacher has a row for every token of the response.
 
-    At most one of `top` (stored or drawn tokens), `states` and `asked` is there.
+    At most one of `top` (stored or drawn tokens), `states` and `asked` is there, and `layers` beside each.
     """
 
     id: str
@@ -46,6 +54,7 @@ class Sample:
     top: TopK | SpanTargets | None
     states: States | None = None
     asked: Asked | None = None
+    layers: Layers | None = None
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
@@ -57,15 +66,18 @@ def samples(
     max_length: int,
     teacher: Any = None,
     stored: Iterable[tuple[str, targets.Rows | targets.States]] | None = None,
+    layers: Iterable[tuple[str, targets.States]] = (),
 ) -> list[Sample]:
     """The rows in the student's tokens; with targets where the tokenizer of their teacher is given.
 
     They are the `stored` ones, or with None what the teacher is asked during training. A student's token that
     starts where a token of the teacher starts has the teacher's distribution at that place as its target; a later
     piece of a token that the student cuts finer has none. A student of another tokenizer family learns from stored
-    top-k targets by spans of equal text (distill/cross_tokenizer.py); other kinds raise UserError.
+    top-k targets by spans of equal text (distill/cross_tokenizer.py); other kinds raise UserError. `layers` are the
+    stored states of the teacher's layers, where layers of the student learn from them.
     """
     by_id = None if stored is None else dict(stored)
+    of_layers = dict(layers)
     both = None if teacher is None or same_family(teacher, student) else pair(teacher, student)
     pieces = None if teacher is None or both is not None else first_pieces(teacher, student)
     result = []
@@ -75,9 +87,10 @@ def samples(
         if both is not None:
             ended = row["finish_reason"] == "stop"
             found = None if by_id is None else by_id[row["id"]]
-            if not isinstance(found, targets.Rows):
+            if not isinstance(found, targets.Rows) or of_layers:
                 raise UserError(
-                    "weight.targets.kind: a student of another tokenizer family can learn from `stored` targets only."
+                    "weight.targets.kind: a student of another tokenizer family can learn from `stored` targets only, "
+                    "and with train.distilled.layer_loss null."
                 )
             given["top"] = both.targets(found, response_ids(teacher, row["response"], ended), example.response, ended)
         elif pieces is not None:
@@ -87,6 +100,8 @@ def samples(
                 given["asked"] = Asked(prompt_ids(teacher, row["messages"]), theirs, places)
             else:
                 given |= _at(places, by_id[row["id"]], pieces)
+            if of_layers:
+                given["layers"] = Layers(of_layers[row["id"]].states, places)
         result.append(Sample(row["id"], example.prompt, example.response, row["weight"], **given))
     return result
 
@@ -127,6 +142,10 @@ def collate(batch: Sequence[Sample]) -> dict[str, torch.Tensor]:
     asked = [sample.asked for sample in batch if sample.asked is not None]
     if asked:
         result |= _questions(asked)
+    layers = [sample.layers for sample in batch if sample.layers is not None]
+    if layers:
+        result["layer_states"] = torch.cat([part.states[[place or 0 for place in part.places]] for part in layers])
+        result["layer_known"] = torch.tensor([place is not None for part in layers for place in part.places])
     return result
 
 

@@ -15,6 +15,7 @@ from distill import losses, models, throughput, tracking
 from distill.batches import padded
 from distill.dataset import Sample
 from distill.errors import UserError
+from distill.layer_losses import remove_projections
 from distill.logits import shared_columns
 from distill.params import Schedule, Variant
 from distill.teaching import Lessons
@@ -64,10 +65,11 @@ def fit(
         network.set_attn_implementation("eager")  # short rows: 1.2 times as fast as sdpa's backward
         add_embedding_gradients_sparsely(network)
     trainer = DistillTrainer(
-        settings=losses.Settings(**training.settings.model_dump()),
+        settings=losses.Settings(**training.settings.model_dump(exclude={"layer_loss"})),
         autocast=training.dtype,
         teacher=lessons.teacher,
         answering=lessons.answering,
+        layer_loss=lessons.layer_loss,
         model=network,
         args=arguments(folder, schedule, steps, training.seed, training.name, training.report_to),
         train_dataset=Ordered(data, indices),
@@ -88,14 +90,21 @@ def fit(
             "from the last whole checkpoint."
         ) from None
     seconds = time.monotonic() - started
+    remove_projections(network)
     if not resumed:
         print(f"{steps} steps, {tokens} response tokens in {seconds:.0f} s")
-        print(speed(network, [data[index] for index in indices], step_size, seconds, training.dtype))
+        silent = 0.0 if lessons.layer_loss is None else lessons.layer_loss.alone
+        print(speed(network, [data[index] for index in indices], step_size, seconds, training.dtype, 1 - silent))
     return trainer.state.log_history, {"steps": steps, "epochs": schedule.epochs, "response_tokens": tokens}
 
 
-def speed(network: Any, seen: list[Sample], batch_size: int, seconds: float, dtype: torch.dtype) -> str:
-    """One line on the training that saw these samples, in this order: a prompt's beginning counts once a batch."""
+def speed(
+    network: Any, seen: list[Sample], batch_size: int, seconds: float, dtype: torch.dtype, with_logits: float
+) -> str:
+    """One line on the training that saw these samples, in this order: a prompt's beginning counts once a batch.
+
+    In the share `with_logits` of the steps there were logits.
+    """
     predicted = sum(len(sample.response) for sample in seen)
     computed = 0
     for start in range(0, len(seen), batch_size):
@@ -103,5 +112,6 @@ def speed(network: Any, seen: list[Sample], batch_size: int, seconds: float, dty
         ids, mask, predicts = padded([(sample.prompt, sample.response) for sample in batch])
         computed += int(mask.sum()) - shared_columns(ids, predicts) * (len(batch) - 1)
     output = network.get_output_embeddings().weight.numel()
-    flops = throughput.training_flops(models.parameter_count(network), output, computed, predicted)
+    asked = round(with_logits * predicted)
+    flops = throughput.training_flops(models.parameter_count(network), output, computed, asked)
     return throughput.report(flops, predicted, seconds, dtype, network.device)

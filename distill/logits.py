@@ -3,8 +3,8 @@
 The vocabulary's matmul is the dearest of a small model, and the system prompt the same in every row of a batch.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,25 @@ def response_states(model: Any, ids: torch.Tensor, mask: torch.Tensor, predicts:
     found: list[torch.Tensor] = []
     _run(model, ids, mask, predicts, None, partial(_states_at, found=found))
     return found[0]
+
+
+def response_layers(
+    model: Any,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    predicts: torch.Tensor,
+    layers: Sequence[int],
+    wrapper: Any = None,
+    logits: bool = True,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """`response_logits` (without `logits` no row of them), and what these layers hand on at the same positions.
+
+    Of each layer it is [positions marked, width], before any final norm.
+    """
+    outputs: dict[int, torch.Tensor] = {}
+    at = partial(_layers_at, layers=layers, outputs=outputs, logits=logits)
+    found = _run(model, ids, mask, predicts, wrapper, at)
+    return found, [outputs[layer] for layer in layers]
 
 
 def _run(
@@ -92,3 +111,20 @@ def _states_at(model: Any, positions: torch.Tensor, found: list[torch.Tensor]) -
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def _layers_at(
+    model: Any, positions: torch.Tensor, layers: Sequence[int], outputs: dict[int, torch.Tensor], logits: bool
+) -> Iterator[None]:
+    """Inside the block the outputs of the layers at `positions` are found by number, beside the logits there."""
+
+    def keep(layer: int, _: Any, inputs: Any, output: Any) -> None:
+        outputs[layer] = (output[0] if isinstance(output, tuple) else output)[positions]
+
+    with ExitStack() as stack:
+        for layer in layers:
+            hook = model.get_decoder().layers[layer].register_forward_hook(partial(keep, layer))
+            stack.callback(hook.remove)
+        stack.enter_context(logits_at(model, positions if logits else torch.zeros_like(positions)))
+        yield

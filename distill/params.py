@@ -26,7 +26,15 @@ from distill.schema.generate import (
 )
 from distill.schema.results import Evaluate, ExtraTask, Latency, Plot
 from distill.schema.teachers import ApiTeacher, LocalTeacher, Price, Teacher
-from distill.schema.train import PretrainedStudent, Schedule, TeacherStudent, Train, Variant
+from distill.schema.train import (
+    Distilled,
+    LayerLoss,
+    PretrainedStudent,
+    Schedule,
+    TeacherStudent,
+    Train,
+    Variant,
+)
 
 __all__ = [
     "BUILDERS",
@@ -34,6 +42,7 @@ __all__ = [
     "Clean",
     "Confidence",
     "DatasetPrompts",
+    "Distilled",
     "Evaluate",
     "ExtraTask",
     "FolderPrompts",
@@ -41,6 +50,7 @@ __all__ = [
     "Grow",
     "JsonlPrompts",
     "Latency",
+    "LayerLoss",
     "LocalTeacher",
     "Mixture",
     "OnPolicy",
@@ -160,6 +170,19 @@ class Params(Section):
                 raise ValueError(
                     "train.distilled.cross_entropy_share: must be 0 with weight.targets.kind on_policy, since on the "
                     f"student's own text it would teach it its own mistakes, given {share:g}"
+                )
+        wanted = self.train.distilled.layer_loss
+        if wanted is not None:
+            missing = sorted({teacher for teacher, _ in wanted.pairs} - set(self.weight.layers or []))
+            if missing:
+                raise ValueError(
+                    f"train.distilled.layer_loss.pairs: layers {missing} of the teacher are not stored; "
+                    f"weight.layers must list them, given {self.weight.layers}"
+                )
+            if self.weight.targets is not None and self.weight.targets.kind == "on_policy":
+                raise ValueError(
+                    "train.distilled.layer_loss: must be null with weight.targets.kind on_policy, since no hidden "
+                    "states are stored for the student's own text"
                 )
         unpriced = [teacher.name for teacher in self.teachers if teacher.kind == "openai" and teacher.price is None]
         if self.generate.budget_usd is not None and unpriced:

@@ -4,13 +4,14 @@ A folder of safetensors shards and a manifest. Row i of a sample is the teacher'
 token of its response, at temperature 1, in one of three forms: its k best tokens and the mass of all others
 (`Rows`), tokens drawn from it (`Draws`), or what enters the teacher's output matrix (`States`). Where the teacher
 is asked during training no sample is there. Of these whole distributions, stored or not, their sum over all tokens is
-kept as well: what the teacher might have written, for the choice of the student's vocabulary.
+kept as well: what the teacher might have written, for the choice of the student's vocabulary. Hidden states of the
+teacher's layers, where they are wanted, are in a folder of their own below, LAYERS, in the same form (`States`).
 """
 
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from distill.vocabulary import fingerprint
 
 MANIFEST = "manifest.json"
 EXPECTED = "expected.safetensors"
+LAYERS = "layers"  # the folder of layers' states
 WHOLE = ("hidden", "online", "on_policy")  # kinds that give the teacher's whole distribution
 SHARD_TOKENS = 65536
 
@@ -71,9 +73,9 @@ class Draws:
 
 @dataclass(frozen=True)
 class States:
-    """What enters the teacher's output matrix at each place of one response."""
+    """What enters the teacher's output matrix at each place of one response, or what some of its layers hand on."""
 
-    states: torch.Tensor  # [tokens, width] bfloat16
+    states: torch.Tensor  # [tokens, width] or [tokens, layers, width], bfloat16
 
     def __len__(self) -> int:
         return len(self.states)
@@ -93,6 +95,11 @@ def source(teacher: LocalTeacher, tokenizer: Any, rows: list[dict[str, Any]], dt
         kind=wanted.kind,
         size=wanted.top_k if wanted.kind == "stored" else wanted.draws if wanted.kind == "sampled" else None,
     )
+
+
+def layers_source(source: Source, layers: Sequence[int]) -> Source:
+    """The same for the hidden states of these layers of the teacher."""
+    return replace(source, kind=f"layers {', '.join(map(str, layers))}", size=None)
 
 
 def top_k(logits: torch.Tensor, k: int) -> Rows:
@@ -183,7 +190,7 @@ def read(folder: Path, expected: Source) -> Iterator[tuple[str, Rows | States]]:
         assert expected.size is not None, "draws have a number"
         width = max((int(shard["different"].max()) for shard in shards), default=0)
         shards = [_as_rows(shard, expected.size, width) for shard in shards]
-    form: Any = States if expected.kind == "hidden" else Rows
+    form: Any = Rows if expected.kind in ("stored", "sampled") else States
     for sample, (number, start, length) in manifest["samples"].items():
         yield sample, form(*(shards[number][field.name][start : start + length] for field in fields(form)))
 

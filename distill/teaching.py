@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from distill import models, on_policy, targets, vocabulary
+from distill import layer_losses, models, on_policy, targets, vocabulary
 from distill.answers import Sampling
 from distill.chat import end_of_turn
 from distill.dataset import Sample, samples
+from distill.layer_losses import LayerLoss, Settings
 from distill.live_teacher import LiveTeacher
 from distill.on_policy import Answering
 from distill.params import LocalTeacher, Targets, Teacher
@@ -26,11 +27,12 @@ Stored = Iterable[tuple[str, targets.Rows | targets.States]]
 
 @dataclass(frozen=True)
 class Lessons:
-    """The samples, the teacher where it is asked in each step, and how the student answers where it shall."""
+    """The samples, the teacher where it is asked in each step, how the student answers, how its layers learn."""
 
     samples: list[Sample]
     teacher: LiveTeacher | None = None
     answering: Answering | None = None
+    layer_loss: LayerLoss | None = None
 
 
 def teacher_of(teachers: Sequence[Teacher], name: str) -> LocalTeacher:
@@ -56,17 +58,29 @@ def lessons(
     folder: Path,
     dtype: torch.dtype,
     seed: int,
+    layer_loss: Settings | None = None,
+    layers: Sequence[int] = (),
 ) -> Lessons:
-    """The rows for a student, `network` with its `tokenizer`, that learns from the teacher's targets in `folder`."""
+    """The rows for a student, `network` with its `tokenizer`, that learns from the teacher's targets in `folder`.
+
+    By a `layer_loss` its layers learn from the states of the teacher's `layers` there; the network gets what it needs
+    for it.
+    """
     whole, stored = stored_targets(folder, teacher, wanted, rows, dtype)
-    data = samples(rows, tokenizer, max_length, whole, stored)
+    if layer_loss is None:
+        data, learning = samples(rows, tokenizer, max_length, whole, stored), None
+    else:
+        source = targets.source(teacher, whole, rows, str(dtype).removeprefix("torch."), wanted)
+        states = list(targets.read(folder / targets.LAYERS, targets.layers_source(source, layers)))
+        data = samples(rows, tokenizer, max_length, whole, stored, states)
+        learning = layer_losses.prepare(network, layer_loss, layers, states[0][1].states.shape[-1])
     if wanted.kind in ("stored", "sampled"):
-        return Lessons(data)
+        return Lessons(data, layer_loss=learning)
     model, _ = models.load(teacher.model, dtype, teacher.revision, teacher.sha256)
     width = network.get_output_embeddings().weight.shape[0]
     live = LiveTeacher(model, vocabulary.first_pieces(whole, tokenizer), width)
     if wanted.kind != "on_policy":
-        return Lessons(data, live)
+        return Lessons(data, live, layer_loss=learning)
     sampling = Sampling(wanted.max_tokens, wanted.sampling_temperature, 1.0, seed)
     theirs = on_policy.teacher_ids(whole, tokenizer)
     return Lessons(data, live, Answering(wanted.student_fraction, sampling, end_of_turn(tokenizer), theirs))

@@ -13,8 +13,9 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from distill import cross_tokenizer, losses
 from distill.dataset import Sample, collate
+from distill.layer_losses import LayerLoss, projected
 from distill.live_teacher import LiveTeacher
-from distill.logits import response_logits
+from distill.logits import response_layers
 from distill.on_policy import Answering
 from distill.params import Schedule
 
@@ -58,7 +59,8 @@ class Ordered(Dataset):
 class DistillTrainer(Trainer):
     """The Trainer for `losses.Settings`: lm_head at response positions only, weights x tokens as the divisor.
 
-    A `teacher` gives its whole distributions in each step; with `answering` the student writes some of the text.
+    A `teacher` gives its whole distributions in each step; with `answering` the student writes some of the text; by a
+    `layer_loss` layers of the student learn from the teacher's.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class DistillTrainer(Trainer):
         autocast: torch.dtype,
         teacher: LiveTeacher | None = None,
         answering: Answering | None = None,
+        layer_loss: LayerLoss | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(data_collator=collate, **arguments)
@@ -74,6 +77,7 @@ class DistillTrainer(Trainer):
         self.autocast = autocast
         self.teacher = teacher
         self.answering = answering
+        self.layer_loss = layer_loss
         self.loss_is_scaled_for_ga = True  # we divide by the whole step's weights x tokens
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
@@ -99,14 +103,27 @@ class DistillTrainer(Trainer):
         """The micro-batch's weighted sum of token losses over the sum of weights x tokens of the optimiser step."""
         ids, mask, predicts = (inputs[name] for name in ("input_ids", "attention_mask", "predicts"))
         plain = self.accelerator.unwrap_model(model)
+        now, layers = (self.state.global_step, self.state.max_steps), self.layer_loss
+        alone, factor = (layers.is_alone(*now), layers.factor(*now)) if layers else (False, 0.0)
         with torch.autocast(ids.device.type, dtype=self.autocast, enabled=self.autocast != torch.float32):
-            logits = response_logits(plain, ids, mask, predicts, wrapper=None if plain is model else model)
+            logits, outputs = response_layers(
+                plain, ids, mask, predicts, layers.layers if layers and factor else [],
+                wrapper=None if plain is model else model, logits=not alone,
+            )  # fmt: skip
+            outputs = projected(plain, outputs)
+        # the sum of no logits is 0, and gives the output matrix the dense gradient that a tied embedding's adds to
+        total = logits.sum() if alone else self._logit_loss(logits, inputs)
+        if layers and factor:
+            names = ("layer_states", "weights", "layer_known")
+            total = total + factor * layers.total(outputs, *(inputs[name] for name in names))
+        return total * self.accelerator.num_processes / num_items_in_batch
+
+    def _logit_loss(self, logits: torch.Tensor, inputs: Any) -> torch.Tensor:
+        """The micro-batch's weighted sum of token losses by the logits."""
         top = self._targets(inputs)
         if isinstance(top, cross_tokenizer.SpanTargets):
-            total = cross_tokenizer.total(logits, inputs["labels"], inputs["weights"], top, self.settings)
-        else:
-            total = losses.total(logits, inputs["labels"], inputs["weights"], top, self.settings)
-        return total * self.accelerator.num_processes / num_items_in_batch
+            return cross_tokenizer.total(logits, inputs["labels"], inputs["weights"], top, self.settings)
+        return losses.total(logits, inputs["labels"], inputs["weights"], top, self.settings)
 
     def _targets(self, inputs: Any) -> losses.TopK | losses.Full | cross_tokenizer.SpanTargets | None:
         """What the teacher says of the batch: stored in it, or made from what is stored, or asked now."""

@@ -1,7 +1,7 @@
 """Makes one student: `python -m stages.train init`, or `sft` or `distilled` with a training seed after it.
 
 Reads  data/weighted/train.jsonl, data/weighted/targets, data/clean/validation.jsonl,
-       params seed (of init alone), runtime, teachers, weight.targets, train
+       params seed (of init alone), runtime, teachers, weight.targets, weight.layers, train
 Writes models/<run>, metrics/train/<run>.json, metrics/train/<run>_log.csv, and while it trains DVCLive's files
        metrics/live/<run>/metrics.json, metrics/live/<run>/plots/metrics;
        checkpoints to resume from in .distill/checkpoints, metrics/environment/{init,train@<run>}.json
@@ -25,7 +25,7 @@ from distill.dataset import samples
 from distill.errors import UserError, run
 from distill.files import file_hash, read_rows, value_hash, whole_file, whole_folder, write_json
 from distill.home import home
-from distill.params import Params, Variant
+from distill.params import Distilled, Params, Variant
 from distill.runs import TRAINED, Run, weights_hash
 from distill.scoring import negative_log_likelihood
 from distill.teaching import Lessons, Rows
@@ -56,11 +56,14 @@ def untrained_student(params: Params, rows: Rows, validation: Rows) -> untrained
 def lessons(params: Params, settings: Variant, seed: int, rows: Rows, network: Any, tokenizer: Any) -> Lessons:
     """What a student of these settings learns from: the teacher is there only for a loss that needs it."""
     wanted, max_length = params.weight.targets, params.train.schedule.max_length
-    if wanted is None or settings.loss == "cross_entropy" or settings.cross_entropy_share == 1:
+    layer_loss = settings.layer_loss if isinstance(settings, Distilled) else None
+    of_text = settings.loss == "cross_entropy" or settings.cross_entropy_share == 1
+    if wanted is None or (of_text and layer_loss is None):
         return Lessons(samples(rows, tokenizer, max_length))
     teacher = teaching.teacher_of(params.teachers, wanted.teacher)
     dtype = models.compute_dtype(params.runtime.dtype)
-    return teaching.lessons(rows, network, tokenizer, max_length, teacher, wanted, TARGETS, dtype, seed)
+    given = (rows, network, tokenizer, max_length, teacher, wanted, TARGETS, dtype, seed)
+    return teaching.lessons(*given, layer_loss, params.weight.layers or [])
 
 
 def validation_loss(network: Any, validation: Rows, tokenizer: Any, teacher_tokens: int, dtype: torch.dtype) -> float:
@@ -73,7 +76,7 @@ def validation_loss(network: Any, validation: Rows, tokenizer: Any, teacher_toke
 
 def checkpoint_folder(params: Params, this: Run) -> Path:
     """Where this run's checkpoints are: a run that differs in seed, params, data, code or torch has another folder."""
-    data = [TRAIN, VALIDATION, TARGETS / targets.MANIFEST]
+    data = [TRAIN, VALIDATION, TARGETS / targets.MANIFEST, TARGETS / targets.LAYERS / targets.MANIFEST]
     key = {
         "run": this.name,
         "params": [params.train.model_dump(exclude={"report_to"}), params.runtime.model_dump()],

@@ -22,6 +22,7 @@ from distill.chat import Example, encode
 from distill.confidence_measures import MEASURES, Evidence
 from distill.errors import UserError, run
 from distill.files import read_json, read_rows, whole_folder, write_json, write_rows, write_text
+from distill.layer_states import layer_states
 from distill.logits import response_logits, response_states
 from distill.params import Params, Targets, Weight
 from distill.scoring import scores
@@ -186,9 +187,10 @@ def without_prompt(model: Any, tokenizer: Any, examples: list[Example], batch_to
 
 
 def write_targets(folder: Path, rows: list[Row], params: Params, wanted: Targets) -> dict[str, Seen]:
-    """Stores what `wanted` names; returns what the teacher's pass shows by row id where the confidence needs it.
+    """Stores what `wanted` names, and states of layers where params want them.
 
-    Entropies and margins are the targets' teacher's, and so say nothing of another teacher's rows.
+    Returns what the teacher's pass shows by row id where the confidence needs it. Entropies and margins are the
+    targets' teacher's, and so say nothing of another teacher's rows.
     """
     teacher = next(teacher for teacher in params.teachers if teacher.name == wanted.teacher)
     assert teacher.kind == "local", "the schema refuses targets of an API teacher"
@@ -207,6 +209,11 @@ def write_targets(folder: Path, rows: list[Row], params: Params, wanted: Targets
     expected = torch.zeros(size) if wanted.kind in targets.WHOLE else None
     found = teacher_rows(model, examples, wanted, size, params.seed, seen, expected)
     targets.write(folder, source, found, expected)
+    layers = params.weight.layers
+    if layers is not None:
+        (folder / targets.LAYERS).mkdir()
+        states = layer_states(model, examples, layers, wanted.batch_tokens)
+        targets.write(folder / targets.LAYERS, targets.layers_source(source, layers), states)
     if seen is None:
         return {}
     if measure == "ifd":

@@ -71,6 +71,28 @@ def test_a_number_written_as_1e_minus_4_means_the_number_in_yaml_and_as_text():
         ),
         ("weight.targets", None, "train.distilled.loss: forward_kl needs stored targets"),
         ("weight.confidence", "vibes", "weight.confidence: input should be 'mean_log_prob', 'min_log_prob'"),
+        ("weight.layers", [], "weight.layers: list should have at least 1 item"),
+        ("weight.layers", [3, 3], "layers: must name each layer once, in ascending order, given [3, 3]"),
+        (
+            "train.distilled.layer_loss",
+            {"pairs": [[20, 1]], "loss": "mse", "projection": True, "weight": 1.0, "alone": 0.0},
+            "train.distilled.layer_loss.pairs: layers [20] of the teacher are not stored; weight.layers must list them",
+        ),
+        (
+            "train.distilled.layer_loss",
+            {"pairs": [[20, 1]], "loss": "mse", "projection": True, "weight": 0.0, "alone": 0.0},
+            "weight: 0 with alone: 0 makes no use of it",
+        ),
+        (
+            "train.distilled.layer_loss",
+            {"pairs": [[20, 1], [21, 1]], "loss": "mse", "projection": True, "weight": 1.0, "alone": 0.0},
+            "pairs: a layer of the student may be named once",
+        ),
+        (
+            "train.distilled.layer_loss",
+            {"pairs": [[20]], "loss": "l2", "projection": True, "weight": 1.0, "alone": 0.0},
+            "train.distilled.layer_loss.loss: input should be 'cosine' or 'mse'",
+        ),
         ("clean.languages", [], "clean.languages: list should have at least 1 item"),
         ("clean.test_topics", 0.99, "leave no topic to train on"),
         ("clean.min_words", 500, "min_words (500) is larger than max_words"),
@@ -196,3 +218,16 @@ def test_draws_are_refused_with_a_loss_whose_gradient_they_would_bias(key, value
     assert params.check(drawn).weight.targets.kind == "sampled"
     drawn["train"]["distilled"][key] = value
     assert "only with train.distilled of loss forward_kl, temperature 1 and tail bucket" in refused(drawn)
+
+
+def test_layers_need_a_teacher_of_targets_and_teach_no_text_of_the_students_own():
+    value = changed("weight.layers", [3, 20])
+    value["train"]["distilled"]["layer_loss"] = {
+        "pairs": [[20, 1]], "loss": "mse", "projection": False, "weight": 1.0, "alone": 0.1
+    }  # fmt: skip
+    assert params.check(value).train.distilled.layer_loss.pairs == [[20, 1]]
+    own = {"kind": "on_policy", "teacher": "smollm2", "batch_tokens": 1, "max_tokens": 8}
+    value["weight"]["targets"] = own | {"student_fraction": 0.5, "sampling_temperature": 1.0}
+    assert "train.distilled.layer_loss: must be null with weight.targets.kind on_policy" in refused(value)
+    value["weight"]["targets"] = None
+    assert "layers: are those of the teacher of weight.targets, but that is null" in refused(value)

@@ -104,6 +104,15 @@ class Weight(Section):
     clip: Annotated[Real, Field(gt=1)]
     min_effective_share: Part
     targets: Targets | None
+    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None
+
+    @model_validator(mode="after")
+    def _layers_are_the_targets_teachers(self) -> Self:
+        if self.layers is not None and self.targets is None:
+            raise ValueError("layers: are those of the teacher of weight.targets, but that is null")
+        if self.layers is not None and self.layers != sorted(set(self.layers)):
+            raise ValueError(f"layers: must name each layer once, in ascending order, given {self.layers}")
+        return self
 
     @model_validator(mode="after")
     def _ifd_has_a_model(self) -> Self:

@@ -6,7 +6,8 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from distill.schema.fields import Count, Name, NotNegative, Positive, Real, Section, Share, Text
 
-LayerList = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+LayerNumber = Annotated[int, Field(ge=0)]
+LayerList = Annotated[list[LayerNumber], Field(min_length=1)]
 Layers = Annotated[
     Annotated[Count, Tag("number")] | Annotated[LayerList, Tag("list")],
     Discriminator(lambda value: "list" if isinstance(value, list) else "number"),
@@ -66,6 +67,38 @@ class Variant(Section):
     tail: Literal["bucket", "renormalise"]
 
 
+Pair = Annotated[list[LayerNumber], Field(min_length=2, max_length=2)]
+
+
+class LayerLoss(Section):
+    """Layers of the student learn the hidden states of layers of the teacher; `pairs` are [teacher's, student's].
+
+    It is the whole loss for the share `alone` of the steps, the first ones; then, times `weight`, it is added to the
+    variant's.
+    """
+
+    pairs: Annotated[list[Pair], Field(min_length=1)]
+    loss: Literal["cosine", "mse"]
+    projection: bool
+    weight: NotNegative
+    alone: Share
+
+    @model_validator(mode="after")
+    def _is_used(self) -> Self:
+        if self.weight == 0 and self.alone == 0:
+            raise ValueError("weight: 0 with alone: 0 makes no use of it; set layer_loss to null")
+        students = [student for _, student in self.pairs]
+        if len(set(students)) < len(students):
+            raise ValueError(f"pairs: a layer of the student may be named once, given {self.pairs}")
+        return self
+
+
+class Distilled(Variant):
+    """The loss under test, which may teach layers too."""
+
+    layer_loss: LayerLoss | None
+
+
 class Schedule(Section):
     """The optimisation, the same for every variant."""
 
@@ -98,7 +131,7 @@ class Train(Section):
     schedule: Schedule
     init: Untrained
     sft: Variant
-    distilled: Variant
+    distilled: Distilled
     save_dtype: Literal["bfloat16", "float32"]
     report_to: Literal["wandb", "mlflow", "trackio"] | None
 
