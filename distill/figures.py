@@ -110,7 +110,10 @@ def bars(axes: Axes, values: Sequence[Sequence[float]], named: bool, digits: int
 
 
 def draw_loss(table: pd.DataFrame, narrow: bool = False) -> Figure:
-    """Loss on held-out topics, the same measure for all variants, and the training loss, each variant's own."""
+    """Loss on held-out topics, the same measure for all variants, and the training loss, each variant's own.
+
+    The lines of rungs and rounds, trained one after the other, are apart, with their names at their ends.
+    """
     figure, (left, right) = canvas(narrow, 2, 3.5)
     right.set_yscale("log")
     right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -118,10 +121,12 @@ def draw_loss(table: pd.DataFrame, narrow: bool = False) -> Figure:
     right.yaxis.set_minor_formatter(NullFormatter())
     for axes, split in ((left, "validation"), (right, "train")):
         ends = {}
-        for name, rows in table[(table.split == split) & (table.epoch > 0)].groupby("variant", sort=False):
-            style = {"marker": "o", "linewidth": 2} if split == "validation" else {"linewidth": 1}
+        drawn = table[(table.split == split) & (table.epoch > 0)]
+        style = {"marker": "o", "linewidth": 2} if split == "validation" else {"linewidth": 1}
+        for (name, _), rows in drawn.groupby(["variant", "training"], sort=False):
             axes.plot(rows.epoch, rows.loss, color=COLOURS[str(name)], **style)
             ends[str(name)] = (table.epoch.max(), rows.loss.iloc[-1])
+        mark_trainings(axes, drawn)
         axes.set_xlim(0, table.epoch.max() * 1.02)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
@@ -133,6 +138,17 @@ def draw_loss(table: pd.DataFrame, narrow: bool = False) -> Figure:
     headed(left, "Loss on held-out topics", f"nats per token of the teacher, comparable{before}")
     headed(right, "Training loss", "nats per token, each variant's own loss: not comparable")
     return figure
+
+
+def mark_trainings(axes: Axes, table: pd.DataFrame) -> None:
+    """A line at the end of each training of several, with its name."""
+    ends = table.groupby("training", sort=False).epoch.max()
+    for name, end in ends.items() if len(ends) > 1 else ():
+        axes.axvline(end, color="#BBBBBB", linewidth=0.8, linestyle=":", zorder=0)
+        axes.annotate(
+            str(name), (end, 1), xytext=(-3, -3), xycoords=("data", "axes fraction"), textcoords="offset points",
+            rotation=90, ha="right", va="top", fontsize=8, color=MUTED,
+        )  # fmt: skip
 
 
 def draw_goals(metrics: dict[str, Any], scores: pd.DataFrame, latency: dict[str, Any], narrow: bool = False) -> Figure:

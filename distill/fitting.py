@@ -3,15 +3,16 @@
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from transformers import TrainerCallback
 
-from distill import losses, models, throughput, tracking
+from distill import losses, models, throughput
 from distill.batches import padded
 from distill.dataset import Sample
 from distill.errors import UserError
@@ -49,9 +50,9 @@ class Training:
 
 
 def fit(
-    network: Any, lessons: Lessons, training: Training, first: float
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Trains the network, whose validation loss is `first`, in place; returns the log and what there is to report."""
+    network: Any, lessons: Lessons, training: Training, callbacks: Sequence[TrainerCallback]
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Trains the network in place; returns the log and the numbers of steps, epochs and response tokens."""
     schedule, folder, data = training.schedule, training.checkpoints, lessons.samples
     step_size = schedule.batch_size * schedule.gradient_accumulation
     indices = order([len(sample) for sample in data], step_size, schedule.epochs, training.seed)
@@ -73,7 +74,7 @@ def fit(
         model=network,
         args=arguments(folder, schedule, steps, training.seed, training.name, training.report_to),
         train_dataset=Ordered(data, indices),
-        callbacks=[MarkWhole(), tracking.Curves(training.curves, first)],
+        callbacks=[*callbacks, MarkWhole()],
     )
     trainer.add_callback(Validate(training.measure, trainer.log, steps, schedule.epochs))
     resumed = last_whole_checkpoint(folder)

@@ -85,11 +85,12 @@ class Lineage:
 def lineage(params: Params, run: Run, rows: Sequence[Row], files: Sequence[Path]) -> Lineage:
     """The lineage of a student that is trained on the rows; `files` are named by their hashes."""
     pinned = {one.model: one.sha256 for one in params.teachers if one.kind == "local" and one.sha256 is not None}
+    steps = {"ladder": params.train.ladder, "rounds": params.train.rounds}
     return Lineage(
         variant=run.variant,
         teachers=[teacher.model_dump() for teacher in params.teachers],
         student=params.train.student.model_dump(),
-        schedule=params.train.schedule.model_dump(),
+        schedule=params.train.schedule.model_dump() | {name: part.model_dump() for name, part in steps.items() if part},
         settings=getattr(params.train, run.variant).model_dump(),
         seed=params.seed if run.seed is None else run.seed,
         rows=rows,

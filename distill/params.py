@@ -28,8 +28,10 @@ from distill.schema.results import Evaluate, ExtraTask, Latency, Plot
 from distill.schema.teachers import ApiTeacher, LocalTeacher, Price, Teacher
 from distill.schema.train import (
     Distilled,
+    Ladder,
     LayerLoss,
     PretrainedStudent,
+    Rounds,
     Schedule,
     TeacherStudent,
     Train,
@@ -49,6 +51,7 @@ __all__ = [
     "Generate",
     "Grow",
     "JsonlPrompts",
+    "Ladder",
     "Latency",
     "LayerLoss",
     "LocalTeacher",
@@ -59,6 +62,7 @@ __all__ = [
     "PretrainedStudent",
     "Price",
     "Prompts",
+    "Rounds",
     "Runtime",
     "Schedule",
     "Shot",

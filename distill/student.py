@@ -4,6 +4,7 @@ import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,28 +30,28 @@ class Parts:
     kv_heads: list[list[int]] | None = None  # key-value heads, each with the query heads that share it; None: all
 
 
-def choose(teacher: Any, choice: TeacherStudent, examples: Sequence[Example]) -> Parts:
+def choose(teacher: Any, choice: TeacherStudent, examples: Sequence[Example], section: str = "train.student") -> Parts:
     """What to keep of the teacher by `choice`, measured on the examples where it asks for a measure.
 
-    Raises UserError where more is asked for than there is.
+    Raises UserError where more is asked for than there is; `section` of params.yaml is what asks.
     """
     total = teacher.config.num_hidden_layers
     if choice.layer_choice == "block_influence":
-        layers = most(importance.block_influence(teacher, examples), _number(choice.layers, total, "layers"))
+        layers = most(importance.block_influence(teacher, examples), _number(choice.layers, total, "layers", section))
     else:
-        layers = kept_layers(total, choice.layers, choice.layer_choice)
+        layers = kept_layers(total, choice.layers, choice.layer_choice, section)
     if choice.neurons is None and choice.kv_heads is None:
         return Parts(layers)
     neurons, heads = importance.activations(teacher, examples)
     kept = []
     for number, measured, name in ((choice.neurons, neurons, "neurons"), (choice.kv_heads, heads, "kv_heads")):
         if number is not None:
-            _number(number, measured.shape[1], name)
+            _number(number, measured.shape[1], name, section)
         kept.append(None if number is None else [most(measured[layer].tolist(), number) for layer in layers])
     return Parts(layers, *kept)
 
 
-def kept_layers(total: int, layers: int | list[int], choice: str) -> list[int]:
+def kept_layers(total: int, layers: int | list[int], choice: str, section: str = "train.student") -> list[int]:
     """The indices, of 0 .. total - 1, of the layers to keep, by a `choice` that measures nothing.
 
     listed: those in `layers`, which is a number otherwise. evenly: round(i (total - 1) / (layers - 1)), both ends
@@ -60,9 +61,9 @@ def kept_layers(total: int, layers: int | list[int], choice: str) -> list[int]:
     """
     if isinstance(layers, list):
         if layers[-1] >= total:
-            raise UserError(f"train.student.layers: the teacher's layers are 0 to {total - 1}, given {layers}.")
+            raise UserError(f"{section}.layers: the teacher's layers are 0 to {total - 1}, given {layers}.")
         return layers
-    _number(layers, total, "layers")
+    _number(layers, total, "layers", section)
     if choice == "first_and_last":
         return [*range((layers + 1) // 2), *range(total - layers // 2, total)]
     if layers == 1:
@@ -75,9 +76,9 @@ def most(values: Sequence[float], number: int) -> list[int]:
     return sorted(sorted(range(len(values)), key=lambda place: (-values[place], place))[:number])
 
 
-def _number(wanted: Any, total: int, name: str) -> int:
+def _number(wanted: Any, total: int, name: str, section: str) -> int:
     if wanted > total:
-        raise UserError(f"train.student.{name}: {wanted} is more than the teacher's {total} {name}.")
+        raise UserError(f"{section}.{name}: {wanted} is more than the teacher's {total} {name}.")
     return wanted
 
 
@@ -105,6 +106,17 @@ def cut(teacher: Any, parts: Parts, kept: Sequence[int]) -> Any:
     student.tie_weights()
     student.generation_config = _remapped(copy.deepcopy(teacher.generation_config), kept)
     return student.eval()
+
+
+def save(network: Any, tokenizer: Any, folder: Path) -> None:
+    """Writes a Hugging Face folder. Raises UserError where the disk is full."""
+    try:
+        network.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # of safetensors and tokenizers: theirs is no OSError and has no kind of its own
+        if "os error 28" not in str(error):
+            raise
+        raise UserError(f"{folder} cannot be written ({error}). Free some space and run the same again.") from None
 
 
 def _narrowed(value: torch.Tensor, name: str, place: int, parts: Parts, config: Any) -> torch.Tensor:

@@ -71,16 +71,39 @@ def lessons(
         data, learning = samples(rows, tokenizer, max_length, whole, stored), None
     else:
         source = targets.source(teacher, whole, rows, str(dtype).removeprefix("torch."), wanted)
-        states = list(targets.read(folder / targets.LAYERS, targets.layers_source(source, layers)))
+        states: Any = list(targets.read(folder / targets.LAYERS, targets.layers_source(source, layers)))
         data = samples(rows, tokenizer, max_length, whole, stored, states)
         learning = layer_losses.prepare(network, layer_loss, layers, states[0][1].states.shape[-1])
     if wanted.kind in ("stored", "sampled"):
         return Lessons(data, layer_loss=learning)
     model, _ = models.load(teacher.model, dtype, teacher.revision, teacher.sha256)
+    return Lessons(data, *_beside(network, tokenizer, model, whole, wanted, seed), layer_loss=learning)
+
+
+def of_a_student(
+    rows: Rows,
+    network: Any,
+    tokenizer: Any,
+    max_length: int,
+    folder: Path,
+    wanted: Targets,
+    dtype: torch.dtype,
+    seed: int,
+) -> Lessons:
+    """The rows for a student that learns from another one in `folder`, which has its vocabulary, asked in each step."""
+    model, _ = models.load(str(folder), dtype)
+    data = samples(rows, tokenizer, max_length, tokenizer, None)
+    return Lessons(data, *_beside(network, tokenizer, model, tokenizer, wanted, seed))
+
+
+def _beside(
+    network: Any, tokenizer: Any, model: Any, whole: Any, wanted: Targets, seed: int
+) -> tuple[LiveTeacher, Answering | None]:
+    """The teacher `model`, of tokenizer `whole`, beside the student, and how the student answers where it shall."""
     width = network.get_output_embeddings().weight.shape[0]
     live = LiveTeacher(model, vocabulary.first_pieces(whole, tokenizer), width)
     if wanted.kind != "on_policy":
-        return Lessons(data, live, layer_loss=learning)
+        return live, None
     sampling = Sampling(wanted.max_tokens, wanted.sampling_temperature, 1.0, seed)
     theirs = on_policy.teacher_ids(whole, tokenizer)
-    return Lessons(data, live, Answering(wanted.student_fraction, sampling, end_of_turn(tokenizer), theirs))
+    return live, Answering(wanted.student_fraction, sampling, end_of_turn(tokenizer), theirs)

@@ -1,6 +1,7 @@
 """Where a training can be watched: DVCLive's files, and a tracker of the user's choice beside them."""
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,28 @@ class Curves(TrainerCallback):
     """Writes the Trainer's log as DVCLive's files in `folder`, step by step.
 
     They are written anew from the log that a checkpoint carries, so that a resumed run leaves the same bytes as
-    one that was never cut off. DVCLive saves no experiment, writes no dvc.yaml and watches no machine.
+    one that was never cut off; so are the entries of `earlier` trainings of the same run, which took `start` steps.
+    DVCLive saves no experiment, writes no dvc.yaml and watches no machine.
     """
 
-    def __init__(self, folder: Path, untrained: float) -> None:
+    def __init__(self, folder: Path, untrained: float, earlier: Sequence[dict[str, Any]] = (), start: int = 0) -> None:
         self.folder = folder
         self.untrained = untrained  # validation loss before training, in nats per token
+        self.earlier = earlier
+        self.start = start
 
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             self.live = Live(str(self.folder), save_dvc_exp=False, dvcyaml=None)
-            for entry in [{"step": 0, "validation_loss": self.untrained}, *state.log_history]:
+            for entry in [{"step": 0, "validation_loss": self.untrained}, *self.earlier]:
                 self.write(entry)
+            for entry in state.log_history:
+                self.write(entry | {"step": self.start + entry["step"]})
 
     def on_log(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            self.write(state.log_history[-1])
+            entry = state.log_history[-1]
+            self.write(entry | {"step": self.start + entry["step"]})
 
     def on_train_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:

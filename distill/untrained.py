@@ -1,11 +1,13 @@
 """The student before training: cut from the teacher with the vocabulary that its rows need, or one that exists."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from distill import models, student, targets, vocabulary
-from distill.chat import encode, response_ids
+from distill.chat import Example, encode, response_ids
+from distill.errors import UserError
 from distill.params import LocalTeacher, PretrainedStudent, TeacherStudent
 from distill.teaching import Rows, Stored
 
@@ -25,14 +27,19 @@ def cut_from(
     validation: Rows,
     stored: Stored | None,
     expected: torch.Tensor | None,
+    rung: str | None,
 ) -> Untrained:
-    """A student of the teacher's layers, and of its vocabulary what `token_counts` finds most often in the rows."""
+    """A student of the teacher's layers, and of its vocabulary what `token_counts` finds most often in the rows.
+
+    As a `rung` of a ladder, which has a name, it must be smaller than the teacher (UserError).
+    """
     teacher, whole = models.load(spec.model, torch.float32, spec.revision, spec.sha256)
     kept = vocabulary.choose(whole, token_counts(rows, whole, stored, expected), choice.vocabulary)
     tokenizer = vocabulary.trim(whole, kept)
-    calibration = [encode(whole, row) for row in rows[:: max(len(rows) // choice.calibration_rows, 1)]]
-    parts = student.choose(teacher, choice, calibration[: choice.calibration_rows])
+    parts = student.choose(teacher, choice, calibration(whole, choice, rows), _section(rung))
     network = student.cut(teacher, parts, kept).to(models.device())
+    if rung is not None:
+        _require_smaller(network, teacher, rung)
     unseen = [response_ids(whole, row["response"], row["finish_reason"] == "stop") for row in validation]
     report = {
         "source": spec.name,
@@ -43,6 +50,48 @@ def cut_from(
         "validation_coverage": round(vocabulary.coverage(unseen, kept), 5),
     }
     return network, tokenizer, report
+
+
+def cut_further(above: Any, tokenizer: Any, choice: TeacherStudent, rows: Rows, rung: str) -> tuple[Any, list[int]]:
+    """A smaller student of one that is there, with all of its vocabulary, and the layers of it that it keeps.
+
+    Raises UserError where it is not smaller.
+    """
+    parts = student.choose(above, choice, calibration(tokenizer, choice, rows), _section(rung))
+    network = student.cut(above, parts, range(above.config.vocab_size)).to(models.device())
+    _require_smaller(network, above, rung)
+    return network, parts.layers
+
+
+def cut_down(
+    network: Any, tokenizer: Any, choices: Sequence[TeacherStudent], rows: Rows, report: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """The last student of a ladder with nothing trained on the way, and what there is to report of it."""
+    for place, choice in enumerate(choices, start=2):
+        name = f"rung-{place}" if place <= len(choices) else "student"
+        network, kept = cut_further(network, tokenizer, choice, rows, name)
+        report = report | {"layers": [report["layers"][index] for index in kept]}
+    return network, report
+
+
+def calibration(tokenizer: Any, choice: TeacherStudent, rows: Rows) -> list[Example]:
+    """The rows that the importance of layers, neurons and heads is measured on, evenly spaced."""
+    spaced = rows[:: max(len(rows) // choice.calibration_rows, 1)]
+    return [encode(tokenizer, row) for row in spaced[: choice.calibration_rows]]
+
+
+def _section(rung: str | None) -> str:
+    """Where params.yaml says what is kept."""
+    return "train.student" if rung is None or not rung.startswith("rung") else f"train.ladder, {rung}"
+
+
+def _require_smaller(network: Any, above: Any, rung: str) -> None:
+    own, other = models.parameter_count(network), models.parameter_count(above)
+    if own >= other:
+        raise UserError(
+            f"train.ladder: {rung} has {own:,} parameters and what it is cut from {other:,}; each must be smaller. "
+            "Give it fewer layers, neurons or kv_heads than the one above, or leave it out."
+        )
 
 
 def token_counts(rows: Rows, tokenizer: Any, stored: Stored | None, expected: torch.Tensor | None) -> dict[int, float]:

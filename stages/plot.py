@@ -36,7 +36,7 @@ JSON = {
     "clean": (METRICS / "clean.json", "clean"),
     "weight": (METRICS / "weight.json", "weight"),
 }
-LOG_COLUMNS = ["step", "epoch", "split", "loss"]
+LOG_COLUMNS = ["step", "epoch", "split", "loss", "training"]
 
 
 def read_inputs(samples: int, trained: Run) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def read_table(path: Path, stage: str, numbers: Iterable[str], texts: Iterable[s
 
 
 def read_log(of: Run) -> pd.DataFrame:
-    """The losses of a run: step, variant, split, epoch, loss. UserError where the file is missing or broken."""
+    """The losses of a run by step, variant, training, split, epoch. UserError where the file is missing or broken."""
     path = of.record.with_name(f"{of.name}_log.csv")
     writer = f"Stage {of.stage} writes it: make it again with `dvc repro {of.stage}`."
     if not path.exists():
@@ -81,7 +81,7 @@ def read_log(of: Run) -> pd.DataFrame:
         raise UserError(f"{path} is no table of {', '.join(LOG_COLUMNS)} ({str(error)[:100]}). {writer}") from None
     if log.empty or not np.isfinite(log[["epoch", "loss"]]).all(axis=None):
         raise UserError(f"{path} has no losses, or one that is not finite. {writer}")
-    return log.assign(variant=of.variant)[["step", "variant", "split", "epoch", "loss"]]
+    return log.assign(variant=of.variant)[["step", "variant", "training", "split", "epoch", "loss"]]
 
 
 def main() -> None:

@@ -18,14 +18,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from distill import environment, fitting, model_card, models, targets, teaching, tracking, untrained
+from distill import course, environment, fitting, model_card, models, student, targets, teaching, tracking, untrained
 from distill import params as params_file
 from distill.chat import encode
 from distill.dataset import samples
-from distill.errors import UserError, run
+from distill.errors import run
 from distill.files import file_hash, read_rows, value_hash, whole_file, whole_folder, write_json
 from distill.home import home
-from distill.params import Distilled, Params, Variant
+from distill.params import Distilled, Params, TeacherStudent, Variant
 from distill.runs import TRAINED, Run, weights_hash
 from distill.scoring import negative_log_likelihood
 from distill.teaching import Lessons, Rows
@@ -38,8 +38,13 @@ CODE = [Path(__file__), *sorted(Path(fitting.__file__).parent.glob("*.py"))]
 VALIDATION_TOKENS = 4096  # padded tokens of one validation batch
 
 
-def untrained_student(params: Params, rows: Rows, validation: Rows) -> untrained.Untrained:
-    """The student before training, its tokenizer, and what there is to report of them."""
+def untrained_student(
+    params: Params, choices: list[TeacherStudent], rows: Rows, validation: Rows
+) -> untrained.Untrained:
+    """The first student before training, its tokenizer, and what there is to report of them.
+
+    `choices` is what each rung keeps of the one above, the first of the teacher and the last the student.
+    """
     choice, wanted = params.train.student, params.weight.targets
     if choice.source == "pretrained":
         return untrained.pretrained(choice)
@@ -50,19 +55,35 @@ def untrained_student(params: Params, rows: Rows, validation: Rows) -> untrained
         dtype = models.compute_dtype(params.runtime.dtype)
         _, stored = teaching.stored_targets(TARGETS, teacher, wanted, rows, dtype)
         expected = targets.read_expected(TARGETS) if wanted.kind in targets.WHOLE else None
-    return untrained.cut_from(spec, choice, rows, validation, stored, expected)
+    rung = None if params.train.ladder is None else "rung-1"
+    return untrained.cut_from(spec, choices[0], rows, validation, stored, expected, rung)
 
 
-def lessons(params: Params, settings: Variant, seed: int, rows: Rows, network: Any, tokenizer: Any) -> Lessons:
-    """What a student of these settings learns from: the teacher is there only for a loss that needs it."""
+def lessons(
+    step: course.Step,
+    network: Any,
+    teacher: Path | None,
+    seed: int,
+    params: Params,
+    settings: Variant,
+    rows: Rows,
+    tokenizer: Any,
+) -> Lessons:
+    """What a student learns from: targets of the teacher, or the student in the folder `teacher`.
+
+    Either is there only for a loss that needs it.
+    """
     wanted, max_length = params.weight.targets, params.train.schedule.max_length
-    layer_loss = settings.layer_loss if isinstance(settings, Distilled) else None
-    of_text = settings.loss == "cross_entropy" or settings.cross_entropy_share == 1
-    if wanted is None or (of_text and layer_loss is None):
+    layer_loss = None
+    if isinstance(settings, Distilled) and not step.is_rung:  # its pairs are numbered by the student's own layers
+        layer_loss = settings.layer_loss
+    if wanted is None or not (settings.needs_teacher or layer_loss):
         return Lessons(samples(rows, tokenizer, max_length))
-    teacher = teaching.teacher_of(params.teachers, wanted.teacher)
     dtype = models.compute_dtype(params.runtime.dtype)
-    given = (rows, network, tokenizer, max_length, teacher, wanted, TARGETS, dtype, seed)
+    if teacher is not None:
+        return teaching.of_a_student(rows, network, tokenizer, max_length, teacher, wanted, dtype, seed)
+    spec = teaching.teacher_of(params.teachers, wanted.teacher)
+    given = (rows, network, tokenizer, max_length, spec, wanted, TARGETS, dtype, seed)
     return teaching.lessons(*given, layer_loss, params.weight.layers or [])
 
 
@@ -93,26 +114,18 @@ def settings_of(params: Params, this: Run) -> Variant:
     return params.train.sft if this.variant == "sft" else params.train.distilled
 
 
-def log_table(log: list[dict[str, Any]], first: float, steps_per_epoch: float) -> pd.DataFrame:
-    """The losses as rows of step, epoch, split (train, validation), loss; training's are of the variant's own kind."""
-    rows = [(0, 0.0, "validation", first)]
+def log_table(log: list[dict[str, Any]], first: float) -> pd.DataFrame:
+    """The losses as rows of step, epoch, split (train, validation), loss and training, of which a course has several.
+
+    A training loss is of the variant's own kind.
+    """
+    rows = [(0, 0.0, "validation", first, "untrained")]
     for entry in log:
         for key, split in (("loss", "train"), ("validation_loss", "validation")):
             if key in entry:
-                rows.append((entry["step"], entry["step"] / steps_per_epoch, split, entry[key]))
-    table = pd.DataFrame(rows, columns=["step", "epoch", "split", "loss"])
+                rows.append((entry["step"], entry["epoch"], split, entry[key], entry["training"]))
+    table = pd.DataFrame(rows, columns=["step", "epoch", "split", "loss", "training"])
     return table.round({"epoch": 3, "loss": 4})
-
-
-def save(network: Any, tokenizer: Any, folder: Path) -> None:
-    """Writes a Hugging Face folder. Raises UserError where the disk is full."""
-    try:
-        network.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    except Exception as error:  # of safetensors and tokenizers: theirs is no OSError and has no kind of its own
-        if "os error 28" not in str(error):
-            raise
-        raise UserError(f"{folder} cannot be written ({error}). Free some space and run the same again.") from None
 
 
 def main() -> None:
@@ -131,17 +144,22 @@ def main() -> None:
         os.environ.setdefault(name, value)
     models.prepare(params.runtime.threads, params.seed if this.seed is None else this.seed)
     rows, validation = list(read_rows(TRAIN, "stage weight")), list(read_rows(VALIDATION, "stage clean"))
-    network, tokenizer, report = untrained_student(params, rows, validation)
+    choices = (
+        [] if params.train.student.source == "pretrained" else course.cuts(params.train.student, params.train.ladder)
+    )
+    network, tokenizer, report = untrained_student(params, choices, rows, validation)
     teacher_tokens = sum(len(row["logprobs"] or row["response"].split()) for row in validation)
     dtype = models.compute_dtype(params.runtime.dtype)
     measure = partial(
         validation_loss, validation=validation, tokenizer=tokenizer, teacher_tokens=teacher_tokens, dtype=dtype
     )
-    first = measure(network)
-    print(f"{models.parameter_count(network):,} parameters, validation perplexity {math.exp(first):.4g} untrained")
-    log: list[dict[str, Any]] = []
     folder = checkpoint_folder(params, this)
-    if this.seed is not None:
+    done: list[course.Trained] = []
+    if this.seed is None:
+        network, report = untrained.cut_down(network, tokenizer, choices[1:], rows, report)
+        first = loss = measure(network)
+        print(f"{models.parameter_count(network):,} parameters, validation perplexity {math.exp(first):.4g} untrained")
+    else:
         settings = settings_of(params, this)
         training = fitting.Training(
             name=this.name,
@@ -154,16 +172,21 @@ def main() -> None:
             report_to=params.train.report_to,
             measure=measure,
         )
-        learnt_from = lessons(params, settings, this.seed, rows, network, tokenizer)
-        log, trained = fitting.fit(network, learnt_from, training, first)
-        report |= {"loss": settings.loss} | trained
-    table = log_table(log, first, report.get("steps", 1) / report.get("epochs", 1))
-    report |= {
-        "parameters": models.parameter_count(network),
-        "validation_loss": float(table[table.split == "validation"].loss.iloc[-1]),
-    }
+        plan = course.steps(choices, params.train.ladder, params.train.rounds, params.train.schedule.epochs)
+        decay = params.train.rounds.average_decay if params.train.rounds and settings.needs_teacher else None
+        teach = partial(lessons, params=params, settings=settings, rows=rows, tokenizer=tokenizer)
+        network, done, best = course.run(plan, network, report.get("layers"), tokenizer, rows, training, teach, decay)
+        report |= {"layers": best.layers} if best.layers else {}
+        report |= {"loss": settings.loss} | course.report(done, best)
+        first, loss = done[0].first, best.loss
+    table = log_table(course.joined(done), first)
+    report |= {"parameters": models.parameter_count(network), "validation_loss": round(loss, 4)}
+    save_dtype = getattr(torch, params.train.save_dtype)
     with whole_folder(this.folder) as target:
-        save(network.to(getattr(torch, params.train.save_dtype)), tokenizer, target)
+        student.save(network.to(save_dtype), tokenizer, target)
+        for one in course.rungs(done):
+            rung, _ = models.load(str(course.folder_of(folder, one.name)), save_dtype)
+            student.save(rung, tokenizer, target / one.name)
         model_card.write(target, model_card.lineage(params, this, rows, [TRAIN]), report)
     with whole_file(this.record.with_name(f"{this.name}_log.csv")) as target:
         table.to_csv(target, index=False, lineterminator="\n")

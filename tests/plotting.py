@@ -15,11 +15,11 @@ SCORES = {
     "accuracy": {"teacher": 0.99, "init": 0.3, "sft": 0.78, "distilled": 0.77},
     "perplexity": {"teacher": 2.1, "init": 2300.0, "sft": 9.9, "distilled": 6.0},
 }
-LOG = """step,epoch,split,loss
-0,0.0,validation,7.8
-5,0.5,train,2.5
-10,1.0,validation,2.2
-10,1.0,train,1.5
+LOG = """step,epoch,split,loss,training
+0,0.0,validation,7.8,untrained
+5,0.5,train,2.5,student
+10,1.0,validation,2.2,student
+10,1.0,train,1.5,student
 """
 
 

@@ -121,9 +121,14 @@ def kill(process: subprocess.Popen) -> None:
 
 def wait_for_a_checkpoint(folder: Path, process: subprocess.Popen) -> None:
     """Returns when a training that was started there has something to lose."""
+    wait_for(folder, process, "checkpoints/*/*/checkpoint-2/whole")
+
+
+def wait_for(folder: Path, process: subprocess.Popen, pattern: str) -> None:
+    """Returns when a file of this pattern is in .distill, or the process has ended."""
     until = time.monotonic() + 60
     while time.monotonic() < until and process.poll() is None:
-        if list((folder / ".distill").glob("checkpoints/*/checkpoint-2/whole")):
+        if list((folder / ".distill").glob(pattern)):
             return
         time.sleep(0.005)
 
@@ -252,7 +257,7 @@ def test_a_checkpoint_of_another_experiment_is_never_resumed_from(finished, tmp_
     killed = start(folder, "train sft 7")
     wait_for_a_checkpoint(folder, killed)
     kill(killed)
-    assert list((folder / ".distill/checkpoints").glob("sft-*/checkpoint-*/whole"))
+    assert list((folder / ".distill/checkpoints").glob("sft-*/*/checkpoint-*/whole"))
     broken(folder, lambda value: value["train"]["schedule"].update(learning_rate=0.002))
     assert "going on from" not in stage(folder, "train sft 7").stdout
     broken(folder, lambda value: value["train"]["schedule"].update(learning_rate=1e-3))

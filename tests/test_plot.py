@@ -84,7 +84,14 @@ def test_quality_against_size_is_drawn_in_the_models_colours(finished):
 
 def test_the_tables_behind_the_figures_hold_the_inputs_numbers(finished):
     tables = {p.stem: list(csv.DictReader(p.open())) for p in (finished / "metrics/plots").iterdir()}
-    assert tables["loss"][1] == {"step": "5", "variant": "sft", "split": "train", "epoch": "0.5", "loss": "2.5"}
+    assert tables["loss"][1] == {
+        "step": "5",
+        "variant": "sft",
+        "training": "student",
+        "split": "train",
+        "epoch": "0.5",
+        "loss": "2.5",
+    }
     assert [row["variant"] for row in tables["loss"]] == ["sft"] * 4 + ["distilled"] * 4
     goals = {(row["model"], row["score"]): float(row["value"]) for row in tables["goals"]}
     assert goals["init", "perplexity"] == 2300
@@ -172,8 +179,11 @@ def says(name, text):
         (says("data/weighted/train.jsonl", ""), "has no rows. Stage weight"),
         (says("metrics/train/sft-20_log.csv", ""), "Stage train@sft-20 writes it"),
         (says("metrics/train/sft-20_log.csv", "a,b\n1,2\n"), "is no table of step, epoch, split, loss"),
-        (says("metrics/train/sft-20_log.csv", "step,epoch,split,loss\n1,1,train,x\n"), "is no table of"),
-        (says("metrics/train/sft-20_log.csv", "step,epoch,split,loss\n1,1,train,\n"), "not finite"),
+        (
+            says("metrics/train/sft-20_log.csv", "step,epoch,split,loss,training\n1,1,train,x,student\n"),
+            "is no table of",
+        ),
+        (says("metrics/train/sft-20_log.csv", "step,epoch,split,loss,training\n1,1,train,,student\n"), "not finite"),
     ],
 )
 def test_a_missing_or_broken_input_names_the_stage_that_writes_it(tmp_path, monkeypatch, mischief, words):

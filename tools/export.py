@@ -40,10 +40,13 @@ def results(metrics: dict[str, dict[str, float]], variant: str, seeds: int) -> s
 
 
 def export(source: Path, folder: Path, card: str) -> None:
-    """Writes the folder whole or not at all: the files of `source`, and the card in the place of its own."""
+    """Writes the folder whole or not at all: the files of `source`, and the card in the place of its own.
+
+    Folders in it, which hold the larger students of a ladder, stay behind.
+    """
     with whole_folder(folder) as target:
         for path in sorted(source.iterdir()):
-            if path.name != model_card.NAME:
+            if path.is_file() and path.name != model_card.NAME:
                 shutil.copyfile(path, target / path.name)
         write_text(target / model_card.NAME, card)
 

@@ -1,5 +1,6 @@
 """Who learns, and how: section `train`."""
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -66,6 +67,11 @@ class Variant(Section):
     beta: Annotated[Real, Field(gt=0, lt=1)]
     tail: Literal["bucket", "renormalise"]
 
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the loss has a part for a teacher's probabilities."""
+        return self.loss != "cross_entropy" and self.cross_entropy_share < 1
+
 
 Pair = Annotated[list[LayerNumber], Field(min_length=2, max_length=2)]
 
@@ -124,11 +130,37 @@ class Schedule(Section):
         return self
 
 
+class Rung(Section):
+    """A student between the teacher and `student`: what it keeps of the one above it, and how long it is trained."""
+
+    layers: Layers
+    neurons: Count | None
+    kv_heads: Count | None
+    epochs: Count
+
+
+class Ladder(Section):
+    """Students from the largest down to `student`, each cut from the one above after that was trained."""
+
+    teacher: Literal["original", "above"]
+    rungs: Annotated[list[Rung], Field(min_length=1)]
+
+
+class Rounds(Section):
+    """Self-distillation: the student is trained `number` times, after the first by the student of the time before."""
+
+    number: Annotated[int, Field(ge=2)]
+    start: Literal["last", "untrained"]
+    average_decay: Annotated[Real, Field(gt=0, lt=1)] | None
+
+
 class Train(Section):
     """The students: what they start from and how they are trained."""
 
     student: Annotated[TeacherStudent | PretrainedStudent, Field(discriminator="source")]
     schedule: Schedule
+    ladder: Ladder | None
+    rounds: Rounds | None
     init: Untrained
     sft: Variant
     distilled: Distilled
@@ -140,3 +172,45 @@ class Train(Section):
         if self.sft.loss != "cross_entropy":
             raise ValueError("sft.loss: must be cross_entropy; the other variant, distilled, takes any loss")
         return self
+
+    @model_validator(mode="after")
+    def _ladder_goes_down(self) -> Self:
+        if self.ladder is None:
+            return self
+        if isinstance(self.student, PretrainedStudent):
+            raise ValueError("ladder: needs a student cut from the teacher (student.source: teacher), given pretrained")
+        if self.ladder.teacher == "above" and not self.distilled.needs_teacher:
+            raise ValueError("ladder.teacher: above needs a distilled.loss that learns from a teacher's probabilities")
+        if self.ladder.teacher == "above" and self.distilled.layer_loss is not None:
+            raise ValueError("ladder.teacher: distilled.layer_loss needs original, whose layers alone are stored")
+        names = [*(f"ladder.rungs.{place}" for place in range(len(self.ladder.rungs))), "student"]
+        steps: list[Rung | TeacherStudent] = [*self.ladder.rungs, self.student]
+        listed = self.student.layer_choice == "listed"
+        for name, step in zip(names, steps, strict=True):
+            if isinstance(step.layers, list) != listed:
+                raise ValueError(
+                    f"{name}.layers: student.layer_choice {self.student.layer_choice} goes with "
+                    f"{'lists' if listed else 'numbers'} of layers on every rung, given {step.layers}"
+                )
+        for name, (above, below) in zip(names[1:], pairwise(steps), strict=True):
+            for part in ("layers", "neurons", "kv_heads"):
+                _require_less(name, part, getattr(above, part), getattr(below, part))
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_have_a_teacher(self) -> Self:
+        if self.rounds is not None and not self.distilled.needs_teacher:
+            raise ValueError("rounds: need a distilled.loss that learns from a teacher's probabilities")
+        return self
+
+
+def _require_less(name: str, part: str, above: int | list[int] | None, below: int | list[int] | None) -> None:
+    """Raises ValueError where a rung has more of a part, or other layers, than the one above; None is all of it."""
+    if isinstance(above, list) and isinstance(below, list):
+        if others := sorted(set(below) - set(above)):
+            raise ValueError(
+                f"{name}.{part}: each rung is cut from the one above, which has the layers {above}, given {below} "
+                f"with {others} besides"
+            )
+    elif isinstance(above, int) and isinstance(below, int) and below > above:
+        raise ValueError(f"{name}.{part}: the rung above has {above}, and a rung has no more than that, given {below}")
