@@ -1,11 +1,13 @@
 """Where a training can be watched: DVCLive's files, and a tracker of the user's choice beside them."""
 
+import contextlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dvclive import Live
+from scmrepo.exceptions import SCMError
 from transformers import TrainerCallback, TrainingArguments
 
 from distill.errors import UserError
@@ -17,6 +19,14 @@ METRICS = {
     "grad_norm": "train/gradient_norm",
     "validation_loss": "validation/loss",
 }
+
+
+class Files(Live):
+    """DVCLive also where Git has no commit yet: it asks for one though it saves no experiment."""
+
+    def _init_dvc(self) -> None:
+        with contextlib.suppress(SCMError):
+            super()._init_dvc()
 
 
 class Curves(TrainerCallback):
@@ -35,7 +45,7 @@ class Curves(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            self.live = Live(str(self.folder), save_dvc_exp=False, dvcyaml=None)
+            self.live = Files(str(self.folder), save_dvc_exp=False, dvcyaml=None)
             for entry in [{"step": 0, "validation_loss": self.untrained}, *self.earlier]:
                 self.write(entry)
             for entry in state.log_history:

@@ -20,7 +20,8 @@ TASKS = {f"distill/tasks/{path.name}" for path in (ROOT / "distill/tasks").iterd
 TASKS -= {"distill/tasks/__init__.py"}
 TEMPLATES = {f"distill/templates/{path.name}" for path in (ROOT / "distill/templates").iterdir()}
 READ = {"evaluate": TASKS, "plot": TEMPLATES}  # files of distill/ that a stage reads beside what it imports
-PACKAGES = {"yaml": "pyyaml", "huggingface_hub": "transformers"}  # imported under another name, or always with it
+# imported under another name, or always with it
+PACKAGES = {"yaml": "pyyaml", "huggingface_hub": "transformers", "scmrepo": "dvclive"}
 
 
 def tree(path: str) -> ast.Module:
