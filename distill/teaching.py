@@ -71,7 +71,8 @@ def lessons(
         data, learning = samples(rows, tokenizer, max_length, whole, stored), None
     else:
         source = targets.source(teacher, whole, rows, str(dtype).removeprefix("torch."), wanted)
-        states: Any = list(targets.read(folder / targets.LAYERS, targets.layers_source(source, layers)))
+        found = targets.read(folder / targets.LAYERS, targets.layers_source(source, layers))
+        states = [(sample, part) for sample, part in found if isinstance(part, targets.States)]
         data = samples(rows, tokenizer, max_length, whole, stored, states)
         learning = layer_losses.prepare(network, layer_loss, layers, states[0][1].states.shape[-1])
     if wanted.kind in ("stored", "sampled"):
