@@ -1,4 +1,5 @@
 # Two commands: `make repro` runs the whole experiment, `make test` proves that it works. Both are safe to repeat.
+# `make proofs` proves what takes longer.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,8 +8,12 @@ REQUIREMENTS := requirements.txt requirements-dev.txt requirements-teacher.txt c
 export PATH := $(abspath $(BIN)):$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
+# so many tests at once, one a processor; tests of one group (pytest.mark.xdist_group) after each other
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest
+AT_ONCE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: repro test interruptions verify check install table gemma clean help
+.PHONY: repro test proofs interruptions verify check install table gemma clean help
 
 help:  ## the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -17,11 +22,15 @@ repro: install  ## run the experiment: what changed, and no more
 	dvc repro
 	@$(BIN)/python -m tools.table
 
-test: install  ## run all tests
-	$(BIN)/python -m pytest
+test: install  ## test every part, and the pipeline from end to end, killed and resumed
+	$(PYTEST) $(AT_ONCE) -m "not proof"
+
+proofs: install  ## the long tests: real servers, experiments, many kills, each way to distill
+	$(PYTEST) $(AT_ONCE) -m "proof and not timed" -rs
+	$(PYTEST) -m "proof and timed"
 
 interruptions: install  ## kill every stage at 20 random moments, drawn anew each time, and fill its disk
-	INTERRUPTIONS=20 INTERRUPTIONS_SEED=$$(date +%s) $(BIN)/python -m pytest -rs tests/test_interruptions.py
+	INTERRUPTIONS=20 INTERRUPTIONS_SEED=$$(date +%s) $(PYTEST) -rs tests/test_interruptions.py
 
 verify: install  ## run HEAD's experiment again elsewhere from nothing, and compare every output
 	$(BIN)/python -m tools.verify

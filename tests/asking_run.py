@@ -1,11 +1,11 @@
 """Asking as a stage does it, small: for processes that tests start and kill."""
 
-import multiprocessing
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import chat_server
+import forks
 
 from distill import api_teacher, asking, batch_teacher, probe  # noqa: F401 (loaded once, before processes fork)
 from distill.answers import Request, Sampling
@@ -59,8 +59,4 @@ def run(folder: str, url: str, count: int, changes: dict[str, Any]) -> None:
 
 def start(folder: Path, url: str, count: int, **changes: Any) -> BaseProcess:
     """Starts `run` in a process that can be killed at any moment."""
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["asking_run"])
-    process = processes.Process(target=run, args=(str(folder), url, count, changes))
-    process.start()
-    return process
+    return forks.start(run, str(folder), url, count, changes)

@@ -4,8 +4,8 @@ Run it in a finished repository; it prints a report of what it did to each stage
 
 Imports take seconds and the work of a tiny stage a moment, so that nearly every kill of a new process would come
 before the work. Here all is imported once, and each run of a stage is a fork of that process. A kill comes by turns
-  time   SIGKILL at a share of the time that the work takes
   event  SIGKILL before one of its file events (Python's audit events: a file opened to write, renamed, removed)
+  time   SIGKILL at a share of the time that the work takes
   byte   in the middle of a file, by the kernel: SIGXFSZ at so many bytes, which nothing here catches
 A full disk has room for a part of what the stage writes: for that the repository must be on a small disk of its own.
 
@@ -248,18 +248,19 @@ def interrupt(stage: Stage, rounds: int, act: Callable[[], str | None], draw: ra
     return problems
 
 
-def report(name: str, kills: int, full: int, seed: int, logs: Path) -> dict[str, Any]:
-    """All that was done to a stage and what was wrong."""
+def report(name: str, kills: int, full: int, seed: int, part: tuple[float, float], logs: Path) -> dict[str, Any]:
+    """All that was done to a stage and what was wrong; kills come in that part of its work."""
     stage, draw = Stage(name, logs), random.Random(f"{seed}/{name}")
     seconds, events = measured(stage, logs)
     largest = max(file.stat().st_size for path in stage.outs for file in [path, *path.rglob("*")] if file.is_file())
-    limits = {"time": seconds, "event": events, "byte": largest}
+    limits = {"event": events, "time": seconds, "byte": largest}
     hits: dict[str, list[tuple[float, bool]]] = {kind: [] for kind in limits}
     rooms: list[tuple[int, bool]] = []
 
     def kill() -> str | None:
         kind = min(limits, key=lambda each: len(hits[each]))
-        moment = draw.uniform(0, limits[kind]) if kind == "time" else draw.randrange(int(limits[kind]))
+        moment = limits[kind] * draw.uniform(*part)
+        moment = moment if kind == "time" else int(moment)
         hits[kind].append((round(moment, 3), killed(stage, kind, moment)))
         return None
 
@@ -277,12 +278,13 @@ def report(name: str, kills: int, full: int, seed: int, logs: Path) -> dict[str,
         return None if fair else f"room for {room} bytes ends with {code}: {said[-3000:]}"
 
     wrong = interrupt(stage, kills, kill, draw)
-    before = spent()
-    for path in stage.outs:
-        remove(path)
-    size = before - spent()
-    stage.finish()
-    wrong_when_full = interrupt(stage, full, without_room, draw)
+    size, wrong_when_full = 0, []
+    if full:
+        before = spent()
+        for path in stage.outs:
+            remove(path)
+        size = before - spent()
+        wrong_when_full = interrupt(stage, full, without_room, draw)
     stage.restore_time()
     return {
         "limits": limits,
@@ -302,13 +304,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, required=True)
     parser.add_argument("--full", type=int, required=True, help="full disks; 0 where there is no disk to fill")
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--part", type=float, nargs=2, default=(0.0, 1.0), help="of the work, in which kills come")
     options = parser.parse_args()
     sys.path.insert(0, str(Path.cwd()))
     with tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = os.environ["TMPDIR"] = folder
         found = {}
         for name in options.stages:
-            found[name] = report(name, options.kills, options.full, options.seed, Path(folder))
+            found[name] = report(name, options.kills, options.full, options.seed, options.part, Path(folder))
             print(name, json.dumps(found[name]), file=sys.stderr, flush=True)
     print(json.dumps({"seed": options.seed, "stages": found}, indent=2))
 

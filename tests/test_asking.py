@@ -33,7 +33,6 @@ def wait_for(condition, seconds: float = 120) -> None:
         time.sleep(0.002)
 
 
-@pytest.mark.timeout(900)  # 20 processes start, one after the other
 def test_killed_at_20_random_moments_it_ends_with_the_same_bytes_and_sends_nothing_twice_that_was_answered(tmp_path):
     count, kills, chance = 240, 20, random.Random(1)
     with chat_server(delay=0.01) as server:
@@ -81,6 +80,8 @@ def seconds_of_1000(folder: Path, *faults: str) -> tuple[float, Counter[str]]:
     return taken, Counter(row["error"]["class"] for row in rows if row["error"])
 
 
+@pytest.mark.proof
+@pytest.mark.timed
 def test_of_1000_requests_at_a_faulty_server_all_end_and_at_70_percent_of_the_pace(tmp_path):
     """A second pair of runs is made only where the first was disturbed by what else the machine does."""
     paces = []

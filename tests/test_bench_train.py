@@ -56,9 +56,10 @@ def test_flops_are_six_for_each_weight_and_token_without_padding_and_what_rows_s
     assert flops(network, [batch]) == 6 * (layers * (5 + 5 - 2) + head * 3)
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(900)  # the pipeline of the fixture may be in it
 def test_our_side_alone_fills_its_section_and_leaves_the_other(finished, tmp_path):
-    folder = shutil.copytree(finished, tmp_path / "repository")
+    folder = shutil.copytree(finished, tmp_path / "repository", ignore=shutil.ignore_patterns("tmp"))
     (folder / "metrics/bench.json").write_text('{"generate": {"requests_per_s": 1.0}}')
     tiny.run(folder, *COMMAND, "--no-trl", timeout=600)
     found = json.loads((folder / "metrics/bench.json").read_text())
@@ -74,10 +75,11 @@ def test_our_side_alone_fills_its_section_and_leaves_the_other(finished, tmp_pat
     assert 0 < train["timed_tokens"] < whole
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not TRL.exists(), reason="TRL is not installed: python -m tools.bench train installs it")
 def test_trl_learns_what_ours_learns_from_the_same_batches(finished, tmp_path):
-    folder = shutil.copytree(finished, tmp_path / "repository")
+    folder = shutil.copytree(finished, tmp_path / "repository", ignore=shutil.ignore_patterns("tmp"))
     shutil.copytree(TRL, folder / ".distill" / TRL.name)
     tiny.run(folder, *COMMAND, timeout=600)
     train = json.loads((folder / "metrics/bench.json").read_text())["train"]

@@ -5,12 +5,14 @@ import shutil
 from pathlib import Path
 
 import extra_task
+import forks
 import pytest
-import tiny
 import yaml
 
 from distill.files import write_json
 from distill.runs import weights_hash
+
+pytestmark = pytest.mark.xdist_group("evaluate")  # tests change one repository by turns
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,7 @@ def repository(finished, tmp_path_factory) -> Path:
 
 
 def run(folder: Path) -> str:
-    return tiny.run(folder, "python", "-m", "stages.evaluate").stdout
+    return forks.stage(folder, "evaluate").stdout
 
 
 def written(folder: Path) -> dict[str, bytes]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import tiny
 
-pytestmark = pytest.mark.timeout(900)  # two experiments, after the pipeline of the fixture
+# three experiments, after the pipeline of the fixture
+pytestmark = [pytest.mark.proof, pytest.mark.timeout(900), pytest.mark.xdist_group("experiments")]
 
 
 @pytest.fixture(scope="module")

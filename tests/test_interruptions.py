@@ -14,17 +14,21 @@ import yaml
 
 SCRIPT = tiny.ROOT / "tests/interrupting.py"
 STAGES = ["generate", "clean", "weight", "init", "train", "evaluate", "plot"]
-KILLS = int(os.environ.get("INTERRUPTIONS", "3"))  # of each stage; `make interruptions` does 20
+KILLS = int(os.environ.get("INTERRUPTIONS", "3"))  # of each stage in `make proofs`; `make interruptions` does 20
 FULL = max(1, KILLS // 3)  # full disks of each stage
 SEED = os.environ.get("INTERRUPTIONS_SEED", "20")
 NO_DISK = "a small disk to fill is mounted by root alone"
-pytestmark = pytest.mark.timeout(600 + 300 * KILLS)  # seconds; all is done once, before the first test of these
+MIDDLE = (0.3, 0.7)  # of a stage's work
+LIMIT = 600 + 300 * KILLS  # seconds; all is done once, before the first test of these
+pytestmark = [pytest.mark.timeout(LIMIT), pytest.mark.xdist_group("interruptions")]
 
 
-def interrupted(folder: Path, *stages: str, kills: int, full: int) -> dict[str, Any]:
+def interrupted(
+    folder: Path, *stages: str, kills: int, full: int, part: tuple[float, float] = (0, 1)
+) -> dict[str, Any]:
     """What interrupting.py reports of the stages of a finished repository."""
     command = ["python", str(SCRIPT), *stages, f"--kills={kills}", f"--full={full}", f"--seed={SEED}"]
-    done = tiny.run(folder, *command, timeout=600 + 300 * KILLS)
+    done = tiny.run(folder, *command, "--part", *map(str, part), timeout=LIMIT)
     print(done.stdout)
     return json.loads(done.stdout)["stages"]
 
@@ -35,6 +39,18 @@ def outputs_of(finished: Path, folder: Path) -> Path:
     return shutil.copytree(finished, folder, ignore=ignored, dirs_exist_ok=True)
 
 
+def stages_of(finished: Path) -> list[str]:
+    """The names in its dvc.lock, of which train has one for each student."""
+    return list(yaml.safe_load((finished / "dvc.lock").read_text())["stages"])
+
+
+@pytest.fixture(scope="module")
+def middle(finished, tmp_path_factory) -> dict[str, Any]:
+    """The report of each stage after one kill in the middle of its work."""
+    folder = outputs_of(finished, tmp_path_factory.mktemp("killed"))
+    return interrupted(folder, *stages_of(finished), kills=1, full=0, part=MIDDLE)
+
+
 @pytest.fixture(scope="module")
 def reports(finished, tmp_path_factory) -> Iterator[dict[str, Any]]:
     """The report of each stage."""
@@ -42,20 +58,29 @@ def reports(finished, tmp_path_factory) -> Iterator[dict[str, Any]]:
     mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
     disk = os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
     try:
-        names = yaml.safe_load((finished / "dvc.lock").read_text())["stages"]
-        yield interrupted(outputs_of(finished, folder), *names, kills=KILLS, full=FULL if disk else 0)
+        yield interrupted(outputs_of(finished, folder), *stages_of(finished), kills=KILLS, full=FULL if disk else 0)
     finally:
         if disk:
             subprocess.run(["umount", str(folder)], check=True)
 
 
 def of_stage(reports: dict[str, Any], stage: str) -> dict[str, Any]:
-    """Its reports by name, of which train has one for each student."""
+    """Its reports by name."""
     found = {name: report for name, report in reports.items() if name.partition("@")[0] == stage}
     assert found
     return found
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_killed_in_the_middle_goes_on_to_the_same_bytes(middle, stage):
+    for name, found in of_stage(middle, stage).items():
+        assert found["wrong"] == [], name
+        (event,) = found["kills"]["event"]
+        assert 0 < event < found["limits"]["event"] - 1
+        assert found["came_too_late"]["event"] == [], name
+
+
+@pytest.mark.proof
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_killed_stage_leaves_no_half_output_and_ends_with_the_same_bytes(reports, stage):
     for name, found in of_stage(reports, stage).items():
@@ -65,6 +90,7 @@ def test_a_killed_stage_leaves_no_half_output_and_ends_with_the_same_bytes(repor
         assert late <= KILLS * 2 // 3, name
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_full_disk_ends_in_one_message_and_leaves_no_half_output(reports, stage):
     for name, found in of_stage(reports, stage).items():
@@ -74,6 +100,7 @@ def test_a_full_disk_ends_in_one_message_and_leaves_no_half_output(reports, stag
         assert len(found["rooms"]) == FULL
 
 
+@pytest.mark.proof
 def test_files_that_are_written_in_place_are_found_out(finished, tmp_path):
     folder = outputs_of(finished, tmp_path / "repository")
     files = folder / "distill/files.py"

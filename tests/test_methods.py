@@ -4,7 +4,10 @@ import json
 
 import pytest
 import yaml
-from test_pipeline import copied, kill, stage, start, wait_for_a_checkpoint
+from forks import stage
+from test_pipeline import copied, kill, start, wait_for_a_checkpoint
+
+pytestmark = pytest.mark.proof
 
 
 def of_kind(folder, loss, **targets):

@@ -2,18 +2,19 @@
 
 import json
 
+import forks
+import pytest
 import tiny
 from test_alignment import OTHER
 
 
+@pytest.mark.proof
 def test_a_pretrained_student_of_another_tokenizer_is_distilled_from_stored_targets(tmp_path):
     folder = tiny.repository(tmp_path, train__student={"source": "pretrained", "model": "other", "revision": None})
     OTHER.save_pretrained(folder / "other")
     tiny.model(len(OTHER), layers=2, spread=0.05).save_pretrained(folder / "other")
-    for stage in ("generate", "clean", "weight"):
-        tiny.run(folder, "python", "-m", f"stages.{stage}")
-    tiny.run(folder, "python", "-m", "stages.train", "init")
-    tiny.run(folder, "python", "-m", "stages.train", "distilled", "7")
+    for stage in ("generate", "clean", "weight", "train init", "train distilled 7"):
+        forks.stage(folder, stage)
     names = ("init", "distilled-7")
     before, after = (json.loads((folder / f"metrics/train/{name}.json").read_text()) for name in names)
     assert after["loss"] == "forward_kl"

@@ -14,6 +14,7 @@ import pytest
 import tiny
 import yaml
 from chat_server import api_teacher, chat_server
+from forks import stage
 
 from distill import probe
 from distill.goals import GOALS
@@ -43,9 +44,15 @@ def copied(finished: Path, folder: Path) -> Path:
     return folder
 
 
-def stage(folder: Path, name: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def with_cache(finished: Path, folder: Path) -> Path:
+    """The finished repository at another place, as a user has it."""
+    return shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("tmp"))
+
+
+def command(name: str) -> list[str]:
+    """What a user types to run a stage."""
     word, *arguments = name.split()
-    return tiny.run(folder, "python", "-m", f"stages.{word}", *arguments, check=check)
+    return ["python", "-m", f"stages.{word}", *arguments]
 
 
 def test_a_run_writes_the_main_table_in_its_fixed_shape(finished):
@@ -89,25 +96,25 @@ def test_nothing_of_a_held_out_topic_is_in_training(finished):
     assert not validation & test
 
 
-def test_a_second_run_does_nothing(finished):
-    before = contents(finished)
-    done = tiny.run(finished, "dvc", "repro")
+def test_a_second_run_does_nothing(finished, tmp_path):
+    folder = with_cache(finished, tmp_path / "repo")
+    done = tiny.run(folder, "dvc", "repro")
     assert "Data and pipelines are up to date" in done.stdout
-    assert contents(finished) == before
+    assert contents(folder) == contents(finished)
 
 
-def test_dvc_shows_metrics_params_plots_and_the_graph(finished):
-    assert "accuracy_ratio" in tiny.run(finished, "dvc", "metrics", "show").stdout
-    assert "train@distilled-7" in tiny.run(finished, "dvc", "dag").stdout
-    assert "html" in tiny.run(finished, "dvc", "plots", "show").stdout
-    assert tiny.run(finished, "dvc", "params", "diff").returncode == 0
-    assert "up to date" in tiny.run(finished, "dvc", "status").stdout
+def test_dvc_shows_metrics_params_plots_and_the_graph(finished, tmp_path):
+    folder = with_cache(finished, tmp_path / "repo")
+    assert "accuracy_ratio" in tiny.run(folder, "dvc", "metrics", "show").stdout
+    assert "train@distilled-7" in tiny.run(folder, "dvc", "dag").stdout
+    assert "html" in tiny.run(folder, "dvc", "plots", "show").stdout
+    assert tiny.run(folder, "dvc", "params", "diff").returncode == 0
+    assert "up to date" in tiny.run(folder, "dvc", "status").stdout
 
 
 def start(folder: Path, name: str) -> subprocess.Popen:
-    word, *arguments = name.split()
     return subprocess.Popen(
-        ["python", "-m", f"stages.{word}", *arguments], cwd=folder, env=tiny.environment(),
+        command(name), cwd=folder, env=tiny.environment(),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
 
@@ -133,6 +140,7 @@ def wait_for(folder: Path, process: subprocess.Popen, pattern: str) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.proof
 def test_a_run_interrupted_by_ctrl_c_goes_on_where_it_was(finished, tmp_path):
     folder = copied(finished, tmp_path / "repo")
     shutil.rmtree(folder / "models/sft-7")
@@ -150,6 +158,7 @@ def test_a_run_interrupted_by_ctrl_c_goes_on_where_it_was(finished, tmp_path):
     assert without_timing(contents(folder)) == without_timing(contents(finished))
 
 
+@pytest.mark.proof
 def test_a_second_repro_beside_the_first_is_refused_and_harms_nothing(finished, tmp_path):
     folder = copied(finished, tmp_path / "repo")
     (folder / "metrics/items.csv").unlink()
@@ -180,13 +189,13 @@ def test_answers_already_in_the_journal_are_not_asked_again(tmp_path):
     with chat_server() as server:
         teacher = api_teacher(server.url)
         folder = tiny.repository(tmp_path / "repo", teachers=[*tiny.params()["teachers"], teacher])
-        refused = stage(folder, "generate", check=False)
+        refused = tiny.run(folder, *command("generate"), check=False)
         assert refused.returncode == 1
         assert "TINY_KEY, which is not set" in refused.stderr
         secret = "-".join(("sk", "of", "the", "whole", "stage"))
         os.environ["TINY_KEY"] = secret
         try:
-            stage(folder, "generate")
+            tiny.run(folder, *command("generate"))
             first = (folder / "data/raw/responses.jsonl").read_bytes()
             asked = len(server.bodies)
             stage(folder, "generate")
@@ -265,8 +274,9 @@ def test_a_checkpoint_of_another_experiment_is_never_resumed_from(finished, tmp_
     assert without_timing(contents(folder)) == without_timing(contents(finished))
 
 
+@pytest.mark.proof
 def test_an_experiment_in_a_copy_below_dvc_finds_the_journal_of_its_owner(finished, tmp_path):
-    owner = shutil.copytree(finished, tmp_path / "owner")
+    owner = with_cache(finished, tmp_path / "owner")
     done = tiny.run(owner, "dvc", "exp", "run", "--temp", "-S", "clean.min_words=2", "generate", "clean")
     assert "Ran experiment(s)" in done.stdout
     journals = list((owner / ".distill/journal").iterdir())

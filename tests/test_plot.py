@@ -13,6 +13,8 @@ from plotting import inputs, run, write
 from distill import figures, markdown, report, score_tables
 from stages import plot
 
+pytestmark = pytest.mark.xdist_group("plot")
+
 
 def written(folder: Path) -> dict[str, bytes]:
     paths = [path for part in ("figures", "plots") for path in (folder / "metrics" / part).iterdir()]

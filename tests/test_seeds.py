@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import forks
 import numpy as np
 import pandas as pd
 import pytest
@@ -127,6 +128,7 @@ def ran(done: str) -> list[str]:
     return [line.removeprefix("> python -m stages.") for line in done.splitlines() if line.startswith("> ")]
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(900)
 def test_a_seed_added_trains_what_is_new_and_a_seed_removed_counts_no_more(committed, tmp_path):
     folder = tmp_path / "repository"
@@ -167,9 +169,9 @@ def test_the_same_seed_gives_the_same_bytes(finished, tmp_path):
     shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("cache", "tmp", ".distill"))
     before = hashes(folder)
     shutil.rmtree(folder / "models/sft-7")
-    tiny.run(folder, "python", "-m", "stages.train", "sft", "7")
+    forks.stage(folder, "train sft 7")
     assert hashes(folder) == before
-    for arguments in (["sft"], ["init", "7"]):
-        done = tiny.run(folder, "python", "-m", "stages.train", *arguments, check=False)
+    for name in ("train sft", "train init 7"):
+        done = forks.stage(folder, name, check=False)
         assert done.returncode == 2
         assert "need a training seed" in done.stderr
