@@ -11,7 +11,8 @@ import pytest
 import tiny
 import torch
 import yaml
-from test_pipeline import copied, kill, stage, start, wait_for
+from forks import stage
+from test_pipeline import copied, kill, start, wait_for
 from transformers import AutoModelForCausalLM
 
 from distill import course
@@ -123,6 +124,7 @@ def test_the_average_is_the_exponential_one_and_goes_on_from_a_checkpoint(tmp_pa
         assert torch.equal(own, other)
 
 
+@pytest.mark.proof
 def test_a_ladder_is_trained_rung_by_rung_and_its_rungs_are_kept_with_the_student(finished, tmp_path):
     folder = changed(copied(finished, tmp_path / "repository"), ladder=LADDER)
     for name in ("train init", "train sft 7", "train distilled 7"):
@@ -152,6 +154,7 @@ def test_a_ladder_is_trained_rung_by_rung_and_its_rungs_are_kept_with_the_studen
     assert table[table.split == "validation"].epoch.tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.proof
 def test_the_rung_above_is_another_teacher_than_the_original(finished, tmp_path):
     found = {}
     for teacher in ("above", "original"):
@@ -163,6 +166,7 @@ def test_the_rung_above_is_another_teacher_than_the_original(finished, tmp_path)
     assert one["models/distilled-7/model.safetensors"] != other["models/distilled-7/model.safetensors"]
 
 
+@pytest.mark.proof
 def test_a_round_is_taught_by_the_student_of_the_last_and_the_best_is_kept(finished, tmp_path):
     folder = changed(copied(finished, tmp_path / "repository"), rounds=ROUNDS)
     stage(folder, "train distilled 7")
@@ -185,6 +189,7 @@ def test_a_round_is_taught_by_the_student_of_the_last_and_the_best_is_kept(finis
     assert [len(line.get_xdata()) for line in axes.lines[:3]] == [2, 2, 2]
 
 
+@pytest.mark.proof
 def test_a_course_that_is_killed_in_each_training_ends_with_the_same_bytes(finished, tmp_path):
     rounds = ROUNDS | {"number": 2, "start": "untrained", "average_decay": 0.8}
     folder = changed(copied(finished, tmp_path / "repository"), ladder=LADDER, rounds=rounds)

@@ -4,10 +4,13 @@ import json
 
 import pytest
 import yaml
+from forks import stage
 from safetensors import safe_open
-from test_pipeline import copied, kill, stage, start, wait_for_a_checkpoint
+from test_pipeline import copied, kill, start, wait_for_a_checkpoint
 
 from distill import targets
+
+pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("layers")]
 
 
 def teaching(folder, layers, targets_kind=None, **changes):

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import forks
 import pytest
 import tiny
 import yaml
@@ -63,13 +64,15 @@ def test_a_run_leaves_dvclives_curves_and_neither_commits_nor_experiments(finish
 
 @pytest.mark.parametrize("git", ["without a commit", "without a repository"])
 def test_a_student_is_trained_where_git_has_no_commit_yet(finished, tmp_path, git):
-    folder = shutil.copytree(finished, tmp_path / "new", ignore=shutil.ignore_patterns(".distill", "cache", "live"))
+    folder = shutil.copytree(
+        finished, tmp_path / "new", ignore=shutil.ignore_patterns(".distill", "cache", "tmp", "live")
+    )
     if git == "without a commit":
         tiny.run(folder, "git", "update-ref", "-d", "HEAD")
     else:
         shutil.rmtree(folder / ".git")
     shutil.rmtree(folder / "models/sft-7")
-    tiny.run(folder, "python", "-m", "stages.train", "sft", "7")
+    forks.stage(folder, "train sft 7")
     for name in ("models/sft-7/model.safetensors", "metrics/live/sft-7/plots/metrics/train/loss.tsv"):
         assert (folder / name).read_bytes() == (finished / name).read_bytes()
 
