@@ -55,6 +55,7 @@ def test_an_unknown_method_is_refused_with_those_that_there_are():
         methods.methods(tiny.params(), PLAN, ["jdd"])
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(900)  # the pipeline of the fixture may be in it, and four students
 def test_every_method_is_trained_with_every_seed_and_measured_and_a_second_run_goes_on(committed, tmp_path):
     folder = tmp_path / "repository"
