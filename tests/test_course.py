@@ -190,6 +190,18 @@ def test_a_round_is_taught_by_the_student_of_the_last_and_the_best_is_kept(finis
 
 
 @pytest.mark.proof
+def test_where_the_first_round_is_the_best_it_is_kept(finished, tmp_path):
+    rounds = ROUNDS | {"number": 2, "start": "untrained"}
+    folder = changed(copied(finished, tmp_path / "repository"), rounds=rounds)
+    stage(folder, "train distilled 7")
+    found, model = record(folder, "distilled-7"), "models/distilled-7/model.safetensors"
+    first, second = (one["validation_loss"] for one in found["trainings"].values())
+    assert first < second, "the last is the best, so that this proves nothing"
+    assert (found["kept"], found["validation_loss"]) == ("round-1", first)
+    assert (folder / model).read_bytes() == (finished / model).read_bytes(), "its first round is what it is without"
+
+
+@pytest.mark.proof
 def test_a_course_that_is_killed_in_each_training_ends_with_the_same_bytes(finished, tmp_path):
     rounds = ROUNDS | {"number": 2, "start": "untrained", "average_decay": 0.8}
     folder = changed(copied(finished, tmp_path / "repository"), ladder=LADDER, rounds=rounds)
