@@ -131,3 +131,21 @@ def test_a_checkpoint_that_was_cut_off_is_removed_and_not_resumed_from(tmp_path)
     assert trainer.last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     assert not (tmp_path / "checkpoint-20").exists()
     assert trainer.last_whole_checkpoint(tmp_path / "none") is None
+
+
+def test_the_beginning_that_all_rows_share_is_computed_once_in_training(tmp_path):
+    model = tiny.model(VOCABULARY, layers=1)
+    data = [Sample(str(number), [3, 4, 5, 6, 7 + number], [8, 2], 1.0, None) for number in range(8)]
+    seen = []
+    model.get_decoder().register_forward_pre_hook(
+        lambda _, __, given: seen.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    trainer.DistillTrainer(
+        settings=CE,
+        autocast=torch.float32,
+        model=model,
+        args=trainer.arguments(tmp_path, SCHEDULE, 1, seed=0),
+        train_dataset=trainer.Ordered(data, list(range(8))),
+    ).train()
+    assert seen == [(1, 4), (8, 3)], seen
+    assert model.config.use_cache
