@@ -1,4 +1,7 @@
-"""What many tests start from, built once in a session, and how two workers share it and the tests."""
+"""What many tests start from, built once in a session, and how two workers share it and the tests.
+
+`tiny` and what it brings are imported as they are used: the process that hands out the tests needs none of it.
+"""
 
 import fcntl
 import os
@@ -7,16 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
-import torch
 
 DEFAULT_S = 300.0  # a test's time limit in pyproject.toml
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Each worker takes one processor, for itself and for what its tests start."""
+    """Each worker takes one processor, for itself and for what its tests start; torch reads this as it is imported."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
 
 
 def allowed(item: pytest.Item) -> float:
@@ -57,6 +57,7 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Pa
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
     """A repository in which `dvc repro` ran once. Others read it too: not to be changed, nor any command of DVC run."""
+    import tiny
 
     def make(folder: Path) -> None:
         folder.mkdir()
@@ -69,6 +70,7 @@ def finished(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def committed(finished, tmp_path_factory) -> Path:
     """The finished repository at another place, its results committed, its cache beside them. Not to be changed."""
+    import tiny
 
     def make(folder: Path) -> None:
         shutil.copytree(finished, folder / "repository", ignore=shutil.ignore_patterns("tmp"))

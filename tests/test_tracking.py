@@ -51,15 +51,16 @@ def test_a_training_that_goes_on_from_a_checkpoint_leaves_the_files_of_one_that_
     assert watched(tmp_path / "cut", restored=1, cut=3) == whole
 
 
-def test_a_run_leaves_dvclives_curves_and_neither_commits_nor_experiments(finished):
-    live = finished / "metrics/live/distilled-7"
+def test_a_run_leaves_dvclives_curves_and_neither_commits_nor_experiments(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "repository", ignore=shutil.ignore_patterns("tmp"))
+    live = folder / "metrics/live/distilled-7"
     steps = (live / "plots/metrics/train/loss.tsv").read_text().splitlines()
-    log = (finished / "metrics/train/distilled-7_log.csv").read_text()
+    log = (folder / "metrics/train/distilled-7_log.csv").read_text()
     assert len(steps) - 1 == log.count(",train,") > 1
-    assert "metrics/live/distilled-7/metrics.json" in tiny.run(finished, "dvc", "metrics", "show").stdout
-    assert tiny.run(finished, "git", "for-each-ref", "refs/exps").stdout == ""
-    assert len(tiny.run(finished, "git", "log", "--oneline").stdout.splitlines()) == 1
-    assert not (finished / "dvclive").exists()
+    assert "metrics/live/distilled-7/metrics.json" in tiny.run(folder, "dvc", "metrics", "show").stdout
+    assert tiny.run(folder, "git", "for-each-ref", "refs/exps").stdout == ""
+    assert len(tiny.run(folder, "git", "log", "--oneline").stdout.splitlines()) == 1
+    assert not (folder / "dvclive").exists()
 
 
 @pytest.mark.parametrize("git", ["without a commit", "without a repository"])
