@@ -3,6 +3,7 @@
 generate: requests a second at concurrency 64 against a local server that answers in 50 ms, by asking as the stage
 does it and by the bare SDK in the same minutes, and how memory grows over 100,000 rows.
 train: tokens a second, peak memory and loss beside TRL's GKDTrainer (tools/bench_train).
+clean has a command of its own, tools/bench_clean.py.
 """
 
 import argparse
@@ -20,12 +21,11 @@ from distill import asking
 from distill.answers import Request, Sampling
 from distill.budget import Budget
 from distill.errors import run
-from distill.files import write_json
 from distill.params import ApiTeacher, Runtime
+from tools.bench_file import write_section
 from tools.bench_train import compare
 from tools.load_server import load_server
 
-METRICS = Path("metrics/bench.json")
 DELAY_MS, CONCURRENCY = 50.0, 64
 IDEAL = CONCURRENCY / (DELAY_MS / 1000)  # requests a second
 SAMPLING = Sampling(max_tokens=16, temperature=0.7, top_p=1.0, seed=1)
@@ -134,10 +134,9 @@ def main() -> None:
     options.add_argument("--layers", type=int, default=8, help="train: of the student with the whole vocabulary")
     options.add_argument("--no-trl", action="store_true", help="train: ours alone")
     given = options.parse_args()
-    known = json.loads(METRICS.read_text(encoding="utf-8")) if METRICS.exists() else {}
-    known[given.part] = PARTS[given.part](given)
-    write_json(METRICS, known)
-    print(json.dumps(known[given.part], indent=2))
+    result = PARTS[given.part](given)
+    write_section(given.part, result)
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

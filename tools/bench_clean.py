@@ -1,4 +1,7 @@
-"""Time and peak memory of `clean` on made-up rows: `python -m tools.bench_clean 100000 1000000`."""
+"""Time and peak memory of `clean` on made-up rows: `python -m tools.bench_clean 100000 1000000`.
+
+They become the section `clean` of metrics/bench.json, with one of `runs` for each count.
+"""
 
 import argparse
 import json
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.files import write_rows
+from tools.bench_file import write_section
 
 ROOT = Path(__file__).parent.parent
 ROWS_PER_TOPIC = 50
@@ -103,8 +107,11 @@ def measured(count: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("rows", type=int, nargs="+", help="how many rows, one measurement each")
+    runs = []
     for count in parser.parse_args().rows:
-        print(json.dumps(measured(count)), flush=True)
+        runs.append(measured(count))
+        print(json.dumps(runs[-1]), flush=True)
+        write_section("clean", {"runs": runs})
 
 
 if __name__ == "__main__":
