@@ -92,3 +92,19 @@ def test_the_estimate_names_requests_tokens_and_cost_and_sends_nothing(tmp_path)
     assert metrics["cost_usd"] == pytest.approx(sent * SPENT)
     assert metrics["probe"]["temperature_matters"] is True
     assert (metrics["requests"], metrics["answered"], metrics["failed"]) == (PROMPTS, PROMPTS, {})
+
+
+def test_three_samples_of_a_prompt_are_three_requests_each_with_a_seed_and_a_row_of_its_own(tmp_path):
+    with chat_server() as server:
+        folder = experiment(tmp_path, teacher(server.url))
+        value = yaml.safe_load((folder / "params.yaml").read_text())
+        value["generate"] |= {"samples": 3, "sampling_temperature": 0.7}
+        (folder / "params.yaml").write_text(yaml.safe_dump(value))
+        done = stage(folder)
+        assert done.returncode == 0, done.stderr
+        sent = server.bodies[PROBES:]
+    assert len(sent) == len({body["seed"] for body in sent}) == 3 * PROMPTS
+    assert len({json.dumps(body["messages"]) for body in sent}) == PROMPTS
+    assert all(body.get("n", 1) == 1 for body in sent)
+    rows = [json.loads(line) for line in (folder / "data/raw/responses.jsonl").read_text().splitlines()]
+    assert [row["sample"] for row in rows] == [0, 1, 2] * PROMPTS
