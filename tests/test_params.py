@@ -207,6 +207,7 @@ def test_any_junk_anywhere_is_taken_or_refused_with_one_message(path, junk):
 def test_the_students_own_text_is_never_learnt_by_cross_entropy():
     own = {"kind": "on_policy", "teacher": "smollm2", "batch_tokens": 1, "max_tokens": 8}
     own = changed("weight.targets", own | {"student_fraction": 0.5, "sampling_temperature": 1.0})
+    own["train"]["distilled"]["cross_entropy_share"] = 0.0
     assert params.check(own).weight.targets.kind == "on_policy"
     own["train"]["distilled"]["cross_entropy_share"] = 0.5
     assert "train.distilled.cross_entropy_share: must be 0 with weight.targets.kind on_policy" in refused(own)
@@ -222,6 +223,7 @@ def test_draws_are_refused_with_a_loss_whose_gradient_they_would_bias(key, value
 
 def test_layers_need_a_teacher_of_targets_and_teach_no_text_of_the_students_own():
     value = changed("weight.layers", [3, 20])
+    value["train"]["distilled"]["cross_entropy_share"] = 0.0
     value["train"]["distilled"]["layer_loss"] = {
         "pairs": [[20, 1]], "loss": "mse", "projection": False, "weight": 1.0, "alone": 0.1
     }  # fmt: skip
