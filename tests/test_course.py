@@ -12,7 +12,7 @@ import tiny
 import torch
 import yaml
 from forks import stage
-from test_pipeline import copied, kill, start, wait_for
+from test_pipeline import command, copied, stopped
 from transformers import AutoModelForCausalLM
 
 from distill import course
@@ -151,7 +151,8 @@ def test_a_ladder_is_trained_rung_by_rung_and_its_rungs_are_kept_with_the_studen
     table = log(folder, "distilled-7")
     assert table.training.unique().tolist() == ["untrained", "rung-1", "student"]
     assert table.epoch.max() == 3
-    assert table[table.split == "validation"].epoch.tolist() == [0, 1, 2, 3]
+    # a validation is at the step that is nearest to the end of its epoch
+    assert table[table.split == "validation"].epoch.tolist() == pytest.approx([0, 1, 2, 3], abs=0.2)
 
 
 @pytest.mark.proof
@@ -209,9 +210,7 @@ def test_a_course_that_is_killed_in_each_training_ends_with_the_same_bytes(finis
     whole = written(folder, "distilled-7")
     assert len(whole) > 10
     for name in ("rung-1", "round-1", "round-2"):
-        process = start(folder, "train distilled 7")
-        wait_for(folder, process, f"checkpoints/*/{name}/checkpoint-2/whole")
-        kill(process)
+        stopped(folder, command("train distilled 7"), at=f"{name}/checkpoint-4/whole")
         assert list((folder / ".distill").glob(f"checkpoints/*/{name}")), f"{name} was not interrupted"
     said = stage(folder, "train distilled 7").stdout
     assert "rung-1 has been trained" in said

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 from forks import stage
-from test_pipeline import copied, kill, start, wait_for_a_checkpoint
+from test_pipeline import command, copied, stopped
 
 pytestmark = pytest.mark.proof
 
@@ -54,9 +54,7 @@ def test_a_student_that_learns_from_its_own_answers_goes_on_after_a_kill_to_the_
     of_kind(folder, "reverse_kl", kind="on_policy", student_fraction=0.7, max_tokens=8, sampling_temperature=1.0)
     stage(folder, "train distilled 7")
     before = weights(folder)
-    killed = start(folder, "train distilled 7")
-    wait_for_a_checkpoint(folder, killed)
-    kill(killed)
+    stopped(folder, command("train distilled 7"))
     assert "going on from" in stage(folder, "train distilled 7").stdout
     assert weights(folder) == before
     of_kind(folder, "reverse_kl", kind="on_policy", student_fraction=0.0, max_tokens=8, sampling_temperature=1.0)

@@ -1,13 +1,11 @@
 """The whole pipeline by real commands on the tiny experiment: reproduced, resumed, changed, broken on purpose."""
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -112,46 +110,40 @@ def test_dvc_shows_metrics_params_plots_and_the_graph(finished, tmp_path):
     assert "up to date" in tiny.run(folder, "dvc", "status").stdout
 
 
-def start(folder: Path, name: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        command(name), cwd=folder, env=tiny.environment(),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+# In a process and its children: a signal to all of them once one is about to make the file that STOP_AT ends.
+STOP = """
+import os, sys
+def hook(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(os.environ["STOP_AT"]):
+        os.killpg(0, int(os.environ["STOP_BY"]))
+sys.addaudithook(hook)
+"""
+
+
+def stopped(
+    folder: Path, command: list[str], at: str = "checkpoint-4/whole", by: signal.Signals = signal.SIGKILL
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command there that is stopped at a place of its work: at first where it has one checkpoint to go on from.
+
+    A training this small ends sooner than another process finds the right moment.
+    """
+    hook = folder.parent / "stop/sitecustomize.py"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(STOP)
+    surroundings = tiny.environment() | {"PYTHONPATH": str(hook.parent), "STOP_AT": at, "STOP_BY": str(int(by))}
+    done = subprocess.run(
+        command, cwd=folder, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=240, start_new_session=True, check=False,
     )  # fmt: skip
-
-
-def kill(process: subprocess.Popen) -> None:
-    """SIGKILL for it and its children; nothing where it has ended already."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def wait_for_a_checkpoint(folder: Path, process: subprocess.Popen) -> None:
-    """Returns when a training that was started there has something to lose."""
-    wait_for(folder, process, "checkpoints/*/*/checkpoint-2/whole")
-
-
-def wait_for(folder: Path, process: subprocess.Popen, pattern: str) -> None:
-    """Returns when a file of this pattern is in .distill, or the process has ended."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until and process.poll() is None:
-        if list((folder / ".distill").glob(pattern)):
-            return
-        time.sleep(0.005)
+    assert done.returncode != 0, f"it was not stopped:\n{done.stdout}"
+    return done
 
 
 @pytest.mark.proof
 def test_a_run_interrupted_by_ctrl_c_goes_on_where_it_was(finished, tmp_path):
     folder = copied(finished, tmp_path / "repo")
     shutil.rmtree(folder / "models/sft-7")
-    run = subprocess.Popen(
-        ["dvc", "repro"], cwd=folder, env=tiny.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, start_new_session=True,
-    )  # fmt: skip
-    wait_for_a_checkpoint(folder, run)
-    os.killpg(run.pid, signal.SIGINT)
-    output, _ = run.communicate(timeout=60)
-    assert run.returncode != 0
+    output = stopped(folder, ["dvc", "repro"], by=signal.SIGINT).stdout
     assert "Traceback" not in output
     assert "run the same command again" in output
     assert "going on from checkpoint" in tiny.run(folder, "dvc", "repro").stdout
@@ -263,9 +255,7 @@ def test_a_users_mistake_ends_in_one_message_on_one_screen(finished, tmp_path, n
 
 def test_a_checkpoint_of_another_experiment_is_never_resumed_from(finished, tmp_path):
     folder = copied(finished, tmp_path / "repo")
-    killed = start(folder, "train sft 7")
-    wait_for_a_checkpoint(folder, killed)
-    kill(killed)
+    stopped(folder, command("train sft 7"))
     assert list((folder / ".distill/checkpoints").glob("sft-*/*/checkpoint-*/whole"))
     broken(folder, lambda value: value["train"]["schedule"].update(learning_rate=0.002))
     assert "going on from" not in stage(folder, "train sft 7").stdout
