@@ -14,13 +14,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from distill.files import file_hash, write_json
-from distill.models import compute_dtype
+from distill.models import CPUINFO, compute_dtype
 from distill.params import Runtime
 
 FOLDER = Path("metrics/environment")
 REQUIREMENTS = Path("requirements.txt")
 PINS = (REQUIREMENTS, Path("requirements-teacher.txt"), Path("constraints.txt"))
-CPUINFO = Path("/proc/cpuinfo")
 FEATURES = ("amx", "avx", "fma", "asimd", "sve", "bf16", "i8mm")  # what chooses a kernel begins with one of these
 
 

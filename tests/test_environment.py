@@ -7,9 +7,10 @@ import socket
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
 import torch
 
-from distill import environment
+from distill import environment, models
 from distill.files import file_hash
 from distill.params import Runtime
 
@@ -65,3 +66,22 @@ def test_the_processor_is_the_first_one_with_the_features_that_choose_kernels(tm
         "features": ["amx_bf16", "avx2", "avx512f", "fma"],
     }
     assert environment.processor(tmp_path / "none")["features"] == []
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512_bf16", "vendor", "expected"),
+    [
+        (True, True, "GenuineIntel", torch.bfloat16),
+        (False, True, "AuthenticAMD", torch.bfloat16),
+        (False, True, "GenuineIntel", torch.float32),
+        (False, False, "AuthenticAMD", torch.float32),
+    ],
+)
+def test_the_dtype_is_what_the_processor_multiplies_faster(monkeypatch, tmp_path, amx, avx512_bf16, vendor, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {vendor}\n")
+    monkeypatch.setattr(models, "CPUINFO", tmp_path / "cpuinfo")
+    assert models.compute_dtype("auto") == expected
+    assert models.compute_dtype("float32") == torch.float32
