@@ -60,13 +60,24 @@ def test_a_shared_beginning_goes_through_the_model_once(model):
     seen = []
     model.model.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[:2])))
     logits.response_logits(model, *padded(PAIRS))
-    assert seen == [(1, len(SYSTEM)), (len(PAIRS), 9 - len(SYSTEM))]
+    assert seen == [(1, len(SYSTEM)), (len(PAIRS), logits.COLUMN_STEP)]
+
+
+def test_batches_of_like_size_have_the_same_shapes(model):
+    seen = set()
+    model.model.layers[0].register_forward_pre_hook(lambda _, inputs: seen.add(tuple(inputs[0].shape)))
+    model.get_output_embeddings().register_forward_hook(lambda _, inputs, __: seen.add(tuple(inputs[0].shape)))
+    for response in range(1, 6):
+        pairs = [([1], [2] * response), ([3], [4])]
+        assert len(logits.response_logits(model, *padded(pairs))) == response + 1
+    width = model.config.hidden_size
+    assert seen == {(2, logits.COLUMN_STEP, width), (logits.ROW_STEP, width)}
 
 
 def test_a_wrapped_model_and_one_without_cache_get_the_whole_batch(model):
     wrapper = torch.nn.Module()
     wrapper.forward = model.forward
     whole = logits.response_logits(model, *padded(PAIRS), wrapper=wrapper)
-    assert torch.equal(whole, plain(model, PAIRS))
+    torch.testing.assert_close(whole, plain(model, PAIRS))
     model.config.use_cache = False
-    assert torch.equal(logits.response_logits(model, *padded(PAIRS)), plain(model, PAIRS))
+    torch.testing.assert_close(logits.response_logits(model, *padded(PAIRS)), plain(model, PAIRS))

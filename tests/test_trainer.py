@@ -7,7 +7,7 @@ import torch
 
 from distill import trainer
 from distill.dataset import Sample, collate
-from distill.logits import response_logits
+from distill.logits import COLUMN_STEP, response_logits
 from distill.losses import Settings, TopK, total
 from distill.params import Schedule
 
@@ -147,5 +147,5 @@ def test_the_beginning_that_all_rows_share_is_computed_once_in_training(tmp_path
         args=trainer.arguments(tmp_path, SCHEDULE, 1, seed=0),
         train_dataset=trainer.Ordered(data, list(range(8))),
     ).train()
-    assert seen == [(1, 4), (8, 3)], seen
+    assert seen == [(1, 4), (8, COLUMN_STEP)], seen
     assert model.config.use_cache
