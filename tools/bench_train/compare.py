@@ -1,8 +1,8 @@
 """The same student from the same teacher on the same rows, by TRL's GKDTrainer and by ours, in turn.
 
-`trl` and `stored_full_vocabulary` train eight of the teacher's layers, evenly spaced, with its whole vocabulary;
-`stored` and `online` train models/init, the default student; `online` has the teacher in the step instead of its
-stored targets. All see the same rows in the same batches at the same learning rates in runtime.dtype, each in a process
+`stored` trains models/init, the default student, with its stored targets; `trl`, `stored_full_vocabulary` and `online`
+train eight of the teacher's layers, evenly spaced, with its whole vocabulary, `online` with the teacher in the step.
+All see the same rows in the same batches at the same learning rates in runtime.dtype, each in a process
 of its own that loads the untrained student from a folder. Tokens are those of responses in the teacher's tokenizer, end
 of turn included; of several rounds the fastest run counts.
 """
@@ -119,7 +119,7 @@ def measured(folder: Path, name: str, trl: Path | None) -> dict[str, float]:
         "trl": ["gkd", str(folder)],
         "stored_full_vocabulary": ["ours", str(folder), name, str(folder / plans.FULL), "stored"],
         "stored": ["ours", str(folder), name, str(INIT), "stored"],
-        "online": ["ours", str(folder), name, str(INIT), "online"],
+        "online": ["ours", str(folder), name, str(folder / plans.FULL), "online"],
     }
     module, *arguments = commands[name]
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
@@ -143,9 +143,10 @@ def summary(runs: dict[str, list[dict[str, float]]], kls: dict[str, float], toke
     result["mfu"] = round(best["stored"]["mfu"], 3)
     result["full_vocabulary_mfu"] = round(best["stored_full_vocabulary"]["mfu"], 3)
     if "trl" in best:
-        result["speedup"] = round(best["trl"]["seconds"] / best["stored"]["seconds"], 2)
-        result["full_vocabulary_speedup"] = round(best["trl"]["seconds"] / best["stored_full_vocabulary"]["seconds"], 2)
-        result["memory_share"] = round(best["stored"]["peak_gb"] / best["trl"]["peak_gb"], 3)
+        theirs = best.pop("trl")
+        for name, run in best.items():
+            result[f"{name}_speedup"] = round(theirs["seconds"] / run["seconds"], 2)
+            result[f"{name}_memory_share"] = round(run["peak_gb"] / theirs["peak_gb"], 3)
     return result
 
 
