@@ -13,7 +13,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 AT_ONCE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: repro test proofs interruptions verify check install table gemma trackers clean help
+.PHONY: repro test proofs interruptions verify check install table gemma trackers qlora clean help
 
 help:  ## the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -61,6 +61,9 @@ gemma: install  ## install the optional teacher Gemma 3 270M; read requirements-
 
 trackers: install  ## install wandb, mlflow and trackio for train.report_to
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-trackers.txt
+
+qlora: install  ## install bitsandbytes for train.student.adapter.quantization
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-qlora.txt
 
 clean:  ## remove the environment and the journals (teacher answers!), keep the results
 	rm -rf $(VENV) .distill

@@ -12,13 +12,13 @@ import torch
 from safetensors import SafetensorError
 from transformers import TrainerCallback
 
-from distill import losses, models, throughput
+from distill import adapters, losses, models, throughput
 from distill.batches import padded
 from distill.dataset import Sample
 from distill.errors import UserError
 from distill.layer_losses import remove_projections
 from distill.logits import shared_columns
-from distill.params import Schedule, Variant
+from distill.params import Adapter, Schedule, Variant
 from distill.teaching import Lessons
 from distill.trainer import (
     DistillTrainer,
@@ -31,7 +31,8 @@ from distill.trainer import (
     order,
 )
 
-CHECKPOINT_BYTES = 3 * 12 + 4  # a parameter: three checkpoints of weights and two moments in fp32, and the model
+CHECKPOINTS_BYTES = 3 * 12  # a trained parameter: three checkpoints of weights and two moments in fp32
+MODEL_BYTES = 4  # a parameter
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Training:
     seed: int
     schedule: Schedule
     settings: Variant
+    adapter: Adapter | None  # None: all of the network is trained
     dtype: torch.dtype  # of matmuls
     checkpoints: Path  # a folder
     curves: Path  # a folder
@@ -52,55 +54,60 @@ class Training:
 def fit(
     network: Any, lessons: Lessons, training: Training, callbacks: Sequence[TrainerCallback]
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Trains the network in place; returns the log and the numbers of steps, epochs and response tokens."""
+    """Trains the network in place; returns the log and the numbers of steps, epochs and response tokens.
+
+    An adapter is a new one in each training, and part of the network's own weights at its end.
+    """
     schedule, folder, data = training.schedule, training.checkpoints, lessons.samples
     step_size = schedule.batch_size * schedule.gradient_accumulation
     indices = order([len(sample) for sample in data], step_size, schedule.epochs, training.seed)
     steps = math.ceil(len(indices) / step_size)
     tokens = sum(len(sample.response) for sample in data) * schedule.epochs
-    space = models.parameter_count(network) * CHECKPOINT_BYTES
+    trained = adapters.trained_parameters(network, training.adapter)
+    space = trained * CHECKPOINTS_BYTES + models.parameter_count(network) * MODEL_BYTES
     folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder).free < space:
         raise UserError(f"{folder} has less than the {space / 1e9:.1f} GB free that checkpoints and the model need.")
     if network.device.type == "cpu":
         network.set_attn_implementation("eager")  # short rows: 1.2 times as fast as sdpa's backward
         add_embedding_gradients_sparsely(network)
-    trainer = DistillTrainer(
-        settings=losses.Settings(**training.settings.model_dump(exclude={"layer_loss"})),
-        autocast=training.dtype,
-        teacher=lessons.teacher,
-        answering=lessons.answering,
-        layer_loss=lessons.layer_loss,
-        model=network,
-        args=arguments(folder, schedule, steps, training.seed, training.name, training.report_to),
-        train_dataset=Ordered(data, indices),
-        callbacks=[*callbacks, MarkWhole()],
-    )
-    trainer.add_callback(Validate(training.measure, trainer.log, steps, schedule.epochs))
-    resumed = last_whole_checkpoint(folder)
-    if resumed:
-        print(f"going on from {resumed.name}")
-    started = time.monotonic()
-    try:
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    except (RuntimeError, SafetensorError) as error:
-        if shutil.disk_usage(folder).free > space / 4:
-            raise
-        raise UserError(
-            f"{folder}: the disk is full ({error}). Free some space and run the same command again; it goes on "
-            "from the last whole checkpoint."
-        ) from None
+    with adapters.attached(network, training.adapter, training.dtype, training.seed):
+        trainer = DistillTrainer(
+            settings=losses.Settings(**training.settings.model_dump(exclude={"layer_loss"})),
+            autocast=training.dtype,
+            teacher=lessons.teacher,
+            answering=lessons.answering,
+            layer_loss=lessons.layer_loss,
+            model=network,
+            args=arguments(folder, schedule, steps, training.seed, training.name, training.report_to),
+            train_dataset=Ordered(data, indices),
+            callbacks=[*callbacks, MarkWhole()],
+        )
+        trainer.add_callback(Validate(training.measure, trainer.log, steps, schedule.epochs))
+        resumed = last_whole_checkpoint(folder)
+        if resumed:
+            print(f"going on from {resumed.name}")
+        started = time.monotonic()
+        try:
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        except (RuntimeError, SafetensorError) as error:
+            if shutil.disk_usage(folder).free > space / 4:
+                raise
+            raise UserError(
+                f"{folder}: the disk is full ({error}). Free some space and run the same command again; it goes on "
+                "from the last whole checkpoint."
+            ) from None
     seconds = time.monotonic() - started
     remove_projections(network)
     if not resumed:
         print(f"{steps} steps, {tokens} response tokens in {seconds:.0f} s")
         silent = 0.0 if lessons.layer_loss is None else lessons.layer_loss.alone
-        print(speed(network, [data[index] for index in indices], step_size, seconds, training.dtype, 1 - silent))
+        print(speed(network, [data[index] for index in indices], step_size, seconds, training, 1 - silent))
     return trainer.state.log_history, {"steps": steps, "epochs": schedule.epochs, "response_tokens": tokens}
 
 
 def speed(
-    network: Any, seen: list[Sample], batch_size: int, seconds: float, dtype: torch.dtype, with_logits: float
+    network: Any, seen: list[Sample], batch_size: int, seconds: float, training: Training, with_logits: float
 ) -> str:
     """One line on the training that saw these samples, in this order: a prompt's beginning counts once a batch.
 
@@ -115,4 +122,6 @@ def speed(
     output = network.get_output_embeddings().weight.numel()
     asked = round(with_logits * predicted)
     flops = throughput.training_flops(models.parameter_count(network), output, computed, asked)
-    return throughput.report(flops, predicted, seconds, dtype, network.device)
+    if training.adapter is not None:
+        flops = flops * 2 // 3  # frozen weights have no gradient of their own: 4 operations for each and token, not 6
+    return throughput.report(flops, predicted, seconds, training.dtype, network.device)

@@ -89,7 +89,7 @@ def lineage(params: Params, run: Run, rows: Sequence[Row], files: Sequence[Path]
     return Lineage(
         variant=run.variant,
         teachers=[teacher.model_dump() for teacher in params.teachers],
-        student=params.train.student.model_dump(),
+        student=params.train.student.model_dump(exclude={"adapter"} if run.variant == "init" else None),
         schedule=params.train.schedule.model_dump() | {name: part.model_dump() for name, part in steps.items() if part},
         settings=getattr(params.train, run.variant).model_dump(),
         seed=params.seed if run.seed is None else run.seed,
@@ -103,6 +103,7 @@ def sections(lineage: Lineage, report: Mapping[str, Any]) -> list[Section]:
     choices = {"seed": lineage.seed} | flat(dict(lineage.student), "student")
     if lineage.settings:
         choices |= flat(dict(lineage.schedule), "schedule") | flat(dict(lineage.settings), "loss")
+    adapter = [_adapted(lineage.student["adapter"])] if lineage.student.get("adapter") else []
     made = {name: value for name, value in report.items() if name not in ("variant", "seed")}
     return [
         Section("Made from", [
@@ -115,6 +116,7 @@ def sections(lineage: Lineage, report: Mapping[str, Any]) -> list[Section]:
             pairs(["result of training", "value"], made),
             "`validation_loss` is in nats per token of the teacher on held-out topics, `response_tokens` counts every "
             "epoch.",
+            *adapter,
         ]),
         Section("Files by hash", [
             pairs(["file", "SHA-256"], lineage.hashes),
@@ -124,6 +126,16 @@ def sections(lineage: Lineage, report: Mapping[str, Any]) -> list[Section]:
             "its teachers' mistakes and adds its own: what it says is not checked by anything.",
         ]),
     ]  # fmt: skip
+
+
+def _adapted(adapter: Mapping[str, Any]) -> str:
+    """One paragraph on a student of which an adapter alone was trained."""
+    if adapter["quantization"] is None:
+        return "Only a low-rank adapter of the weights was trained (LoRA); it is merged into them."
+    return (
+        f"Only a low-rank adapter was trained, beside weights in 4 bits (QLoRA, {adapter['quantization']}); it is "
+        "merged into the weights as they were before: `merged_validation_loss` is of the result."
+    )
 
 
 def usage(messages: Sequence[Mapping[str, str]]) -> str:

@@ -27,6 +27,7 @@ from distill.schema.generate import (
 from distill.schema.results import Evaluate, ExtraTask, Latency, Plot
 from distill.schema.teachers import ApiTeacher, LocalTeacher, Price, Teacher
 from distill.schema.train import (
+    Adapter,
     Distilled,
     Ladder,
     LayerLoss,
@@ -40,6 +41,7 @@ from distill.schema.train import (
 
 __all__ = [
     "BUILDERS",
+    "Adapter",
     "ApiTeacher",
     "Clean",
     "Confidence",
@@ -83,6 +85,7 @@ UNIONS = (
     "student",
     "layers",
     "targets",
+    "target_modules",
 )  # keys whose value is one of several kinds, beside `teachers`
 KINDS = (
     "local",
@@ -96,6 +99,7 @@ KINDS = (
     "pretrained",
     "number",
     "list",
+    "word",
     "stored",
     "sampled",
     "hidden",

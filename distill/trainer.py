@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from distill import cross_tokenizer, losses
+from distill import adapters, cross_tokenizer, losses
 from distill.dataset import Sample, collate
 from distill.layer_losses import LayerLoss, projected
 from distill.live_teacher import LiveTeacher
@@ -20,6 +21,7 @@ from distill.on_policy import Answering
 from distill.params import Schedule
 
 WHOLE = "whole"  # a file written last into a checkpoint: without it the checkpoint is half written
+TRAINED = "trained.safetensors"  # a checkpoint's weights where some of the network are frozen
 NEIGHBOURS = 8  # batches whose samples are sorted by length together
 
 
@@ -139,6 +141,27 @@ class DistillTrainer(Trainer):
         return self.teacher.of_text(
             *(inputs[f"teacher_{name}"] for name in ("ids", "mask", "predicts", "places", "known"))
         )
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Writes the weights of a checkpoint: all, or where some are frozen those that are trained."""
+        assert output_dir is not None, "only checkpoints are saved"
+        network = self.accelerator.unwrap_model(self.model)
+        if all(weight.requires_grad for weight in network.parameters()):
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            weights = {name: weight.detach() for name, weight in adapters.trained(network).items()}
+            save_file(weights, Path(output_dir) / TRAINED)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Reads what `_save` wrote."""
+        file = Path(resume_from_checkpoint) / TRAINED
+        if not file.exists():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        kept = load_file(file)
+        for name, weight in adapters.trained(self.model).items():
+            weight.data.copy_(kept[name])
 
 
 def add_embedding_gradients_sparsely(model: Any) -> None:

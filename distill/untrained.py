@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from distill import models, student, targets, vocabulary
+from distill import adapters, models, student, targets, vocabulary
 from distill.chat import Example, encode, response_ids
 from distill.errors import UserError
 from distill.params import LocalTeacher, PretrainedStudent, TeacherStudent
@@ -15,8 +15,10 @@ Untrained = tuple[Any, Any, dict[str, Any]]  # the network, its tokenizer, and w
 
 
 def pretrained(choice: PretrainedStudent) -> Untrained:
-    """A student that exists."""
+    """A student that exists. Raises UserError where it cannot have the adapter that it shall be trained by."""
     network, tokenizer = models.load(choice.model, torch.float32, choice.revision)
+    if choice.adapter is not None:
+        adapters.require(network, choice.adapter)
     return network, tokenizer, {"source": choice.model}
 
 

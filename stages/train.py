@@ -18,7 +18,19 @@ from typing import Any
 import pandas as pd
 import torch
 
-from distill import course, environment, fitting, model_card, models, student, targets, teaching, tracking, untrained
+from distill import (
+    adapters,
+    course,
+    environment,
+    fitting,
+    model_card,
+    models,
+    student,
+    targets,
+    teaching,
+    tracking,
+    untrained,
+)
 from distill import params as params_file
 from distill.chat import encode
 from distill.dataset import samples
@@ -154,6 +166,7 @@ def main() -> None:
         validation_loss, validation=validation, tokenizer=tokenizer, teacher_tokens=teacher_tokens, dtype=dtype
     )
     folder = checkpoint_folder(params, this)
+    adapter = params.train.student.adapter if params.train.student.source == "pretrained" else None
     done: list[course.Trained] = []
     if this.seed is None:
         network, report = untrained.cut_down(network, tokenizer, choices[1:], rows, report)
@@ -166,6 +179,7 @@ def main() -> None:
             seed=this.seed,
             schedule=params.train.schedule,
             settings=settings,
+            adapter=adapter,
             dtype=dtype,
             checkpoints=folder,
             curves=LIVE / this.name,
@@ -181,6 +195,10 @@ def main() -> None:
         first, loss = done[0].first, best.loss
     table = log_table(course.joined(done), first)
     report |= {"parameters": models.parameter_count(network), "validation_loss": round(loss, 4)}
+    if adapter is not None and this.seed is not None:
+        report |= adapters.report(network, adapter)
+        if adapter.quantization is not None:  # what was trained is not quite what is kept
+            report |= {"merged_validation_loss": round(measure(network.eval()), 4)}
     save_dtype = getattr(torch, params.train.save_dtype)
     with whole_folder(this.folder) as target:
         student.save(network.to(save_dtype), tokenizer, target)

@@ -23,6 +23,7 @@ from distill.figures import draw_loss
 
 RUNG = {"layers": 3, "neurons": None, "kv_heads": None, "epochs": 1}
 LADDER = {"teacher": "above", "rungs": [RUNG]}
+PRETRAINED = {"source": "pretrained", "model": "m", "revision": None, "adapter": None}
 ROUNDS = {"number": 3, "start": "last", "average_decay": None}
 
 
@@ -92,7 +93,7 @@ def test_the_rungs_come_first_and_then_the_rounds(teacher, by_student):
         ({"train__ladder": LADDER | {"rungs": [RUNG | {"layers": [0, 1]}]}, "train__student__layers": [0, 2],
           "train__student__layer_choice": "listed"}, r"which has the layers \[0, 1\], given \[0, 2\] with \[2\]"),
         ({"train__ladder": LADDER | {"rungs": []}}, "train.ladder.rungs: list should have at least 1"),
-        ({"train__ladder": LADDER, "train__student": {"source": "pretrained", "model": "m", "revision": None}},
+        ({"train__ladder": LADDER, "train__student": PRETRAINED},
          "ladder: needs a student cut from the teacher"),
         ({"train__ladder": LADDER, "train__distilled__loss": "cross_entropy"}, "ladder.teacher: above needs"),
         ({"train__rounds": ROUNDS, "train__distilled__cross_entropy_share": 1.0}, "rounds: need a distilled.loss"),

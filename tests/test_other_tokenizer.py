@@ -10,7 +10,9 @@ from test_alignment import OTHER
 
 @pytest.mark.proof
 def test_a_pretrained_student_of_another_tokenizer_is_distilled_from_stored_targets(tmp_path):
-    folder = tiny.repository(tmp_path, train__student={"source": "pretrained", "model": "other", "revision": None})
+    folder = tiny.repository(
+        tmp_path, train__student={"source": "pretrained", "model": "other", "revision": None, "adapter": None}
+    )
     OTHER.save_pretrained(folder / "other")
     tiny.model(len(OTHER), layers=2, spread=0.05).save_pretrained(folder / "other")
     for stage in ("generate", "clean", "weight", "train init", "train distilled 7"):

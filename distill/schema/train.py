@@ -43,12 +43,29 @@ class TeacherStudent(Section):
         return self
 
 
+TargetModules = Annotated[
+    Annotated[Literal["all-linear"], Tag("word")] | Annotated[list[Text], Field(min_length=1), Tag("list")],
+    Discriminator(lambda value: "list" if isinstance(value, list) else "word"),
+]
+
+
+class Adapter(Section):
+    """Low-rank matrices beside linear layers, trained in their place (LoRA), the base in 4 bits meanwhile (QLoRA)."""
+
+    rank: Count
+    alpha: Positive
+    dropout: Annotated[Real, Field(ge=0, lt=1)]
+    target_modules: TargetModules
+    quantization: Literal["nf4"] | None
+
+
 class PretrainedStudent(Section):
-    """A student that exists: a folder or a hub name."""
+    """A student that exists: a folder or a hub name; with an adapter nothing else of it is trained."""
 
     source: Literal["pretrained"]
     model: Text
     revision: Text | None
+    adapter: Adapter | None
 
 
 Loss = Literal["cross_entropy", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "total_variation"]
@@ -195,6 +212,16 @@ class Train(Section):
         for name, (above, below) in zip(names[1:], pairwise(steps), strict=True):
             for part in ("layers", "neurons", "kv_heads"):
                 _require_less(name, part, getattr(above, part), getattr(below, part))
+        return self
+
+    @model_validator(mode="after")
+    def _an_adapter_is_not_averaged(self) -> Self:
+        adapted = isinstance(self.student, PretrainedStudent) and self.student.adapter is not None
+        if adapted and self.rounds is not None and self.rounds.average_decay is not None:
+            raise ValueError(
+                "rounds.average_decay: must be null with student.adapter, whose weights are another adapter's in each "
+                f"round, given {self.rounds.average_decay:g}"
+            )
         return self
 
     @model_validator(mode="after")
