@@ -111,6 +111,7 @@ def attached(network: Any, settings: Adapter | None, dtype: torch.dtype, seed: i
         lora_dropout=settings.dropout,
         target_modules=list(chosen),
         bias="none",
+        fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in chosen.values()),
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
