@@ -287,12 +287,20 @@ def test_an_adapter_learns_from_all_that_a_teacher_gives(finished, tmp_path, los
 
 
 @pytest.mark.proof
-def test_an_adapter_learns_with_another_tokenizer_and_by_layers(finished, tmp_path):
+def test_an_adapter_learns_from_a_teacher_of_another_tokenizer(finished, tmp_path):
+    folder = adapted(copied(finished, tmp_path / "repository"))
+    OTHER.save_pretrained(folder / "other")
+    tiny.model(len(OTHER), layers=2, spread=0.05).save_pretrained(folder / "other")
+    for name in ("train init", "train distilled 7"):
+        stage(folder, name)
+    assert record(folder, "distilled-7")["validation_loss"] < record(folder, "init")["validation_loss"] - 0.1
+
+
+@pytest.mark.proof
+def test_an_adapter_learns_by_layers_and_goes_on_after_a_kill_to_the_same_bytes(finished, tmp_path):
     layers = {"pairs": [[3, 1]], "loss": "cosine", "projection": True, "weight": 1.0, "alone": 0.3}
     distilled = tiny.params()["train"]["distilled"] | {"layer_loss": layers}
     folder = adapted(copied(finished, tmp_path / "repository"), {"distilled": distilled})
-    OTHER.save_pretrained(folder / "other")
-    tiny.model(len(OTHER), layers=2, spread=0.05).save_pretrained(folder / "other")
     path = folder / "params.yaml"
     value = yaml.safe_load(path.read_text())
     value["weight"]["layers"] = [3]
