@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 FINISHED = ("stop", "length", "content_filter")
+LABELLED = "label_log_probs"
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,15 @@ class Request:
 class Sampling:
     """Every sampling parameter that a teacher is sent; servers and checkpoints have defaults of their own.
 
-    `seed` is the run's: each request has its own, made from it.
+    `seed` is the run's: each request has its own, made from it. With `labels` the answer is the likeliest of these,
+    and nothing is sampled.
     """
 
     max_tokens: int
     temperature: float
     top_p: float
     seed: int
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Answer:
     nats; `entropies` are each token's in nats, `margins` the best log-probability minus the second best;
     `usage` has prompt_tokens and completion_tokens; `error` has class, code, attempts and message. `billed`
     are the tokens that an API charges for the last attempt, as far as is known; None for a local teacher.
+    `label_log_probs` are those of all labels, in nats and normalised over them, where the answer is one of these.
     """
 
     id: str
@@ -48,6 +52,7 @@ class Answer:
     entropies: list[float] | None = None
     margins: list[float] | None = None
     billed: dict[str, int] | None = None
+    label_log_probs: list[float] | None = None
 
 
 def failed(
@@ -64,5 +69,5 @@ def request_seed(seed: int, name: str) -> int:
 
 
 def from_row(row: dict[str, Any]) -> Answer:
-    """The answer that `vars` of it gave."""
-    return Answer(**{name: row[name] for name in Answer.__dataclass_fields__})
+    """The answer that `vars` of it gave; journals from before there were labels have no log-probabilities of them."""
+    return Answer(**{name: row[name] for name in Answer.__dataclass_fields__ if name != LABELLED or name in row})

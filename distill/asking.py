@@ -79,6 +79,8 @@ def request(
         "seed": seed,
         "sample": sample,
     }
+    if sampling.labels:
+        depends |= {"labels": list(sampling.labels)}
     if teacher.kind == "openai":
         depends |= {"extra": teacher.extra}
     else:
@@ -148,7 +150,7 @@ def _ask_local(
     teacher: LocalTeacher, requests: list[Request], answered: set[str], sampling: Sampling, setup: Setup
 ) -> Iterator[list[Answer]]:
     """Answers of a local teacher, batch by batch; a batch with an open request is decoded whole."""
-    from distill import local_teacher, models  # torch takes seconds to import, and an API needs none of it
+    from distill import labels, local_teacher, models  # torch takes seconds to import, and an API needs none of it
 
     models.prepare(setup.runtime.threads, sampling.seed)
     dtype = models.compute_dtype(setup.runtime.dtype)
@@ -157,7 +159,12 @@ def _ask_local(
         tokenizer.chat_template = few_shot.TEMPLATE
     batches = local_teacher.batches(tokenizer, requests, setup.batch_size)
     todo = [batch for batch in batches if any(item.id not in answered for item in batch)]
-    for answers in local_teacher.answer(model, tokenizer, todo, sampling):
+    answering = (
+        labels.answer(model, tokenizer, todo, sampling.labels)
+        if sampling.labels
+        else local_teacher.answer(model, tokenizer, todo, sampling)
+    )
+    for answers in answering:
         yield [answer for answer in answers if answer.id not in answered]
 
 

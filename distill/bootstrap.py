@@ -8,7 +8,7 @@ Journal of the American Statistical Association 83, 1988). A t-interval over the
 other items; of two or three seeds, though, no interval knows much. With one seed it is the bootstrap over items.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,16 @@ def ratio_interval(
     return Estimate(mean_score(numerators, denominators, transform), *_ends(drawn))
 
 
+def statistic_interval(
+    statistics: Sequence[Callable[[np.ndarray], float]], items: int, resamples: int, seed: int
+) -> Estimate:
+    """The same for a score that is no ratio of sums; each training seed's is a function of the places of its items."""
+    drawn = np.random.default_rng(seed).integers(0, items, size=(resamples, items))
+    scores = np.array([[statistic(places) for places in drawn] for statistic in statistics])
+    value = float(np.mean([statistic(np.arange(items)) for statistic in statistics]))
+    return Estimate(value, *_ends(_over_seeds(scores, seed, 0)))
+
+
 def paired_difference(
     one: tuple[np.ndarray, np.ndarray],
     other: tuple[np.ndarray, np.ndarray],
@@ -81,8 +91,13 @@ def _resampled(
     scores = np.array(
         [transform(top[items].sum(1) / bottom[items].sum(1)) for top, bottom in zip(tops, bottoms, strict=True)]
     )
-    draws = max(1, len(tops) - 1)
-    seeds = np.random.default_rng([seed, stream]).integers(0, len(tops), size=(draws, resamples))
+    return _over_seeds(scores, seed, stream)
+
+
+def _over_seeds(scores: np.ndarray, seed: int, stream: int) -> np.ndarray:
+    """The mean over drawn training seeds for each resample, [resamples], from scores [seeds, resamples]."""
+    count, resamples = scores.shape
+    seeds = np.random.default_rng([seed, stream]).integers(0, count, size=(max(1, count - 1), resamples))
     return np.take_along_axis(scores, seeds, axis=0).mean(0)
 
 

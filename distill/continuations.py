@@ -45,11 +45,12 @@ def batches(questions: Sequence[Question], batch_tokens: int) -> list[list[int]]
 def scores(model: Any, questions: Sequence[Question], batch_tokens: int) -> Iterator[tuple[int, list[Score]]]:
     """Yields (index of the question, a score for each of its continuations)."""
     for batch in batches(questions, batch_tokens):
-        yield from zip(batch, _batch_scores(model, [questions[index] for index in batch]), strict=True)
+        yield from zip(batch, batch_scores(model, [questions[index] for index in batch]), strict=True)
 
 
 @torch.inference_mode()
-def _batch_scores(model: Any, questions: list[Question]) -> list[list[Score]]:
+def batch_scores(model: Any, questions: Sequence[Question]) -> list[list[Score]]:
+    """For each question a score for each of its continuations, all in one batch."""
     rows = [row for row, question in enumerate(questions) for _ in question.continuations]
     continuations = [ids for question in questions for ids in question.continuations]
     cache, mask = _prompts_cache(model, [question.prompt for question in questions])

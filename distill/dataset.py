@@ -41,10 +41,20 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """The closed set that a response was chosen from, in the student's tokens."""
+
+    labels: list[list[int]]  # each with the end of turn
+    chosen: int  # the teacher's label, by its place
+    log_probs: list[float]  # the teacher's of each label, in nats, normalised over the set
+
+
+@dataclass(frozen=True)
 class Sample:
     """One training sample; what it has of the teacher has a row for every token of the response.
 
-    At most one of `top` (stored or drawn tokens), `states` and `asked` is there, and `layers` beside each.
+    At most one of `top` (stored or drawn tokens), `states` and `asked` is there, and `layers` beside each. With a
+    `choice` the response is one of its labels, and nothing else is there.
     """
 
     id: str
@@ -55,9 +65,16 @@ class Sample:
     states: States | None = None
     asked: Asked | None = None
     layers: Layers | None = None
+    choice: Choice | None = None
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
+
+    @property
+    def sequences(self) -> list[tuple[list[int], list[int]]]:
+        """What goes through the model: the prompt with the response, or with each label of a choice."""
+        responses = [self.response] if self.choice is None else self.choice.labels
+        return [(self.prompt, response) for response in responses]
 
 
 def samples(
@@ -121,16 +138,25 @@ def merge_duplicates(ids: torch.Tensor, probs: torch.Tensor) -> tuple[torch.Tens
 def collate(batch: Sequence[Sample]) -> dict[str, torch.Tensor]:
     """A batch: input_ids, attention_mask, predicts [batch, seq]; labels, weights [tokens]; the targets' tensors.
 
-    `tokens` counts the response tokens of the whole batch, in row order, as `padded` selects them.
+    `tokens` counts the response tokens of the whole batch, in row order, as `padded` selects them. Of choices each
+    label is a row of its own, [samples x labels, seq], and weights are [samples].
     """
-    ids, mask, predicts = padded([(sample.prompt, sample.response) for sample in batch])
+    sequences = [sequence for sample in batch for sequence in sample.sequences]
+    ids, mask, predicts = padded(sequences)
     result = {
         "input_ids": ids,
         "attention_mask": mask,
         "predicts": predicts,
-        "labels": torch.tensor([token for sample in batch for token in sample.response]),
+        "labels": torch.tensor([token for _, response in sequences for token in response]),
         "weights": torch.tensor([sample.weight for sample in batch for _ in sample.response]),
     }
+    choices = [sample.choice for sample in batch if sample.choice is not None]
+    if choices:
+        result |= {
+            "weights": torch.tensor([sample.weight for sample in batch]),
+            "chosen": torch.tensor([choice.chosen for choice in choices]),
+            "label_log_probs": torch.tensor([choice.log_probs for choice in choices]),
+        }
     tops = [sample.top for sample in batch if sample.top is not None]
     if tops:
         for name in vars(tops[0]):

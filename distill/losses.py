@@ -118,13 +118,9 @@ def total(
     may be None for cross-entropy only. `chunk` is how many tokens' fp32 copy exists at one time, by default as many
     as are fast.
     """
-    if chunk is None:
-        space = CACHE_BYTES if logits.device.type == "cpu" else DEVICE_BYTES
-        chunk = max(space // (4 * logits.shape[-1]), 1)
     if settings.loss == "cross_entropy" or settings.cross_entropy_share == 1:
-        nothing = labels.new_zeros(len(labels), 0)
-        _, _, label_log_probs = Outcomes.apply(logits, nothing, labels, chunk)
-        return (weights * -label_log_probs).sum()
+        return (weights * -of_labels(logits, labels, chunk)).sum()
+    chunk = chunk or _fast_chunk(logits)
     assert top is not None, f"{settings.loss} needs the teacher's targets"
     if isinstance(top, Full):
         return InOnePass.apply(logits, partial(_full, labels, weights, top, settings), chunk)
@@ -138,10 +134,22 @@ def total(
         tail = torch.where(nothing, tail.clamp(min=LEAST), tail)
         student = torch.cat([student, tail[:, None]], dim=-1)
         teacher = torch.cat([teacher, top.tail.float().clamp(min=LEAST)[:, None]], dim=-1)
-    return (weights * _per_token(student, teacher, label_log_probs, top.known, settings)).sum()
+    return (weights * per_token(student, teacher, label_log_probs, top.known, settings)).sum()
 
 
-def _per_token(
+def of_labels(logits: torch.Tensor, labels: torch.Tensor, chunk: int | None = None) -> torch.Tensor:
+    """The log-probability of each label, [tokens] fp32 nats, from [tokens, vocab] logits."""
+    nothing = labels.new_zeros(len(labels), 0)
+    return Outcomes.apply(logits, nothing, labels, chunk or _fast_chunk(logits))[2]
+
+
+def _fast_chunk(logits: torch.Tensor) -> int:
+    """How many tokens' fp32 copy may exist at one time."""
+    space = CACHE_BYTES if logits.device.type == "cpu" else DEVICE_BYTES
+    return max(space // (4 * logits.shape[-1]), 1)
+
+
+def per_token(
     student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor, known: torch.Tensor, settings: Settings
 ) -> torch.Tensor:
     """The loss of each token, [tokens], from log-probabilities of outcomes [tokens, outcomes] and labels [tokens]."""
@@ -158,7 +166,7 @@ def _full(
     student = log_softmax(logits, dim=-1)
     teacher = full.log_probs(span).clamp(min=NOTHING)
     label = student.gather(1, labels[span, None])[:, 0]
-    return (weights[span] * _per_token(student, teacher, label, full.known[span], settings)).sum()
+    return (weights[span] * per_token(student, teacher, label, full.known[span], settings)).sum()
 
 
 class InOnePass(torch.autograd.Function):

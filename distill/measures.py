@@ -39,21 +39,28 @@ class Measure:
         return mean_score(numerators, denominators, self.transform)
 
 
-MEASURES = {
-    "accuracy": Measure("correct"),
-    "accuracy_norm": Measure("correct_norm"),
-    "accuracy_above_chance": Measure("correct", transform=lambda share: (share - CHANCE) / (1 - CHANCE)),
-    "perplexity": Measure("nll", "tokens", np.exp),
-    "bits_per_byte": Measure("nll", "bytes", lambda nats: nats / np.log(2)),
-    "agreement": Measure("agreed", "tokens"),
-    "rouge_l": Measure("rouge_l"),
-    "generated_agreement": Measure("generated_same", "generated_tokens"),
-}
+def measures(chance: float) -> dict[str, Measure]:
+    """Every score by its name; `chance` is the accuracy of a guess."""
+    return {
+        "accuracy": Measure("correct"),
+        "accuracy_norm": Measure("correct_norm"),
+        "accuracy_above_chance": Measure("correct", transform=lambda share: (share - chance) / (1 - chance)),
+        "perplexity": Measure("nll", "tokens", np.exp),
+        "bits_per_byte": Measure("nll", "bytes", lambda nats: nats / np.log(2)),
+        "agreement": Measure("agreed", "tokens"),
+        "rouge_l": Measure("rouge_l"),
+        "generated_agreement": Measure("generated_same", "generated_tokens"),
+    }
 
 
-def estimates(seeds: Sequence[pd.DataFrame], resamples: int, seed: int) -> dict[str, Estimate]:
+def chance_of(labels: Sequence[str] | None) -> float:
+    """The accuracy of a guess among the labels, and without them in our multiple choice."""
+    return CHANCE if labels is None else 1 / len(labels)
+
+
+def estimates(seeds: Sequence[pd.DataFrame], resamples: int, seed: int, chance: float) -> dict[str, Estimate]:
     """Every score of one model with its interval, from the items of each of its training seeds."""
     return {
         name: ratio_interval(*measure.ratios(seeds), resamples, seed, measure.transform)
-        for name, measure in MEASURES.items()
+        for name, measure in measures(chance).items()
     }

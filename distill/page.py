@@ -50,6 +50,8 @@ def render(
         gain=report.gain(models),
         gain_note=report.GAIN_NOTE,
         intervals=score_tables.intervals(models),
+        labels=score_tables.classification(inputs["evaluate"]),
+        labels_note=report.LABELS_NOTE,
         statistics=score_tables.statistics(inputs["evaluate"]),
         figures=figures,
         samples=[asked(sample) for sample in inputs["samples"]],

@@ -159,7 +159,11 @@ class Params(Section):
                 raise ValueError(
                     f"{key}: must be a local teacher of `teachers` with its own chat template ({local}), given {name!r}"
                 )
-        if self.weight.targets is None and self.train.distilled.loss != "cross_entropy":
+        if (
+            self.weight.targets is None
+            and self.generate.labels is None
+            and self.train.distilled.loss != "cross_entropy"
+        ):
             raise ValueError(
                 f"train.distilled.loss: {self.train.distilled.loss} needs stored targets, but weight.targets is null"
             )
@@ -192,6 +196,8 @@ class Params(Section):
                     "train.distilled.layer_loss: must be null with weight.targets.kind on_policy, since no hidden "
                     "states are stored for the student's own text"
                 )
+        if self.generate.labels is not None:
+            self._require_what_labels_go_with()
         unpriced = [teacher.name for teacher in self.teachers if teacher.kind == "openai" and teacher.price is None]
         if self.generate.budget_usd is not None and unpriced:
             raise ValueError(
@@ -201,6 +207,24 @@ class Params(Section):
         if parts > 1 + 1e-9:
             raise ValueError(f"teachers: shares below 1 divide the prompts and add up to {parts:g}, more than 1")
         return self
+
+    def _require_what_labels_go_with(self) -> None:
+        """Raises ValueError where a choice says something of texts or tokens, which labels have no use for."""
+        others = [one.name for one in self.teachers if one.share and (one.kind != "local" or one.template is not None)]
+        if others:
+            raise ValueError(
+                "generate.labels: each label is scored by the teacher's own probabilities, so that all who answer must "
+                f"be local with their own chat template, given {others}; set their share to 0"
+            )
+        if self.weight.targets is not None:
+            raise ValueError(
+                "weight.targets: must be null with generate.labels, since the probabilities of labels are in the rows"
+            )
+        if self.train.rounds is not None or (self.train.ladder is not None and self.train.ladder.teacher == "above"):
+            raise ValueError(
+                "train: with generate.labels students learn from the teacher's answers alone: rounds must be null, and "
+                "ladder.teacher original"
+            )
 
 
 def check(value: Any) -> Params:

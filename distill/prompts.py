@@ -100,6 +100,22 @@ def chunks(text: str, most_words: int) -> Iterator[str]:
         yield "\n\n".join(chunk)
 
 
+def require_labels(prompts: list[Prompt], labels: list[str]) -> None:
+    """Raises UserError where a prompt's own `label`, the right answer, is none of these, or some have one and others
+    not."""
+    given = [prompt for prompt in prompts if "label" in prompt]
+    if other := [prompt for prompt in given if prompt["label"] not in labels]:
+        raise UserError(
+            f"prompt {other[0]['id']!r} has the label {other[0]['label']!r}, which is none of generate.labels "
+            f"({', '.join(labels)}). Mend the prompt or the list."
+        )
+    if given and len(given) < len(prompts):
+        raise UserError(
+            f"{len(given)} of {len(prompts)} prompts have a `label`: give it to all, so that accuracy is measured "
+            "against the right labels, or to none, so that it is measured against the teacher's."
+        )
+
+
 def dressed(prompt: Prompt, system_prompt: str | None, few_shot: list[Shot]) -> Prompt:
     """The prompt as it is sent: system prompt, few-shot examples, its own messages.
 

@@ -8,13 +8,20 @@ from distill.text import opens_with, repetition, words
 Fault = tuple[str, str]  # reason, detail
 
 
+def is_label(row: dict[str, Any]) -> bool:
+    """Whether the response is one of a closed set of labels."""
+    return "label_log_probs" in row
+
+
 def quality(row: dict[str, Any], clean: Clean) -> Fault | None:
-    """Why the response is bad by itself, or None."""
+    """Why the response is bad by itself, or None. A label is as good as its set, whatever its length and words."""
     text, finish = row["response"], row["finish_reason"]
     if row["error"] is not None or finish == "error":
         return "failed", ": ".join((row["error"]["class"], row["error"]["message"])) if row["error"] else ""
     if finish == "content_filter":
         return "filtered", ""
+    if is_label(row):
+        return None
     count = len(words(text))
     if finish == "length" and clean.drop_truncated:
         return "truncated", f"after {count} words"

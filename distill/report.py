@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from distill import data_card, model_card
+from distill import data_card, model_card, score_tables
 from distill.document import Data, Section, Table, number
 from distill.errors import UserError
 from distill.goals import GOALS, Goal
@@ -21,6 +21,12 @@ MEASURED = (
 GOALS_NOTE = (
     "In the figure the intervals of the accuracy ratio take the teacher's accuracy as given; those of the latency "
     "gain are the quartiles of the model's runs."
+)
+LABELS_NOTE = (
+    "Each prompt is answered by the likeliest of a closed set of labels. Accuracy, F1 and calibration are against the "
+    "prompts' own labels where these are given, and otherwise against the teacher's. Elsewhere in this report a label "
+    "counts as one token: perplexity is of the teacher's label within the set, agreement the share of labels that are "
+    "the teacher's."
 )
 GAIN_NOTE = (
     "`sft` learnt from the same rows for as many steps. Where two intervals overlap, this table cannot tell the two "
@@ -239,6 +245,7 @@ def markdown(
         GAIN_NOTE,
         "![Accuracy and agreement against parameters](figures/size.png)",
         "![Latency at batch 1](figures/latency.png)",
+        *(["## Labels", LABELS_NOTE, *map(table, labels)] if (labels := score_tables.classification(scores)) else []),
         "## Every score",
         table(intervals(scores["models"])),
         *map(table, statistics(scores)),

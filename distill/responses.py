@@ -55,6 +55,8 @@ class RawRow(BaseModel):
     margins: list[Finite] | None = None
     judge_score: Finite | None = None
     fused_from: list[str] = []
+    label: str | None = None
+    label_log_probs: list[Finite] | None = None
     degraded: list[str] = []
     usage: Usage | None
     error: Failure | None

@@ -31,6 +31,27 @@ def intervals(models: dict[str, dict[str, Any]]) -> Table:
     return Table(["score [95% interval]", *MODELS], rows)
 
 
+# measure of the section `classification` of evaluate.json: name, whether more is better
+CLASSIFICATION = {
+    "accuracy": ("accuracy", True),
+    "macro_f1": ("macro-F1", True),
+    "ece": ("expected calibration error", False),
+    "teacher_agreement": ("the teacher's label", True),
+}
+
+
+def classification(scores: dict[str, Any]) -> list[Table]:
+    """How good the models are as classifiers, by row; nothing of a run without labels."""
+    if "classification" not in scores:
+        return []
+    names = [f"{name} ({'more' if more else 'less'} is better)" for name, more in CLASSIFICATION.values()]
+    rows = [
+        [model, *(_estimate(scores["classification"][model][measure]) for measure in CLASSIFICATION)]
+        for model in MODELS
+    ]
+    return [Table(["model [95% interval]", *names], rows)]
+
+
 def several_seeds(scores: dict[str, Any]) -> list[Table]:
     """Mean, standard deviation and interval of every score over the training seeds; nothing of a single seed."""
     rows = [
@@ -48,7 +69,7 @@ def statistics(scores: dict[str, Any]) -> list[Table]:
     It takes any keys, beside and in `models`, so that what stage evaluate adds is shown.
     """
     models = scores["models"]
-    parts = {name: value for name, value in scores.items() if name not in ("models", "seeds")}
+    parts = {name: value for name, value in scores.items() if name not in ("models", "seeds", "classification")}
     keyed = {name: value for name, value in parts.items() if isinstance(value, dict) and value}
     by_model = [name for name, value in keyed.items() if set(value) <= set(MODELS)]
     leaves: dict[str, dict[str, Any]] = {}

@@ -7,16 +7,18 @@ import numpy as np
 import pandas as pd
 
 from distill.bootstrap import Estimate
-from distill.measures import MEASURES
+from distill.measures import measures
 
 
-def over_seeds(seeds: Sequence[pd.DataFrame], scores: dict[str, Estimate]) -> dict[str, dict[str, float | int | None]]:
+def over_seeds(
+    seeds: Sequence[pd.DataFrame], scores: dict[str, Estimate], chance: float
+) -> dict[str, dict[str, float | int | None]]:
     """Each score of one model over its training seeds: how many, mean, sd, and the interval over items and seeds.
 
     `seeds` has the items of each, `scores` the estimates from all. The sd is a sample's, None for one seed.
     """
     found: dict[str, dict[str, float | int | None]] = {}
-    for name, measure in MEASURES.items():
+    for name, measure in measures(chance).items():
         values = [measure.value(*measure.ratio(items)) for items in seeds]
         found[name] = {
             "seeds": len(values),

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from distill import adapters, cross_tokenizer, losses
+from distill import adapters, cross_tokenizer, label_lessons, losses
 from distill.dataset import Sample, collate
 from distill.layer_losses import LayerLoss, projected
 from distill.live_teacher import LiveTeacher
@@ -121,7 +121,9 @@ class DistillTrainer(Trainer):
         return total * self.accelerator.num_processes / num_items_in_batch
 
     def _logit_loss(self, logits: torch.Tensor, inputs: Any) -> torch.Tensor:
-        """The micro-batch's weighted sum of token losses by the logits."""
+        """The micro-batch's weighted sum of token losses by the logits, or of the losses of rows that choose labels."""
+        if "label_log_probs" in inputs:
+            return label_lessons.total(logits, inputs, self.settings)
         top = self._targets(inputs)
         if isinstance(top, cross_tokenizer.SpanTargets):
             return cross_tokenizer.total(logits, inputs["labels"], inputs["weights"], top, self.settings)

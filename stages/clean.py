@@ -23,7 +23,7 @@ from distill.errors import UserError, run
 from distill.files import write_json, write_rows
 from distill.language import Languages
 from distill.params import Clean
-from distill.quality import Fault, quality
+from distill.quality import Fault, is_label, quality
 from distill.responses import Responses, Row
 from distill.text import words
 
@@ -115,13 +115,18 @@ def own_fault(row: Row, clean: Clean, languages: Languages | None) -> Fault | No
     """Why a row is dropped whatever the others are, or None."""
     if fault := quality(row, clean):
         return fault
-    other = languages.other(row["response"]) if languages else None
+    other = languages.other(row["response"]) if languages and not is_label(row) else None
     return ("language", other) if other else None
 
 
 def all_texts(row: Row) -> list[str]:
     """What must not be contaminated: messages and response."""
     return [*(turn["content"] for turn in row["messages"]), row["response"]]
+
+
+def compared(row: Row) -> str:
+    """The text by which a row repeats another: its response, or what it asks where that is one of a few labels."""
+    return "\n".join(turn["content"] for turn in row["messages"]) if is_label(row) else row["response"]
 
 
 def verdicts(
@@ -131,7 +136,8 @@ def verdicts(
 
     Of the sound answers to a prompt those stay that the policy of the mixture selects. A row is compared with the
     kept ones alone. Of rows that repeat each other the test row stays, then the validation row, then the first.
-    Contamination costs training and validation their row, never test.
+    Contamination costs training and validation their row, never test. A label says nothing by itself, so that of rows
+    with labels those repeat each other that ask the same words by another prompt.
     """
     count = len(rows)
     reason, match = np.full(count, KEPT, np.uint8), np.full(count, -1, np.int32)
@@ -151,17 +157,20 @@ def verdicts(
 
     def verdict(number: int, row: Row) -> tuple[str, int] | None:
         """The reason to drop a selected row, with its match."""
-        keys = sketcher.keys(row["response"])
-        if (other := kept.same(row["response"], keys)) is not None:
+        text, label = compared(row), is_label(row)
+        keys = sketcher.keys(text)
+        other = kept.same(text, keys)
+        if other is not None and not (label and rows[order[other]]["prompt_id"] == row["prompt_id"]):
             return "duplicate", order[other]
-        if (other := kept.similar(row["response"], keys)) is not None:
+        # the examples before every prompt would make any two of them alike
+        if not label and (other := kept.similar(text, keys)) is not None:
             return "near_duplicate", order[other]
         if FIRST_CLAIM[claim[order[number]]] != "test" and (found := leaks.first(all_texts(row))):
             return "contaminated", found[0]
         kept.keep(number, keys)
         return None
 
-    with Kept(clean.near_duplicate, lambda number: rows[order[number]]["response"]) as kept:
+    with Kept(clean.near_duplicate, lambda number: compared(rows[order[number]])) as kept:
         for _, group in groupby(sound(), key=lambda item: item[1]["prompt_id"]):
             answers = {row["id"]: (number, row) for number, row in group}
             passed = mixture.select(policy, [mixture.candidate(row) for _, row in answers.values()])
@@ -189,7 +198,7 @@ def explained(
         source = rows[match]["prompt_id"] if match < len(rows) else names[match - len(rows)]
         detail = f"{source}: {text}"
     elif match >= 0:
-        detail, text = rows[match]["id"], rows[match]["response"]
+        detail, text = rows[match]["id"], compared(rows[match]) if reason == "duplicate" else rows[match]["response"]
     else:
         _, detail = own_fault(row, clean, languages) or ("", "")
     return {**row, "reason": reason, "detail": detail, "matching_text": text}

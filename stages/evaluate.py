@@ -1,7 +1,7 @@
 """Measures teacher, init, sft and distilled side by side on held-out topics: `python -m stages.evaluate`.
 
 Reads  data/clean/test.jsonl, models/init, models/{sft,distilled}-<seed> of every training seed, metrics/train,
-       params seed, seeds, runtime, teachers, evaluate
+       params seed, seeds, runtime, teachers, generate.labels, evaluate
 Writes metrics/metrics.json (main table), metrics/evaluate.json (all scores with intervals), metrics/seeds.csv,
        metrics/items.csv, metrics/samples.jsonl, metrics/regressions.jsonl, data/evaluated/extra_samples.jsonl,
        metrics/latency.json; metrics/environment/evaluate.json, and what was measured in .distill/evaluations, not to
@@ -22,17 +22,27 @@ import datasets
 import pandas as pd
 import torch
 
-from distill import choices, environment, extra_tasks, latency, model_files, models, own_tasks
+from distill import (
+    choices,
+    classification,
+    environment,
+    extra_tasks,
+    label_items,
+    latency,
+    model_files,
+    models,
+    own_tasks,
+)
 from distill import params as params_file
 from distill.bootstrap import Estimate
 from distill.calibration import calibration, lengths
-from distill.choices import CHANCE, Row, subset
+from distill.choices import Row, subset
 from distill.errors import UserError, run
 from distill.files import file_hash, read_rows, value_hash, whole_file, write_json, write_rows
 from distill.goals import GOALS
 from distill.home import home
 from distill.lm import DistillLM
-from distill.measures import estimates
+from distill.measures import chance_of, estimates
 from distill.params import Latency, LocalTeacher, Params
 from distill.regressions import largest
 from distill.results_cache import cached
@@ -78,7 +88,7 @@ def conditions(params: Params) -> Row:
 
 
 def main_table(
-    scores: dict[str, dict[str, Estimate]], sizes: dict[str, tuple[int, int]], gain: float
+    scores: dict[str, dict[str, Estimate]], sizes: dict[str, tuple[int, int]], gain: float, chance: float
 ) -> dict[str, dict[str, Any]]:
     """metrics/metrics.json: the four models, and the goals of `distilled` against `teacher`."""
     table: dict[str, dict[str, Any]] = {}
@@ -98,7 +108,7 @@ def main_table(
     student, teacher = table["distilled"], table["teacher"]
     if teacher["accuracy_above_chance"] <= 0:
         raise UserError(
-            f"the teacher's accuracy is {teacher['accuracy']:.3f}, no better than chance ({CHANCE}): the task cannot "
+            f"the teacher's accuracy is {teacher['accuracy']:.3f}, no better than chance ({chance:g}): the task cannot "
             "tell models apart. Look at data/clean/test.jsonl: are these the teacher's own answers?"
         )
     goals: dict[str, Any] = {
@@ -116,13 +126,14 @@ def all_scores(
     scores: dict[str, dict[str, Estimate]],
     sizes: dict[str, tuple[int, int]],
     extra: dict[str, list[dict[str, Row]]],
+    chance: float,
 ) -> Row:
     """metrics/evaluate.json: scores with intervals, over seeds, calibration, lengths, compression, extra tasks."""
     (small, small_bytes), (large, large_bytes) = sizes["distilled"], sizes["teacher"]
     whole, cut = extra_tasks.parted({name: mean_tasks(seeds) for name, seeds in extra.items()})
     return {
         "models": {name: {key: asdict(value) for key, value in score.items()} for name, score in scores.items()},
-        "seeds": {name: over_seeds(tables[name], scores[name]) for name in TRAINED},
+        "seeds": {name: over_seeds(tables[name], scores[name], chance) for name in TRAINED},
         "calibration": {name: mean_of([calibration(items) for items in seeds]) for name, seeds in tables.items()},
         "lengths": {name: mean_of([lengths(items) for items in seeds]) for name, seeds in tables.items()},
         "compression": {"parameters": small / large, "bytes": small_bytes / large_bytes},
@@ -171,8 +182,8 @@ def measured(
 ) -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, Row]], list[Row]]:
     """Each model's items, its scores in extra tasks, and all samples of those; `written` are the items to generate."""
     evaluate, folder, alike = params.evaluate, home(os.environ, Path.cwd()) / "evaluations", conditions(params)
-    data = [extra_tasks.data_hash(extra) for extra in evaluate.extra_tasks]
-    picked = choices.choices(rows, pool, params.seed)
+    labels, data = params.generate.labels, [extra_tasks.data_hash(extra) for extra in evaluate.extra_tasks]
+    picked = choices.choices(rows, pool, params.seed) if labels is None else []
     references = {row["id"]: row["response"] for row in rows}
     teacher_tokenizer = loaded["teacher"][1]
     tables: dict[str, pd.DataFrame] = {}
@@ -181,10 +192,15 @@ def measured(
     for name, (network, tokenizer) in loaded.items():
         print(f"{name}: {len(rows)} items, {len(written)} generations", flush=True)
         own = alike | {"model": model_files.identity(*where[name])}
-        docs = own_tasks.documents(rows, pool, picked, tokenizer, teacher_tokenizer)
-        key = own | {"documents": value_hash(docs), "generations": sorted(written)}
-        lm = DistillLM(network, tokenizer, evaluate.batch_tokens, GENERATED_AT_ONCE, evaluate.max_new_tokens)
-        items = cached(folder, name, key, partial(own_tasks.items, lm, docs, written))
+        if labels is None:
+            docs = own_tasks.documents(rows, pool, picked, tokenizer, teacher_tokenizer)
+            key = own | {"documents": value_hash(docs), "generations": sorted(written)}
+            lm = DistillLM(network, tokenizer, evaluate.batch_tokens, GENERATED_AT_ONCE, evaluate.max_new_tokens)
+            items = cached(folder, name, key, partial(own_tasks.items, lm, docs, written))
+        else:
+            key = own | {"rows": value_hash(rows), "labels": labels}
+            choose = partial(label_items.items, network, tokenizer, rows, labels, evaluate.batch_tokens)
+            items = cached(folder, name, key, choose)
         tables[name] = pd.DataFrame(own_tasks.compared(items, references, teacher_tokenizer))
         extra[name], asked = extra_results(params, data, name, (network, tokenizer), own, folder)
         samples += asked
@@ -245,15 +261,21 @@ def main() -> None:
     networks = {model: loaded[name][0] for model, name in first.items()}
     print("latency", flush=True)
     speed = timed(networks, evaluate.latency)
-    scores = {model: estimates(items, evaluate.bootstrap, seed) for model, items in by_seed.items()}
+    chance = chance_of(params.generate.labels)
+    scores = {model: estimates(items, evaluate.bootstrap, seed, chance) for model, items in by_seed.items()}
     sizes = {
         model: (models.parameter_count(network), model_files.bytes_on_disk(*where[first[model]]))
         for model, network in networks.items()
     }
-    table = main_table(scores, sizes, speed["latency_gain"])
+    table = main_table(scores, sizes, speed["latency_gain"], chance)
     counts = {"items": len(rows), "held_out": len(pool), "generations": len(written)}
     extra_by_seed = {model: [extra[name] for name in own] for model, own in names.items()}
-    report = all_rounded(counts | all_scores(by_seed, scores, sizes, extra_by_seed))
+    found = counts | all_scores(by_seed, scores, sizes, extra_by_seed, chance)
+    if params.generate.labels is not None:
+        found["classification"] = {
+            model: classification.scores(items, evaluate.bootstrap, seed) for model, items in by_seed.items()
+        }
+    report = all_rounded(found)
     write_json(METRICS / "evaluate.json", report)
     write_seeds(report["seeds"])
     write_items(tables, runs)

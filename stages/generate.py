@@ -29,7 +29,7 @@ from distill.home import home
 from distill.journal import TOKENS
 from distill.judging import judged
 from distill.params import Generate, Grow, Mixture, Prompts, Teacher
-from distill.prompts import Prompt, dressed, from_folder, from_jsonl
+from distill.prompts import Prompt, dressed, from_folder, from_jsonl, require_labels
 
 RESPONSES = Path("data/raw/responses.jsonl")
 METRICS = Path("metrics/generate.json")
@@ -69,7 +69,11 @@ def divide(prompts: list[dict[str, Any]], teachers: list[Teacher], seed: int) ->
 def sampling(generate: Generate, seed: int) -> Sampling:
     """How every teacher is asked to sample."""
     return Sampling(
-        max_tokens=generate.max_tokens, temperature=generate.sampling_temperature, top_p=generate.top_p, seed=seed
+        max_tokens=generate.max_tokens,
+        temperature=generate.sampling_temperature,
+        top_p=generate.top_p,
+        seed=seed,
+        labels=tuple(generate.labels or ()),
     )
 
 
@@ -94,7 +98,14 @@ def row(prompt: Prompt, teacher: str, sample: int, answer: Answer, degraded: lis
         "error": error,
         "judge_score": None,
         "fused_from": [],
-    }
+    } | labelled(prompt, answer)
+
+
+def labelled(prompt: Prompt, answer: Answer) -> dict[str, Any]:
+    """The fields that a row has only where it was answered by a label: all labels' log-probabilities, the right one."""
+    if answer.label_log_probs is None:
+        return {}
+    return {"label_log_probs": answer.label_log_probs} | {key: prompt[key] for key in ("label",) if key in prompt}
 
 
 def more_prompts(
@@ -200,6 +211,8 @@ def main() -> None:
     helps: list[Help] = []
     if generate.grow is not None:
         prompts, helps = more_prompts(prompts, generate.grow, teachers[generate.grow.teacher], seed, setup)
+    if generate.labels is not None:
+        require_labels(prompts, generate.labels)
     prompts = [dressed(prompt, generate.system_prompt, generate.few_shot) for prompt in prompts]
     parts = divide(prompts, params.teachers, seed)
     samples = range(generate.samples)

@@ -1,7 +1,7 @@
 """Makes one student: `python -m stages.train init`, or `sft` or `distilled` with a training seed after it.
 
 Reads  data/weighted/train.jsonl, data/weighted/targets, data/clean/validation.jsonl,
-       params seed (of init alone), runtime, teachers, weight.targets, weight.layers, train
+       params seed (of init alone), runtime, teachers, generate.labels, weight.targets, weight.layers, train
 Writes models/<run>, metrics/train/<run>.json, metrics/train/<run>_log.csv, and while it trains DVCLive's files
        metrics/live/<run>/metrics.json, metrics/live/<run>/plots/metrics;
        checkpoints to resume from in .distill/checkpoints, metrics/environment/{init,train@<run>}.json
@@ -23,6 +23,7 @@ from distill import (
     course,
     environment,
     fitting,
+    label_lessons,
     model_card,
     models,
     student,
@@ -31,6 +32,7 @@ from distill import (
     tracking,
     untrained,
 )
+from distill import labels as closed_set
 from distill import params as params_file
 from distill.chat import encode
 from distill.dataset import samples
@@ -86,6 +88,8 @@ def lessons(
     Either is there only for a loss that needs it.
     """
     wanted, max_length = params.weight.targets, params.train.schedule.max_length
+    if params.generate.labels is not None:
+        return Lessons(label_lessons.samples(rows, tokenizer, params.generate.labels, max_length))
     layer_loss = None
     if isinstance(settings, Distilled) and not step.is_rung:  # its pairs are numbered by the student's own layers
         layer_loss = settings.layer_loss
@@ -107,6 +111,15 @@ def validation_loss(network: Any, validation: Rows, tokenizer: Any, teacher_toke
         return negative_log_likelihood(network, examples, VALIDATION_TOKENS) / teacher_tokens
 
 
+def label_loss(network: Any, validation: Rows, tokenizer: Any, labels: list[str], dtype: torch.dtype) -> float:
+    """Nats per row of the teacher's labels within the set, for the validation rows."""
+    messages, device = [row["messages"] for row in validation], network.device
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        _, found = closed_set.log_probs(network, tokenizer, messages, labels, VALIDATION_TOKENS)
+    nats = [-own[labels.index(row["response"])] for own, row in zip(found.tolist(), validation, strict=True)]
+    return sum(nats) / len(nats)
+
+
 def checkpoint_folder(params: Params, this: Run) -> Path:
     """Where this run's checkpoints are: a run that differs in seed, params, data, code or torch has another folder."""
     data = [TRAIN, VALIDATION, TARGETS / targets.MANIFEST, TARGETS / targets.LAYERS / targets.MANIFEST]
@@ -114,6 +127,7 @@ def checkpoint_folder(params: Params, this: Run) -> Path:
         "run": this.name,
         "params": [params.train.model_dump(exclude={"report_to"}), params.runtime.model_dump()],
         "targets": params.weight.targets and params.weight.targets.model_dump(),
+        "labels": params.generate.labels,
         "data": [file_hash(path) for path in data if path.exists()],
         "code": [file_hash(path) for path in CODE],
         "torch": torch.__version__,
@@ -162,9 +176,12 @@ def main() -> None:
     network, tokenizer, report = untrained_student(params, choices, rows, validation)
     teacher_tokens = sum(len(row["logprobs"] or row["response"].split()) for row in validation)
     dtype = models.compute_dtype(params.runtime.dtype)
-    measure = partial(
-        validation_loss, validation=validation, tokenizer=tokenizer, teacher_tokens=teacher_tokens, dtype=dtype
+    measured_as = (
+        partial(validation_loss, teacher_tokens=teacher_tokens)
+        if params.generate.labels is None
+        else partial(label_loss, labels=params.generate.labels)
     )
+    measure = partial(measured_as, validation=validation, tokenizer=tokenizer, dtype=dtype)
     folder = checkpoint_folder(params, this)
     adapter = params.train.student.adapter if params.train.student.source == "pretrained" else None
     done: list[course.Trained] = []

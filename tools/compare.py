@@ -20,7 +20,7 @@ from distill.bootstrap import Estimate, paired_difference
 from distill.document import flat, number
 from distill.errors import UserError, run
 from distill.files import whole_file
-from distill.measures import MEASURES
+from distill.measures import chance_of, measures
 from distill.score_tables import MODELS, SCORES
 from tools import revision
 from tools.revision import Revision
@@ -89,7 +89,7 @@ def scored(one: Revision, other: Revision, model: str, paired: bool) -> list[Row
     same_seeds = list(tables[0]) == list(tables[1])
     resamples, seed = other.params["evaluate.bootstrap"], other.params["seed"]
     rows = []
-    for name, measure in MEASURES.items():
+    for name, measure in measures(chance_of(other.params.get("generate.labels"))).items():
         before, after = (measure.ratios(list(seeds.values())) for seeds in tables)
         values = measure.value(*before), measure.value(*after)
         if not paired:

@@ -28,6 +28,7 @@ import yaml
 from distill import choices, markdown, models, own_tasks
 from distill import params as params_file
 from distill.bootstrap import Estimate
+from distill.choices import CHANCE
 from distill.document import Table, number
 from distill.errors import UserError, run
 from distill.files import read_json, read_rows, whole_file, write_text
@@ -164,7 +165,7 @@ def lines(found: dict[str, list[Row]], params: Params) -> list[Row]:
         raise UserError(f"{', '.join(other)}: measured on other held-out answers than {first}, so not to be compared.")
     for name, seeds in found.items():
         tables = [pd.DataFrame(one["items"]) for one in seeds]
-        scores: dict[str, Estimate] = estimates(tables, params.evaluate.bootstrap, params.seed)
+        scores: dict[str, Estimate] = estimates(tables, params.evaluate.bootstrap, params.seed, CHANCE)
         row: Row = {"method": name, "seeds": len(seeds), "items": len(tables[0])}
         for score, value in scores.items():
             row |= {score: value.value, f"{score}_ci_low": value.ci_low, f"{score}_ci_high": value.ci_high}

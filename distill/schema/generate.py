@@ -6,6 +6,8 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from distill.schema.fields import Count, Name, Part, Positive, Real, Section, Text
 
+Label = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
+
 BUILDERS = ("csv", "json", "parquet", "text")  # of the `datasets` library, for local files
 ColumnOrBuckets = Annotated[
     Annotated[Count, Tag("buckets")] | Annotated[Text, Tag("column")],
@@ -112,6 +114,7 @@ class Generate(Section):
     system_prompt: Text | None
     few_shot: list[Shot]
     grow: Grow | None
+    labels: Annotated[list[Label], Field(min_length=2)] | None
     mixture: Mixture
     max_tokens: Count
     sampling_temperature: Annotated[Real, Field(ge=0, le=2)]
@@ -127,4 +130,18 @@ class Generate(Section):
             raise ValueError(
                 f"samples: {self.samples} greedy answers are one and the same; set sampling_temperature above 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_a_choice(self) -> Self:
+        if self.labels is None:
+            return self
+        if len(self.labels) != len(set(self.labels)):
+            raise ValueError(f"labels: two are the same, given {self.labels}")
+        if self.samples > 1:
+            raise ValueError(
+                f"samples: must be 1 with labels, since a teacher's choice is always the same, given {self.samples}"
+            )
+        if self.mixture.judge is not None or self.mixture.aggregator is not None:
+            raise ValueError("mixture: with labels judge and aggregator must be null, and policy all or vote")
         return self
