@@ -51,6 +51,24 @@ def scores(model: Any, questions: Sequence[Question], batch_tokens: int) -> Iter
 @torch.inference_mode()
 def batch_scores(model: Any, questions: Sequence[Question]) -> list[list[Score]]:
     """For each question a score for each of its continuations, all in one batch."""
+    logits = continuation_logits(model, questions)
+    labels = [token for question in questions for tokens in question.continuations for token in tokens]
+    log_probs, first = of_tokens(logits, torch.tensor(labels, device=logits.device))
+    found: list[list[Score]] = [[] for _ in questions]
+    start = 0
+    for row, question in enumerate(questions):
+        for tokens in question.continuations:
+            end = start + len(tokens)
+            found[row].append(Score(log_probs[start:end], first[start:end]))
+            start = end
+    return found
+
+
+def continuation_logits(model: Any, questions: Sequence[Question]) -> torch.Tensor:
+    """The logits that predict the tokens of all continuations in order, [tokens, vocab], as one batch.
+
+    Gradients add up where a prompt, or what all prompts begin with, is computed once for several continuations.
+    """
     rows = [row for row, question in enumerate(questions) for _ in question.continuations]
     continuations = [ids for question in questions for ids in question.continuations]
     cache, mask = _prompts_cache(model, [question.prompt for question in questions])
@@ -66,22 +84,13 @@ def batch_scores(model: Any, questions: Sequence[Question]) -> list[list[Score]]
     ids, own = ids.to(model.device), own.to(model.device)
     before = mask.sum(1)[owner]
     with logits_at(model, own.bool()):
-        logits = model(
+        return model(
             input_ids=ids,
             attention_mask=torch.cat([mask[owner], own], dim=1),
             position_ids=before[:, None] + torch.arange(width, device=model.device),
             past_key_values=cache,
             use_cache=True,
         ).logits
-    labels = torch.tensor([token for tokens in continuations for token in tokens], device=logits.device)
-    log_probs, first = of_tokens(logits, labels)
-    found: list[list[Score]] = [[] for _ in questions]
-    start = 0
-    for row, tokens in zip(rows, continuations, strict=True):
-        end = start + len(tokens)
-        found[row].append(Score(log_probs[start:end], first[start:end]))
-        start = end
-    return found
 
 
 def _prompts_cache(model: Any, prompts: list[list[int]]) -> tuple[DynamicCache, torch.Tensor]:

@@ -71,10 +71,9 @@ class Sample:
         return len(self.prompt) + len(self.response)
 
     @property
-    def sequences(self) -> list[tuple[list[int], list[int]]]:
-        """What goes through the model: the prompt with the response, or with each label of a choice."""
-        responses = [self.response] if self.choice is None else self.choice.labels
-        return [(self.prompt, response) for response in responses]
+    def predicted(self) -> list[int]:
+        """The tokens that the student predicts: the response, or all labels of a choice one after the other."""
+        return self.response if self.choice is None else [token for label in self.choice.labels for token in label]
 
 
 def samples(
@@ -138,25 +137,16 @@ def merge_duplicates(ids: torch.Tensor, probs: torch.Tensor) -> tuple[torch.Tens
 def collate(batch: Sequence[Sample]) -> dict[str, torch.Tensor]:
     """A batch: input_ids, attention_mask, predicts [batch, seq]; labels, weights [tokens]; the targets' tensors.
 
-    `tokens` counts the response tokens of the whole batch, in row order, as `padded` selects them. Of choices each
-    label is a row of its own, [samples x labels, seq], and weights are [samples].
+    `tokens` counts the response tokens of the whole batch, in row order, as `padded` selects them.
     """
-    sequences = [sequence for sample in batch for sequence in sample.sequences]
-    ids, mask, predicts = padded(sequences)
+    ids, mask, predicts = padded([(sample.prompt, sample.response) for sample in batch])
     result = {
         "input_ids": ids,
         "attention_mask": mask,
         "predicts": predicts,
-        "labels": torch.tensor([token for _, response in sequences for token in response]),
+        "labels": torch.tensor([token for sample in batch for token in sample.response]),
         "weights": torch.tensor([sample.weight for sample in batch for _ in sample.response]),
     }
-    choices = [sample.choice for sample in batch if sample.choice is not None]
-    if choices:
-        result |= {
-            "weights": torch.tensor([sample.weight for sample in batch]),
-            "chosen": torch.tensor([choice.chosen for choice in choices]),
-            "label_log_probs": torch.tensor([choice.log_probs for choice in choices]),
-        }
     tops = [sample.top for sample in batch if sample.top is not None]
     if tops:
         for name in vars(tops[0]):

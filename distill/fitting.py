@@ -113,12 +113,12 @@ def speed(
 
     In the share `with_logits` of the steps there were logits.
     """
-    predicted = sum(len(response) for sample in seen for _, response in sample.sequences)
+    predicted = sum(len(sample.predicted) for sample in seen)
     computed = 0
     for start in range(0, len(seen), batch_size):
         batch = seen[start : start + batch_size]
-        ids, mask, predicts = padded([sequence for sample in batch for sequence in sample.sequences])
-        computed += int(mask.sum()) - shared_columns(ids, predicts) * (len(ids) - 1)
+        ids, mask, predicts = padded([(sample.prompt, sample.predicted) for sample in batch])
+        computed += int(mask.sum()) - shared_columns(ids, predicts) * (len(batch) - 1)
     output = network.get_output_embeddings().weight.numel()
     asked = round(with_logits * predicted)
     flops = throughput.training_flops(models.parameter_count(network), output, computed, asked)

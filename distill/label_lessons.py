@@ -12,6 +12,7 @@ from torch.nn.functional import log_softmax
 
 from distill import losses
 from distill.chat import prompt_ids
+from distill.continuations import Question, continuation_logits
 from distill.dataset import Choice, Sample
 from distill.errors import UserError
 from distill.labels import encoded
@@ -38,21 +39,34 @@ def samples(rows: Sequence[dict[str, Any]], tokenizer: Any, labels: Sequence[str
     return result
 
 
-def total(logits: torch.Tensor, inputs: Mapping[str, torch.Tensor], settings: losses.Settings) -> torch.Tensor:
-    """The sum over rows of weight x loss, a scalar, for a batch of `dataset.collate`.
+def collate(batch: Sequence[Sample]) -> dict[str, Any]:
+    """A batch: questions, with the labels as continuations; labels [tokens] of all of them; log-probabilities of the
+    teacher [rows, labels], its label and the weight of each row."""
+    found = [(sample, sample.choice) for sample in batch if sample.choice is not None]
+    return {
+        "questions": [Question(sample.prompt, choice.labels) for sample, choice in found],
+        "labels": torch.tensor([token for sample in batch for token in sample.predicted]),
+        "label_log_probs": torch.tensor([choice.log_probs for _, choice in found]),
+        "chosen": torch.tensor([choice.chosen for _, choice in found]),
+        "weights": torch.tensor([sample.weight for sample in batch]),
+    }
 
-    `logits` is [tokens of all labels of all rows, vocab]. Cross-entropy is -log S of the teacher's label.
+
+def total(model: Any, inputs: Mapping[str, Any], settings: losses.Settings) -> torch.Tensor:
+    """The sum over rows of weight x loss, a scalar, for a batch. Cross-entropy is -log S of the teacher's label.
+
+    A prompt goes through the model once for all labels.
     """
+    logits = continuation_logits(model, inputs["questions"])
     log_probs = losses.of_labels(logits, inputs["labels"])
-    return over_set(
-        sums(log_probs, inputs["predicts"], inputs["label_log_probs"].shape[1]),
-        inputs["label_log_probs"], inputs["chosen"], inputs["weights"], settings,
-    )  # fmt: skip
+    student = sums(log_probs, [len(label) for label in inputs["questions"][0].continuations])
+    return over_set(student, *(inputs[name] for name in ("label_log_probs", "chosen", "weights")), settings)
 
 
-def sums(log_probs: torch.Tensor, predicts: torch.Tensor, labels: int) -> torch.Tensor:
-    """Each label's log-likelihood, [rows, labels], from its tokens' [tokens], at the places of [rows x labels, seq]."""
-    return log_probs.new_zeros(predicts.shape).masked_scatter(predicts, log_probs).sum(-1).view(-1, labels)
+def sums(log_probs: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """Each label's log-likelihood, [rows, labels], from its tokens', [rows x tokens of all labels]."""
+    parts = log_probs.view(-1, sum(lengths)).split(list(lengths), dim=-1)
+    return torch.stack([part.sum(-1) for part in parts], dim=-1)
 
 
 def over_set(

@@ -14,6 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from distill import adapters, cross_tokenizer, label_lessons, losses
 from distill.dataset import Sample, collate
+from distill.errors import UserError
 from distill.layer_losses import LayerLoss, projected
 from distill.live_teacher import LiveTeacher
 from distill.logits import response_layers
@@ -58,6 +59,11 @@ class Ordered(Dataset):
         return self.samples[self.indices[place]]
 
 
+def _collate(batch: Sequence[Sample]) -> dict[str, Any]:
+    """A batch of samples, all of which choose a label or none."""
+    return collate(batch) if batch[0].choice is None else label_lessons.collate(batch)
+
+
 class DistillTrainer(Trainer):
     """The Trainer for `losses.Settings`: lm_head at response positions only, weights x tokens as the divisor.
 
@@ -74,7 +80,7 @@ class DistillTrainer(Trainer):
         layer_loss: LayerLoss | None = None,
         **arguments: Any,
     ) -> None:
-        super().__init__(data_collator=collate, **arguments)
+        super().__init__(data_collator=_collate, **arguments)
         self.settings = settings
         self.autocast = autocast
         self.teacher = teacher
@@ -102,7 +108,12 @@ class DistillTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """The micro-batch's weighted sum of token losses over the sum of weights x tokens of the optimiser step."""
+        """The micro-batch's weighted sum of token losses over the sum of weights x tokens of the optimiser step.
+
+        Of rows that choose a label it is that of row losses over the sum of weights.
+        """
+        if "questions" in inputs:
+            return self._label_loss(model, inputs) / num_items_in_batch
         ids, mask, predicts = (inputs[name] for name in ("input_ids", "attention_mask", "predicts"))
         plain = self.accelerator.unwrap_model(model)
         now, layers = (self.state.global_step, self.state.max_steps), self.layer_loss
@@ -120,10 +131,18 @@ class DistillTrainer(Trainer):
             total = total + factor * layers.total(outputs, *(inputs[name] for name in names))
         return total * self.accelerator.num_processes / num_items_in_batch
 
+    def _label_loss(self, model: Any, inputs: Any) -> torch.Tensor:
+        """The micro-batch's weighted sum of the losses of rows that choose a label."""
+        if self.accelerator.unwrap_model(model) is not model:
+            raise UserError(
+                "generate.labels: students learn labels in one process on one device so far. Start one process, with "
+                "CUDA_VISIBLE_DEVICES=0 where there are several GPUs."
+            )
+        with torch.autocast(model.device.type, dtype=self.autocast, enabled=self.autocast != torch.float32):
+            return label_lessons.total(model, inputs, self.settings)
+
     def _logit_loss(self, logits: torch.Tensor, inputs: Any) -> torch.Tensor:
-        """The micro-batch's weighted sum of token losses by the logits, or of the losses of rows that choose labels."""
-        if "label_log_probs" in inputs:
-            return label_lessons.total(logits, inputs, self.settings)
+        """The micro-batch's weighted sum of token losses by the logits."""
         top = self._targets(inputs)
         if isinstance(top, cross_tokenizer.SpanTargets):
             return cross_tokenizer.total(logits, inputs["labels"], inputs["weights"], top, self.settings)

@@ -270,7 +270,7 @@ def main() -> None:
     table = main_table(scores, sizes, speed["latency_gain"], chance)
     counts = {"items": len(rows), "held_out": len(pool), "generations": len(written)}
     extra_by_seed = {model: [extra[name] for name in own] for model, own in names.items()}
-    found = counts | all_scores(by_seed, scores, sizes, extra_by_seed, chance)
+    found: Row = {**counts, **all_scores(by_seed, scores, sizes, extra_by_seed, chance)}
     if params.generate.labels is not None:
         found["classification"] = {
             model: classification.scores(items, evaluate.bootstrap, seed) for model, items in by_seed.items()

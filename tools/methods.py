@@ -9,7 +9,6 @@ Writes metrics/methods.csv (every score with its interval) and metrics/methods.m
 """
 
 import argparse
-import copy
 import importlib.util
 import os
 import shutil
@@ -38,6 +37,7 @@ from distill.measures import estimates
 from distill.params import Params
 from distill.results_cache import cached
 from distill.runs import Run
+from tools.overlay import changed
 from tools.verify import git
 
 METHODS = Path("experiments/methods.yaml")
@@ -59,22 +59,6 @@ class Method:
     params: Params
 
 
-def changed(params: Row, changes: Row) -> Row:
-    """A copy of params with the values of dotted keys replaced. Raises UserError where there is no such key."""
-    result = copy.deepcopy(params)
-    for key, value in changes.items():
-        *path, last = [int(part) if part.isdigit() else part for part in key.split(".")]
-        place: Any = result
-        try:
-            for part in path:
-                place = place[part]
-            place[last]  # a new key would be refused later, by another name
-        except (KeyError, IndexError, TypeError):
-            raise UserError(f"{METHODS}: params.yaml has no {key}; give a key that is there.") from None
-        place[last] = value
-    return result
-
-
 def methods(base: Row, plan: Row, wanted: list[str]) -> list[Method]:
     """The methods that are wanted, all for none. Raises UserError for an unknown one and for params refused."""
     unknown = sorted(set(wanted) - set(plan["methods"]))
@@ -89,7 +73,8 @@ def methods(base: Row, plan: Row, wanted: list[str]) -> list[Method]:
             print(f"{name} is left out: it needs the package {package}, which is not installed here")
             continue
         own = {key: value for key, value in changes.items() if key not in OWN_KEYS}
-        raw = changed(changed(base, plan["profile"] | {"seeds": plan["seeds"]}), own)
+        profile = plan["profile"] | {"seeds": plan["seeds"]}
+        raw = changed(changed(base, profile, METHODS), own, METHODS)
         try:
             params = params_file.check(raw)
         except UserError as error:
