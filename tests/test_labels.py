@@ -238,7 +238,8 @@ STUDENTS = ("train init", "train sft 7", "train distilled 7")
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory) -> Path:
-    """The tiny experiment with labels, run stage by stage; the right label of a prompt is that of its form."""
+    """The tiny experiment with labels, run stage by stage. The teacher picks the label of a prompt's form, which is the
+    right one for two forms of three."""
     folder = tiny.repository(
         tmp_path_factory.mktemp("labels"),
         generate__labels=BY_FORM,
@@ -251,7 +252,7 @@ def labelled(tmp_path_factory) -> Path:
     )
     place = folder / "data/prompts/tiny.jsonl"
     rows = [json.loads(line) for line in place.read_text().splitlines()]
-    rows = [one | {"label": BY_FORM[int(one["id"][-1])]} for one in rows]
+    rows = [one | {"label": BY_FORM[max(int(one["id"][-1]), 1)]} for one in rows]
     place.write_text("".join(json.dumps(one) + "\n" for one in rows))
     for name in ("generate", "clean", "weight", *STUDENTS, "evaluate", "plot"):
         stage(folder, name)
@@ -288,7 +289,7 @@ def test_the_students_are_measured_as_classifiers_and_the_report_says_so(labelle
         above_chance = (table[model]["accuracy"] - 1 / 3) * 1.5
         assert table[model]["accuracy_above_chance"] == pytest.approx(above_chance, abs=1e-4)
     assert scores["classification"]["teacher"]["teacher_agreement"]["value"] == 1
-    assert table["teacher"]["accuracy"] < 1, "a teacher that is always right tells no right label from its own"
+    assert table["teacher"]["accuracy"] == pytest.approx(2 / 3, abs=0.15), "not against the right labels"
     for model in ("sft", "distilled"):
         log = pd.read_csv(labelled / f"metrics/train/{model}-7_log.csv")
         losses_ = log[log["split"] == "validation"]["loss"].tolist()
@@ -297,6 +298,7 @@ def test_the_students_are_measured_as_classifiers_and_the_report_says_so(labelle
         assert "macro-F1" in (labelled / "metrics" / name).read_text()
 
 
+@pytest.mark.proof
 def test_a_killed_training_on_labels_goes_on_to_the_same_bytes(labelled):
     model = labelled / "models/distilled-7/model.safetensors"
     before = model.read_bytes()

@@ -54,6 +54,7 @@ def overlaid(text: str, changes: Changes, source: Path) -> str:
     What is refused is named by the schema, with its dotted path.
     """
     files = YAML()
+    files.preserve_quotes = True
     files.width = 4096  # no line of ours is folded
     files.indent(mapping=2, sequence=4, offset=2)
     files.representer.add_representer(
