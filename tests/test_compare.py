@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from distill.bootstrap import Estimate
+from distill.choices import CHANCE
 from distill.errors import UserError
-from distill.measures import MEASURES
+from distill.measures import measures
 from tools import compare, revision
 
 ROOT = Path(__file__).parent.parent
@@ -210,5 +211,5 @@ def test_the_measures_are_those_that_evaluate_writes(finished):
     items = pd.read_csv(finished / "metrics/items.csv")
     for model, written in scores.items():
         rows = items[items["model"] == model]
-        for name, measure in MEASURES.items():
+        for name, measure in measures(CHANCE).items():
             assert measure.value(*measure.ratio(rows)) == pytest.approx(written[name]["value"], rel=1e-4), (model, name)

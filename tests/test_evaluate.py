@@ -331,7 +331,7 @@ def table(**changes: float) -> dict:
     scores = {"teacher": model(1.0, 2.0), "init": model(0.25, 1e5), "sft": model(0.8, 12.0)}
     scores["distilled"] = model(value["accuracy"], value["perplexity"])
     sizes = dict.fromkeys(scores, (100, 400)) | {"distilled": (int(value["parameters"]), 96)}
-    return evaluate.main_table(scores, sizes, value["gain"])
+    return evaluate.main_table(scores, sizes, value["gain"], choices.CHANCE)
 
 
 def test_the_goals_compare_the_distilled_student_with_the_teacher():
@@ -366,7 +366,7 @@ def test_a_teacher_at_chance_means_that_the_task_is_wrong():
             | dict.fromkeys(("perplexity", "agreement", "rouge_l"), chance)
             for name in ("teacher", "init", "sft", "distilled")
         }
-        evaluate.main_table(scores, dict.fromkeys(scores, (1, 1)), 1.0)  # fmt: skip
+        evaluate.main_table(scores, dict.fromkeys(scores, (1, 1)), 1.0, choices.CHANCE)  # fmt: skip
 
 
 def test_all_models_are_given_the_same_items_drawn_by_the_seed():
@@ -412,7 +412,7 @@ def test_items_keep_their_scores_when_only_some_were_generated():
         {"correct": [1.0, 0.0], "correct_norm": [1.0, 1.0], "nll": [3.0, 1.0], "tokens": [2, 2], "bytes": [8, 8],
          "agreed": [1, 2], "rouge_l": [0.5, np.nan], "generated_same": [1, np.nan], "generated_tokens": [4, np.nan]}
     )  # fmt: skip
-    found = estimates([items], 100, 0)
+    found = estimates([items], 100, 0, choices.CHANCE)
     assert found["rouge_l"].value == 0.5
     assert found["generated_agreement"].value == 0.25
     assert found["agreement"].value == 0.75

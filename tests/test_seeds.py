@@ -14,11 +14,14 @@ import yaml
 
 from distill import params as params_file
 from distill.bootstrap import Estimate, paired_difference, ratio_interval
+from distill.choices import CHANCE
 from distill.errors import UserError
 from distill.files import write_json
-from distill.measures import MEASURES
+from distill.measures import measures
 from distill.runs import Run, require_model, students, weights_hash
 from distill.seeds import mean_tasks, over_seeds
+
+MEASURES = measures(CHANCE)
 
 
 def drawn(draw: np.random.Generator, seeds: int, items: int, spread: float) -> np.ndarray:
@@ -81,9 +84,9 @@ def items(correct: list[float]) -> pd.DataFrame:
 
 def test_the_summary_has_mean_and_standard_deviation_of_a_sample():
     scores = dict.fromkeys(MEASURES, Estimate(0.5, 0.2, 0.8))
-    two = over_seeds([items([1.0, 0.0, 0.0, 0.0]), items([1.0, 1.0, 1.0, 0.0])], scores)["accuracy"]
+    two = over_seeds([items([1.0, 0.0, 0.0, 0.0]), items([1.0, 1.0, 1.0, 0.0])], scores, CHANCE)["accuracy"]
     assert two == {"seeds": 2, "mean": 0.5, "sd": pytest.approx(0.5 / 2**0.5), "ci_low": 0.2, "ci_high": 0.8}
-    assert over_seeds([items([1.0])], scores)["accuracy"]["sd"] is None
+    assert over_seeds([items([1.0])], scores, CHANCE)["accuracy"]["sd"] is None
     tasks = [{"a": {"documents": 3, "scores": {"acc,none": value}}} for value in (0.25, 0.75)]
     assert mean_tasks(tasks) == {"a": {"documents": 3, "scores": {"acc,none": 0.5}}}
 
