@@ -40,7 +40,7 @@ class Lineage:
     """All that a student comes from.
 
     `teachers` are the entries of params.yaml with name, model and licence; `student`, `schedule` and `settings` (empty
-    for init) its sections; `rows` what it learnt from, `hashes` SHA-256 by file.
+    for init) its sections; `rows` what it learnt from, `hashes` SHA-256 by file; `labels` what it chooses from, if any.
     """
 
     variant: str
@@ -51,6 +51,7 @@ class Lineage:
     seed: int
     rows: Sequence[Row]
     hashes: Mapping[str, str]
+    labels: Sequence[str] | None
 
     @property
     def base(self) -> str:
@@ -95,6 +96,7 @@ def lineage(params: Params, run: Run, rows: Sequence[Row], files: Sequence[Path]
         seed=params.seed if run.seed is None else run.seed,
         rows=rows,
         hashes={str(path): file_hash(path) for path in files} | pinned,
+        labels=params.generate.labels,
     )
 
 
@@ -104,6 +106,7 @@ def sections(lineage: Lineage, report: Mapping[str, Any]) -> list[Section]:
     if lineage.settings:
         choices |= flat(dict(lineage.schedule), "schedule") | flat(dict(lineage.settings), "loss")
     adapter = [_adapted(lineage.student["adapter"])] if lineage.student.get("adapter") else []
+    per = "token of the teacher" if lineage.labels is None else "answer, within the set of labels,"
     made = {name: value for name, value in report.items() if name not in ("variant", "seed")}
     return [
         Section("Made from", [
@@ -114,8 +117,7 @@ def sections(lineage: Lineage, report: Mapping[str, Any]) -> list[Section]:
         Section("How it was made", [
             pairs(["choice", "value"], choices),
             pairs(["result of training", "value"], made),
-            "`validation_loss` is in nats per token of the teacher on held-out topics, `response_tokens` counts every "
-            "epoch.",
+            f"`validation_loss` is in nats per {per} on held-out topics, `response_tokens` counts every epoch.",
             *adapter,
         ]),
         Section("Files by hash", [
@@ -163,6 +165,33 @@ transformers chat . http://localhost:8000/v1 do_sample=False{flag}  # in another
 ```"""
 
 
+def label_usage(messages: Sequence[Mapping[str, str]], labels: Sequence[str]) -> str:
+    """Python that loads the student from a folder and has it choose a label for the messages."""
+    return f"""It has learnt to choose one of a set of labels by their likelihood, and not to write.
+
+```python
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "."  # where this file is
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder)
+messages = {json.dumps(list(messages), ensure_ascii=False)}  # of the kind that it was trained on
+labels = {json.dumps(list(labels), ensure_ascii=False)}
+prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+before = tokenizer(prompt, add_special_tokens=False).input_ids
+scores = []
+for label in labels:
+    whole = tokenizer.apply_chat_template([*messages, {{"role": "assistant", "content": label}}], tokenize=False)
+    answer = tokenizer(whole[len(prompt):].rstrip(), add_special_tokens=False).input_ids  # with the end of the turn
+    with torch.inference_mode():
+        log_probs = model(torch.tensor([before + answer])).logits[0, len(before) - 1 : -1].float().log_softmax(-1)
+    scores.append(log_probs.gather(1, torch.tensor(answer)[:, None]).sum())
+probabilities = dict(zip(labels, torch.stack(scores).softmax(0).tolist()))
+print(probabilities)
+```"""
+
+
 def front_matter(lineage: Lineage) -> ModelCardData:
     """What a hub reads: licence, library, task, tags, and the hub's name of what the student's weights come from."""
     return ModelCardData(
@@ -178,12 +207,13 @@ def front_matter(lineage: Lineage) -> ModelCardData:
 def card(lineage: Lineage, report: Mapping[str, Any]) -> str:
     """The card as a file, its results not yet filled in."""
     messages = min((row["messages"] for row in lineage.rows), key=lambda one: (len(json.dumps(one)), json.dumps(one)))
+    use = usage(messages) if lineage.labels is None else label_usage(messages, lineage.labels)
     parts = [
         f"---\n{front_matter(lineage).to_yaml()}\n---",
         f"# A distilled model: {lineage.variant}",
         f"This is {ROLES[lineage.variant]}, with {report['parameters']:,} parameters.",
         f"## Results\n\n{BEGIN}\n{UNMEASURED}\n{END}",
-        f"## Use\n\n{usage(messages)}",
+        f"## Use\n\n{use}",
         *map(section, sections(lineage, report)),
     ]
     return "\n\n".join(parts) + "\n"

@@ -13,7 +13,7 @@ from cleaning import corpus, raw, reasons
 from forks import stage
 from test_pipeline import kill, start, wait_for_a_checkpoint
 
-from distill import classification, label_items, label_lessons, labels, losses
+from distill import classification, label_items, label_lessons, labels, losses, models
 from distill import params as params_file
 from distill.answers import Request, from_row
 from distill.chat import end_of_turn
@@ -296,6 +296,17 @@ def test_the_students_are_measured_as_classifiers_and_the_report_says_so(labelle
         assert losses_[-1] < losses_[0]
     for name in ("report.md", "report.html"):
         assert "macro-F1" in (labelled / "metrics" / name).read_text()
+
+
+def test_the_example_of_the_students_card_gives_the_probabilities_that_evaluate_measures(labelled):
+    folder = labelled / "models/distilled-7"
+    card = (folder / "README.md").read_text()
+    code = card.partition("```python\n")[2].partition("```")[0].replace('folder = "."', f"folder = {str(folder)!r}")
+    found: dict = {}
+    exec(code, found)
+    own, tokenizer = models.load(str(folder), torch.float32)
+    _, expected = labels.log_probs(own, tokenizer, [found["messages"]], BY_FORM, 256)
+    assert list(found["probabilities"].values()) == pytest.approx(np.exp(expected[0]).tolist(), abs=1e-5)
 
 
 @pytest.mark.proof

@@ -79,6 +79,10 @@ def methods(base: Row, plan: Row, wanted: list[str]) -> list[Method]:
             params = params_file.check(raw)
         except UserError as error:
             raise UserError(f"{METHODS}, method {name}: {error}") from None
+        if params.generate.labels is not None:
+            raise UserError(
+                f"{METHODS}, method {name}: methods are compared by what they write; generate.labels must be null."
+            )
         found.append(Method(name, changes.get("variant", "distilled"), raw, params))
     return found
 
