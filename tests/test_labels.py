@@ -153,6 +153,27 @@ def test_a_batch_has_the_loss_of_its_rows_one_by_one_whatever_its_padding(tokeni
     assert together.item() == pytest.approx(expected / 3.5, abs=1e-4)
 
 
+def test_the_gradient_is_that_of_each_label_read_by_itself(tokenizer):
+    """Prompts go through once for all labels: the gradient comes back to them through the cache, padding aside."""
+    model = tiny.model(len(tokenizer))
+    rows = [row("ants", 0, 0.5), row("bread", 2, 2.0, messages=asked("bread", "Tell me more about {}, please."))]
+    batch = label_lessons.collate(label_lessons.samples(rows, tokenizer, SET, 128))
+    names = ("label_log_probs", "chosen", "weights")
+    label_lessons.total(model, batch, settings()).backward()
+    found = {name: part.grad.clone() for name, part in model.named_parameters()}
+    model.zero_grad()
+    sums = []
+    for question in batch["questions"]:
+        for ids in question.continuations:
+            logits = model(torch.tensor([question.prompt + ids])).logits[0, len(question.prompt) - 1 : -1]
+            sums.append(logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum())
+    student = torch.stack(sums).view(len(rows), len(SET))
+    label_lessons.over_set(student, *(batch[name] for name in names), settings()).backward()
+    for name, part in model.named_parameters():
+        assert part.grad.abs().max() > 0, name
+        torch.testing.assert_close(found[name], part.grad, atol=1e-4, rtol=1e-3, msg=name)
+
+
 def test_a_prompt_that_is_too_long_loses_its_beginning_and_every_label_stays_whole(tokenizer):
     (sample,) = label_lessons.samples([row("ants", 1)], tokenizer, SET, 16)
     assert len(sample.prompt) + max(map(len, sample.choice.labels)) == 16
