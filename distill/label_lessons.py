@@ -60,7 +60,7 @@ def total(model: Any, inputs: Mapping[str, Any], settings: losses.Settings) -> t
     logits = continuation_logits(model, inputs["questions"])
     log_probs = losses.of_labels(logits, inputs["labels"])
     student = sums(log_probs, [len(label) for label in inputs["questions"][0].continuations])
-    return over_set(student, *(inputs[name] for name in ("label_log_probs", "chosen", "weights")), settings)
+    return over_set(student, inputs["label_log_probs"], inputs["chosen"], inputs["weights"], settings)
 
 
 def sums(log_probs: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
