@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from distill import few_shot
 from distill.chat import end_of_turn
 from distill.errors import UserError
 
@@ -27,7 +28,8 @@ class Spelling:
     tokens: list[bytes]  # by id; a special token spells its name
     special: frozenset[int]
     end: int  # the end-of-turn token
-    prefix: bool  # whether the first token of a text begins with a space that the text has not (SentencePiece)
+    prefix: bool  # whether a response's first token begins with a space that the text has not (SentencePiece, few_shot)
+    ends: tuple[int, ...] = ()  # of a base model, all tokens that say what `end` says, itself among them
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Span:
 
 
 def spelling(tokenizer: Any) -> Spelling:
-    """The bytes of every token of a byte-level or SentencePiece-like tokenizer.
+    """The bytes of every token of a byte-level or SentencePiece-like tokenizer, and which of them end a response.
 
     Raises UserError for one of another kind, whose tokens do not spell the text that they came from.
     """
@@ -59,8 +61,11 @@ def spelling(tokenizer: Any) -> Spelling:
     tokens = [b"".join(parts.get(place, [])) for place in range(max(parts) + 1)]
     for place, text in added.items():
         tokens[place] = text
-    first = b"".join(tokens[place] for place in tokenizer("a", add_special_tokens=False).input_ids)
     special = frozenset(token["id"] for token in spec["added_tokens"] if token["special"])
+    if few_shot.leads(tokenizer):
+        ends = few_shot.end_tokens(tokenizer, tokens)
+        return Spelling(tokens, special, few_shot.end_token(tokenizer), True, tuple(ends))
+    first = b"".join(tokens[place] for place in tokenizer("a", add_special_tokens=False).input_ids)
     return Spelling(tokens, special, end_of_turn(tokenizer), first == b" a")
 
 

@@ -154,9 +154,7 @@ def _ask_local(
 
     models.prepare(setup.runtime.threads, sampling.seed)
     dtype = models.compute_dtype(setup.runtime.dtype)
-    model, tokenizer = models.load(teacher.model, dtype, teacher.revision, teacher.sha256)
-    if teacher.template is not None:
-        tokenizer.chat_template = few_shot.TEMPLATE
+    model, tokenizer = models.load(teacher.model, dtype, teacher.revision, teacher.sha256, teacher.template)
     batches = local_teacher.batches(tokenizer, requests, setup.batch_size)
     todo = [batch for batch in batches if any(item.id not in answered for item in batch)]
     answering = (

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from distill import few_shot
 from distill.errors import UserError
 
 Messages = list[dict[str, str]]
@@ -37,7 +38,12 @@ def prompt_ids(tokenizer: Any, messages: Messages, max_tokens: int | None = None
 
 
 def response_ids(tokenizer: Any, response: str, ended: bool) -> list[int]:
-    """The response as ids, encoded apart from the prompt, with one end-of-turn token if the teacher ended it."""
+    """The response as ids, encoded apart from the prompt, with one end-of-turn token if the teacher ended it.
+
+    A base model has its own spelling and end of an answer (distill/few_shot.py).
+    """
+    if few_shot.leads(tokenizer):
+        return few_shot.response_ids(tokenizer, response, ended)
     ids = tokenizer(response, add_special_tokens=False).input_ids
     return [*ids, end_of_turn(tokenizer)] if ended else ids
 

@@ -17,7 +17,7 @@ which is which: ULD (Boizard et al. 2024), sum |p_(i) - q_(i)|, here over as man
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -58,6 +58,8 @@ class Pair:
 
     def targets(self, rows: Rows, teacher_ids: Sequence[int], student_ids: Sequence[int], ended: bool) -> "SpanTargets":
         """The targets of one response from the teacher's rows; `ended`: its ids end with the end-of-turn token."""
+        if self.teacher.ends:
+            rows = ends_as_one(rows, self.teacher.ends, self.teacher.end)
         spans = response_spans(self.teacher, self.student, teacher_ids, student_ids, ended)
         return span_targets(rows, spans, teacher_ids, student_ids, self.first, self.inside)
 
@@ -72,6 +74,15 @@ def pair(teacher: Any, student: Any) -> Pair:
     """What the two tokenizers have in common. Raises UserError as `alignment.spelling` does."""
     sides = spelling(teacher), spelling(student)
     return Pair(*sides, shared(*sides, first=True), shared(*sides, first=False))
+
+
+def ends_as_one(rows: Rows, ends: Sequence[int], end: int) -> Rows:
+    """The rows [tokens, k] with the probability of all tokens that say that an answer is over at one, `end`."""
+    over = torch.isin(rows.ids, torch.tensor(ends, dtype=rows.ids.dtype))
+    first = over & (over.cumsum(-1) == 1)
+    mass = rows.log_probs.float().masked_fill(~over, -torch.inf).logsumexp(-1, keepdim=True)
+    log_probs = torch.where(first, mass, rows.log_probs.float().masked_fill(over, -torch.inf))
+    return replace(rows, ids=rows.ids.masked_fill(over, end), log_probs=log_probs)
 
 
 def span_targets(

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from distill import targets
+from distill import few_shot, targets
 from distill.batches import padded
 from distill.chat import encode, prompt_ids, response_ids
 from distill.cross_tokenizer import SpanTargets, pair
@@ -88,13 +88,15 @@ def samples(
 
     They are the `stored` ones, or with None what the teacher is asked during training. A student's token that
     starts where a token of the teacher starts has the teacher's distribution at that place as its target; a later
-    piece of a token that the student cuts finer has none. A student of another tokenizer family learns from stored
-    top-k targets by spans of equal text (distill/cross_tokenizer.py); other kinds raise UserError. `layers` are the
+    piece of a token that the student cuts finer has none. A student of another tokenizer family, or one of a base model
+    prompted with examples, learns from stored top-k targets by spans of equal text (distill/cross_tokenizer.py); other
+    kinds raise UserError. `layers` are the
     stored states of the teacher's layers, where layers of the student learn from them.
     """
     by_id = None if stored is None else dict(stored)
     of_layers = dict(layers)
-    both = None if teacher is None or same_family(teacher, student) else pair(teacher, student)
+    alike = teacher is not None and same_family(teacher, student) and not few_shot.leads(teacher)
+    both = None if teacher is None or alike else pair(teacher, student)
     pieces = None if teacher is None or both is not None else first_pieces(teacher, student)
     result = []
     for row in rows:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from distill.errors import UserError
+
 STOP = "\n\n"
 SHOTS = (
     ("What is the capital of France?", "The capital of France is Paris."),
@@ -19,6 +21,45 @@ TEMPLATE = (
     "{% elif message['role'] == 'assistant' %} {{ text }}\n\n{% endif %}"
     "{% endfor %}"
 )
+
+LEAD = "Answer:"  # what a rendered prompt ends with
+
+
+def leads(tokenizer: Any) -> bool:
+    """Whether the tokenizer's model is prompted so."""
+    return tokenizer.chat_template == TEMPLATE
+
+
+def response_ids(tokenizer: Any, response: str, ended: bool) -> list[int]:
+    """A response as the template writes it, behind a space and without blank lines; `ended` adds `end_token`.
+
+    Raises UserError where the tokenizer joins the end of the prompt with what follows.
+    """
+    text = "\n".join(line for line in map(str.strip, response.split("\n")) if line)
+    before, ids = (tokenizer(part, add_special_tokens=False).input_ids for part in (LEAD, f"{LEAD} {text}"))
+    if ids[: len(before)] != before:
+        raise UserError(
+            f"the tokenizer of {tokenizer.name_or_path!r} makes one token of the end of {LEAD!r} and what follows, so "
+            "that an answer's tokens do not begin where the prompt ends. Take another teacher than this for few_shot."
+        )
+    return ids[len(before) :] + ([end_token(tokenizer)] if ended else [])
+
+
+def end_token(tokenizer: Any) -> int:
+    """The token that says that an answer is over: the first of the stop string.
+
+    Where the stop string is several tokens, that is a line's end, which an answer of several lines has inside too.
+    """
+    return tokenizer(STOP, add_special_tokens=False).input_ids[0]
+
+
+def end_tokens(tokenizer: Any, tokens: list[bytes]) -> list[int]:
+    """All tokens with which an answer is over; `tokens` are the bytes of each id.
+
+    They are `end_token`, the end of text, and those that begin with the stop string.
+    """
+    longer = [place for place, text in enumerate(tokens) if text.startswith(STOP.encode())]
+    return sorted({end_token(tokenizer), tokenizer.eos_token_id, *longer})
 
 
 def stop_token(tokenizer: Any) -> int | None:

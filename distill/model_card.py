@@ -40,7 +40,8 @@ class Lineage:
     """All that a student comes from.
 
     `teachers` are the entries of params.yaml with name, model and licence; `student`, `schedule` and `settings` (empty
-    for init) its sections; `rows` what it learnt from, `hashes` SHA-256 by file; `labels` what it chooses from, if any.
+    for init) its sections; `rows` what it learnt from, `hashes` SHA-256 by file; `labels` what it chooses from, if any;
+    `targets` names the teacher whose probabilities it learnt from, if there is one.
     """
 
     variant: str
@@ -52,6 +53,7 @@ class Lineage:
     rows: Sequence[Row]
     hashes: Mapping[str, str]
     labels: Sequence[str] | None
+    targets: str | None
 
     @property
     def base(self) -> str:
@@ -62,7 +64,7 @@ class Lineage:
 
     @property
     def sources(self) -> list[list[str]]:
-        """Name, part and licence of each model that the student has weights or answers of."""
+        """Name, part and licence of each model that the student has weights, answers or else probabilities of."""
         known = {teacher["name"]: teacher for teacher in self.teachers}
         wrote = Counter(row["teacher"] for row in self.rows) if self.variant != "init" else Counter()
         found = []
@@ -71,6 +73,7 @@ class Lineage:
         for name in dict.fromkeys([*known, *sorted(wrote)]):
             cut = self.student["source"] == "teacher" and self.student["teacher"] == name
             parts = ["its weights"] * cut + [f"{wrote[name]:,} answers"] * (name in wrote)
+            parts = parts or ["its probabilities"] * (name == self.targets)
             if parts:
                 teacher = known.get(name, {"model": "not in params.yaml", "licence": None})
                 found.append([f"{name}: {teacher['model']}", " and ".join(parts), teacher["licence"] or UNSTATED])
@@ -87,6 +90,7 @@ def lineage(params: Params, run: Run, rows: Sequence[Row], files: Sequence[Path]
     """The lineage of a student that is trained on the rows; `files` are named by their hashes."""
     pinned = {one.model: one.sha256 for one in params.teachers if one.kind == "local" and one.sha256 is not None}
     steps = {"ladder": params.train.ladder, "rounds": params.train.rounds}
+    wanted, learns = params.weight.targets, run.variant == "distilled" and params.train.distilled.needs_teacher
     return Lineage(
         variant=run.variant,
         teachers=[teacher.model_dump() for teacher in params.teachers],
@@ -97,6 +101,7 @@ def lineage(params: Params, run: Run, rows: Sequence[Row], files: Sequence[Path]
         rows=rows,
         hashes={str(path): file_hash(path) for path in files} | pinned,
         labels=params.generate.labels,
+        targets=wanted.teacher if wanted is not None and learns else None,
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging
 
+from distill import few_shot
 from distill.errors import UserError
 from distill.files import file_hash
 
@@ -87,13 +88,19 @@ def locate(model: str) -> str:
     return str(path)
 
 
-def load(model: str, dtype: torch.dtype, revision: str | None = None, sha256: str | None = None) -> tuple[Any, Any]:
+def load(
+    model: str,
+    dtype: torch.dtype,
+    revision: str | None = None,
+    sha256: str | None = None,
+    template: str | None = None,
+) -> tuple[Any, Any]:
     """A causal language model in eval mode, without dropout, on the device, and its tokenizer.
 
     A GGUF file is de-quantised to `dtype`. Raises UserError where the model cannot be had or is not the
-    one that `sha256` pins.
+    one that `sha256` pins. `template` is as `load_tokenizer` has it.
     """
-    tokenizer = load_tokenizer(model, revision, sha256)
+    tokenizer = load_tokenizer(model, revision, sha256, template)
     where, options = _source(model, revision)
     if "gguf_file" in options:
         options["quantization_config"] = GgufConfig(dequantize=True)
@@ -103,8 +110,13 @@ def load(model: str, dtype: torch.dtype, revision: str | None = None, sha256: st
     return network.to(device()).eval(), tokenizer
 
 
-def load_tokenizer(model: str, revision: str | None = None, sha256: str | None = None) -> Any:
-    """The model's fast tokenizer. Raises UserError as `load` does."""
+def load_tokenizer(
+    model: str, revision: str | None = None, sha256: str | None = None, template: str | None = None
+) -> Any:
+    """The model's fast tokenizer, with its own chat template or, for `few_shot`, that of distill/few_shot.py.
+
+    Raises UserError as `load` does.
+    """
     where, options = _source(model, revision)
     if sha256 is not None:
         found = file_hash(Path(where) / options["gguf_file"]) if "gguf_file" in options else None
@@ -113,6 +125,8 @@ def load_tokenizer(model: str, revision: str | None = None, sha256: str | None =
     tokenizer = _loaded(AutoTokenizer, where, model, **options)
     if not tokenizer.is_fast:
         raise UserError(f"model {model!r} has no fast tokenizer (tokenizer.json), which this project needs.")
+    if template == "few_shot":
+        tokenizer.chat_template = few_shot.TEMPLATE
     return tokenizer
 
 

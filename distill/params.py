@@ -152,13 +152,13 @@ class Params(Section):
         asked = {"evaluate.teacher": self.evaluate.teacher}
         if self.train.student.source == "teacher":
             asked["train.student.teacher"] = self.train.student.teacher
-        if self.weight.targets is not None:
-            asked["weight.targets.teacher"] = self.weight.targets.teacher
         for key, name in asked.items():
             if name not in local:
                 raise ValueError(
                     f"{key}: must be a local teacher of `teachers` with its own chat template ({local}), given {name!r}"
                 )
+        if self.weight.targets is not None:
+            self._targets_can_be_had(self.weight.targets)
         if (
             self.weight.targets is None
             and self.generate.labels is None
@@ -224,6 +224,27 @@ class Params(Section):
             raise ValueError(
                 "train: with generate.labels students learn from the teacher's answers alone: rounds must be null, and "
                 "ladder.teacher original"
+            )
+
+    def _targets_can_be_had(self, wanted: Targets) -> None:
+        """Raises ValueError where their teacher is no local one, or a base model that cannot give this kind."""
+        local = {teacher.name: teacher for teacher in self.teachers if teacher.kind == "local"}
+        if wanted.teacher not in local:
+            raise ValueError(
+                f"weight.targets.teacher: must be a local teacher of `teachers` ({list(local)}), given "
+                f"{wanted.teacher!r}"
+            )
+        if local[wanted.teacher].template is None:
+            return
+        if wanted.kind != "stored":
+            raise ValueError(
+                f"weight.targets.kind: must be stored for teacher {wanted.teacher!r}, a base model (template: "
+                f"few_shot) whose answers end otherwise than the student's, given {wanted.kind}"
+            )
+        if self.weight.layers is not None:
+            raise ValueError(
+                f"weight.layers: must be null for teacher {wanted.teacher!r} of weight.targets, a base model "
+                f"(template: few_shot) that reads another prompt than the student, given {self.weight.layers}"
             )
 
 

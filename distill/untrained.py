@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from distill import adapters, models, student, targets, vocabulary
+from distill import adapters, alignment, models, student, targets, vocabulary
 from distill.chat import Example, encode, response_ids
 from distill.errors import UserError
 from distill.params import LocalTeacher, PretrainedStudent, TeacherStudent
@@ -27,16 +27,19 @@ def cut_from(
     choice: TeacherStudent,
     rows: Rows,
     validation: Rows,
+    theirs: Any,
     stored: Stored | None,
     expected: torch.Tensor | None,
     rung: str | None,
 ) -> Untrained:
     """A student of the teacher's layers, and of its vocabulary what `token_counts` finds most often in the rows.
 
-    As a `rung` of a ladder, which has a name, it must be smaller than the teacher (UserError).
+    `theirs` is the tokenizer of the teacher whose targets are `stored` or `expected`, None where there are none. As a
+    `rung` of a ladder, which has a name, it must be smaller than the teacher (UserError).
     """
     teacher, whole = models.load(spec.model, torch.float32, spec.revision, spec.sha256)
-    kept = vocabulary.choose(whole, token_counts(rows, whole, stored, expected), choice.vocabulary)
+    mates = None if theirs is None else mates_of(theirs, whole)
+    kept = vocabulary.choose(whole, token_counts(rows, whole, stored, expected, mates), choice.vocabulary)
     tokenizer = vocabulary.trim(whole, kept)
     parts = student.choose(teacher, choice, calibration(whole, choice, rows), _section(rung))
     network = student.cut(teacher, parts, kept).to(models.device())
@@ -96,9 +99,23 @@ def _require_smaller(network: Any, above: Any, rung: str) -> None:
         )
 
 
-def token_counts(rows: Rows, tokenizer: Any, stored: Stored | None, expected: torch.Tensor | None) -> dict[int, float]:
-    """How often each of the teacher's tokens occurs in prompts and responses, and was expected by the teacher.
+def mates_of(theirs: Any, own: Any) -> torch.Tensor | None:
+    """For each id of another teacher's tokenizer the id in `own` that spells the same, or -1; None for the same ids."""
+    if vocabulary.fingerprint(theirs) == vocabulary.fingerprint(own):
+        return None
+    return alignment.shared(alignment.spelling(theirs), alignment.spelling(own), first=False)
 
+
+def token_counts(
+    rows: Rows,
+    tokenizer: Any,
+    stored: Stored | None,
+    expected: torch.Tensor | None,
+    mates: torch.Tensor | None,
+) -> dict[int, float]:
+    """How often each of the teacher's tokens occurs in prompts and responses, and was expected by the targets' teacher.
+
+    `mates` are `mates_of` that teacher's tokenizer; what it expects and only it can spell as one token does not count.
     The stored probabilities add what the teacher might have written as well: on unseen topics they find more
     of its words than the text alone. Whole distributions come as their sum, `expected`.
     """
@@ -109,7 +126,15 @@ def token_counts(rows: Rows, tokenizer: Any, stored: Stored | None, expected: to
         counts += torch.bincount(ids, minlength=len(counts))
     for _, part in stored or ():
         if isinstance(part, targets.Rows):
-            counts.scatter_add_(0, part.ids.flatten().long(), part.log_probs.flatten().float().exp())
+            _add(counts, part.ids.flatten().long(), part.log_probs.flatten().float().exp(), mates)
     if expected is not None:
-        counts += expected
+        _add(counts, torch.arange(len(expected)), expected, mates)
     return {token: count for token, count in enumerate(counts.tolist()) if count > 0}
+
+
+def _add(counts: torch.Tensor, ids: torch.Tensor, numbers: torch.Tensor, mates: torch.Tensor | None) -> None:
+    """Adds the numbers of these ids [n] to the counts [vocab], by their mates where there are some."""
+    if mates is not None:
+        ids = mates[ids]
+        ids, numbers = ids[ids >= 0], numbers[ids >= 0]
+    counts.scatter_add_(0, ids, numbers)

@@ -63,14 +63,14 @@ def untrained_student(
     if choice.source == "pretrained":
         return untrained.pretrained(choice)
     spec = teaching.teacher_of(params.teachers, choice.teacher)
-    stored, expected = None, None
+    theirs, stored, expected = None, None, None
     if wanted is not None:
         teacher = teaching.teacher_of(params.teachers, wanted.teacher)
         dtype = models.compute_dtype(params.runtime.dtype)
-        _, stored = teaching.stored_targets(TARGETS, teacher, wanted, rows, dtype)
+        theirs, stored = teaching.stored_targets(TARGETS, teacher, wanted, rows, dtype)
         expected = targets.read_expected(TARGETS) if wanted.kind in targets.WHOLE else None
     rung = None if params.train.ladder is None else "rung-1"
-    return untrained.cut_from(spec, choices[0], rows, validation, stored, expected, rung)
+    return untrained.cut_from(spec, choices[0], rows, validation, theirs, stored, expected, rung)
 
 
 def lessons(

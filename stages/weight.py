@@ -195,7 +195,7 @@ def write_targets(folder: Path, rows: list[Row], params: Params, wanted: Targets
     teacher = next(teacher for teacher in params.teachers if teacher.name == wanted.teacher)
     assert teacher.kind == "local", "the schema refuses targets of an API teacher"
     dtype = models.compute_dtype(params.runtime.dtype)
-    model, tokenizer = models.load(teacher.model, dtype, teacher.revision, teacher.sha256)
+    model, tokenizer = models.load(teacher.model, dtype, teacher.revision, teacher.sha256, teacher.template)
     source = targets.source(teacher, tokenizer, rows, str(dtype).removeprefix("torch."), wanted)
     examples = [encode(tokenizer, row) for row in rows]
     if wanted.kind == "hidden" and not ends_in_a_product(model, examples[0]):

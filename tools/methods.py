@@ -3,7 +3,10 @@
 Each method of experiments/methods.yaml is a set of changes to params.yaml. HEAD is cloned into .distill/methods, the
 pipeline trains each method's student there with every seed (DVC makes anew what a change touches and no more), and
 the students are measured on the same held-out answers as stage evaluate does it. Scores are means over the seeds, the
-95% intervals from a bootstrap over items and seeds. Killed and run again, it goes on behind the last student.
+95% intervals from a bootstrap over items and seeds. `held_out_kl` is KL(teacher || student) in nats for each token of
+held-out answers, exact over the vocabulary, from evaluate.teacher for all methods; where a student lacks a token, its
+probability counts as that of the student's first piece of it, and later pieces with their cross-entropy. `bytes_a_token`
+is what weight stored for the targets' teacher to teach by, of which a student of texts alone has none. Killed and run again, it goes on behind the last student.
 
 Writes metrics/methods.csv (every score with its interval) and metrics/methods.md (the table).
 """
@@ -22,9 +25,10 @@ from typing import Any
 
 import datasets
 import pandas as pd
+import torch
 import yaml
 
-from distill import choices, markdown, models, own_tasks
+from distill import choices, markdown, models, own_tasks, targets
 from distill import params as params_file
 from distill.bootstrap import Estimate
 from distill.choices import CHANCE
@@ -37,14 +41,18 @@ from distill.measures import estimates
 from distill.params import Params
 from distill.results_cache import cached
 from distill.runs import Run
+from distill.teaching import teacher_of
+from tools.held_out import exact
 from tools.overlay import changed
 from tools.verify import git
 
 METHODS = Path("experiments/methods.yaml")
+TARGETS = Path("data/weighted/targets")
 CSV, TABLE = Path("metrics/methods.csv"), Path("metrics/methods.md")
 SHOWN = {"perplexity": "perplexity", "agreement": "agreement", "accuracy": "accuracy", "rouge_l": "ROUGE-L"}
 OWN_KEYS = ("variant", "requires")  # of a method, beside those of params.yaml
 GENERATED_AT_ONCE = 128
+KL_TEXTS = 200  # held-out answers that the divergence is measured on, at most
 
 Row = dict[str, Any]
 
@@ -129,6 +137,32 @@ def measured(folder: Path, params: Params, model: tuple[Any, Any]) -> list[Row]:
     return own_tasks.compared(own_tasks.items(lm, docs, written), references, teacher_tokenizer)
 
 
+def held_out_kl(folder: Path, student: Path, params: Params) -> float:
+    """KL(teacher || student) on held-out answers of evaluate.teacher, nats for each of its tokens."""
+    spec = teacher_of(params.teachers, params.evaluate.teacher)
+    teacher, tokenizer = models.load(spec.model, torch.float32, spec.revision, spec.sha256)
+    held_out = read_rows(folder / "data/clean/test.jsonl", "stage clean")
+    pool = [row for row in held_out if row["teacher"] == spec.name]
+    return exact(student, teacher, tokenizer, choices.subset(pool, KL_TEXTS, params.seed))
+
+
+def bytes_a_token(stored: Path, method: Method) -> float | None:
+    """Bytes of the targets in this folder, of layers too, for each response token of their teacher.
+
+    0 where the teacher is asked in each step, None for a student that learns from texts alone.
+    """
+    settings = method.params.train.distilled
+    if method.variant != "distilled" or not (settings.needs_teacher or settings.layer_loss):
+        return None
+    size = sum(
+        (path.parent / shard["file"]).stat().st_size
+        for path in stored.rglob(targets.MANIFEST)
+        for shard in read_json(path, "stage weight")["shards"]
+    )
+    lengths = [length for _, _, length in read_json(stored / targets.MANIFEST, "stage weight")["samples"].values()]
+    return size / sum(lengths) if lengths else 0.0
+
+
 def trained(folder: Path, method: Method, seed: int) -> Row:
     """Trains a method's student with this seed in the clone and measures it."""
     with whole_file(folder / params_file.PATH) as path:
@@ -139,11 +173,17 @@ def trained(folder: Path, method: Method, seed: int) -> Row:
     student = models.load(str(folder / this.folder), models.compute_dtype(method.params.runtime.dtype))
     items = measured(folder, method.params, student)
     tokens = read_json(folder / this.record, f"stage {this.stage}")["response_tokens"]
-    return {"items": items, "minutes": seconds / 60, "response_tokens": tokens}
+    return {
+        "items": items,
+        "minutes": seconds / 60,
+        "response_tokens": tokens,
+        "held_out_kl": held_out_kl(folder, folder / this.folder, method.params),
+        "bytes_a_token": bytes_a_token(folder / TARGETS, method),
+    }
 
 
 def lines(found: dict[str, list[Row]], params: Params) -> list[Row]:
-    """A row for each method: every score with its interval over items and seeds, tokens and minutes of a training.
+    """A row for each method: every score with its interval over items and seeds, held-out KL, bytes, tokens, minutes.
 
     Raises UserError where they were not measured on the same items.
     """
@@ -158,15 +198,16 @@ def lines(found: dict[str, list[Row]], params: Params) -> list[Row]:
         row: Row = {"method": name, "seeds": len(seeds), "items": len(tables[0])}
         for score, value in scores.items():
             row |= {score: value.value, f"{score}_ci_low": value.ci_low, f"{score}_ci_high": value.ci_high}
-        row |= {"response_tokens": seeds[0]["response_tokens"]}
-        row |= {"minutes": sum(one["minutes"] for one in seeds) / len(seeds)}
+        row |= {name: seeds[0][name] for name in ("bytes_a_token", "response_tokens")}
+        row |= {name: sum(one[name] for one in seeds) / len(seeds) for name in ("held_out_kl", "minutes")}
         result.append(row)
     return result
 
 
 def table(rows: list[Row]) -> Table:
     """The methods, best perplexity first."""
-    header = ["method", *(f"{name} [95%]" for name in SHOWN.values()), "response tokens", "minutes"]
+    header = ["method", *(f"{name} [95%]" for name in SHOWN.values())]
+    header += ["held-out KL", "bytes a token", "response tokens", "minutes"]
     body = [
         [
             row["method"],
@@ -174,12 +215,14 @@ def table(rows: list[Row]) -> Table:
                 f"{number(row[score])} [{number(row[f'{score}_ci_low'])}, {number(row[f'{score}_ci_high'])}]"
                 for score in SHOWN
             ),
+            number(row["held_out_kl"]),
+            "" if row["bytes_a_token"] is None else f"{row['bytes_a_token']:.0f}",
             f"{row['response_tokens']:,}",
             f"{row['minutes']:.1f}",
         ]
         for row in sorted(rows, key=lambda row: row["perplexity"])
     ]
-    return Table(header, body, "lrrrrrr")
+    return Table(header, body, "lrrrrrrrr")
 
 
 def main() -> None:

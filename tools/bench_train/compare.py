@@ -25,7 +25,7 @@ from distill.files import file_hash, read_json, read_rows, whole_folder, write_r
 from distill.home import home
 from distill.params import Params
 from distill.trainer import order
-from tools.bench_train import held_out
+from tools import held_out
 from tools.bench_train import plan as plans
 from tools.bench_train.ours import TRAIN
 
@@ -85,6 +85,8 @@ def prepare(folder: Path, params: Params, options: Options) -> Prepared:
     if wanted is None or wanted.kind != "stored" or not INIT.is_dir():
         raise UserError(f"{COMMAND} needs stored targets (weight.targets, kind: stored) and {INIT}: `dvc repro`.")
     spec = next(one for one in params.teachers if one.name == wanted.teacher and one.kind == "local")
+    if spec.template is not None:
+        raise UserError(f"{COMMAND} needs weight.targets of a teacher with its own chat template, given {spec.name!r}.")
     teacher, tokenizer = models.load(spec.model, torch.float32, spec.revision, spec.sha256)
     kept = student.kept_layers(teacher.config.num_hidden_layers, options.layers, "evenly")
     network = student.cut(teacher, student.Parts(kept), range(teacher.config.vocab_size))

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from distill import losses, models, targets, throughput, vocabulary
+from distill import models, targets, throughput, vocabulary
 from distill import params as params_file
 from distill.dataset import Sample, collate, samples
 from distill.errors import run
@@ -20,10 +20,10 @@ from distill.logits import shared_columns
 from distill.params import Params
 from distill.trainer import DistillTrainer, Ordered, add_embedding_gradients_sparsely, arguments
 from tools.bench_train import plan as plans
+from tools.held_out import LOSS
 
 TRAIN = Path("data/weighted/train.jsonl")
 TARGETS = Path("data/weighted/targets")
-LOSS = losses.Settings(loss="forward_kl", cross_entropy_share=0.0, temperature=1.0, beta=0.5, tail="bucket")
 
 
 def data(params: Params, plan: plans.Plan, student: Any, teacher: Any, online: bool) -> list[Sample]:
