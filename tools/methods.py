@@ -3,10 +3,12 @@
 Each method of experiments/methods.yaml is a set of changes to params.yaml. HEAD is cloned into .distill/methods, the
 pipeline trains each method's student there with every seed (DVC makes anew what a change touches and no more), and
 the students are measured on the same held-out answers as stage evaluate does it. Scores are means over the seeds, the
-95% intervals from a bootstrap over items and seeds. `held_out_kl` is KL(teacher || student) in nats for each token of
-held-out answers, exact over the vocabulary, from evaluate.teacher for all methods; where a student lacks a token, its
-probability counts as that of the student's first piece of it, and later pieces with their cross-entropy. `bytes_a_token`
-is what weight stored for the targets' teacher to teach by, of which a student of texts alone has none. Killed and run again, it goes on behind the last student.
+95% intervals from a bootstrap over items and seeds. Killed and run again, it goes on behind the last student.
+
+`held_out_kl` is KL(teacher || student) on held-out answers, in nats for each of their tokens, exact over the
+vocabulary; the teacher is evaluate.teacher for all methods. Where a student lacks a token, its probability counts as
+that of the student's first piece of it, and the later pieces of the text count with their cross-entropy.
+`bytes_a_token` is the size of what weight stored of the targets' teacher; a student of texts alone has none.
 
 Writes metrics/methods.csv (every score with its interval) and metrics/methods.md (the table).
 """
@@ -42,6 +44,7 @@ from distill.params import Params
 from distill.results_cache import cached
 from distill.runs import Run
 from distill.teaching import teacher_of
+from distill.vocabulary import same_family
 from tools.held_out import exact
 from tools.overlay import changed
 from tools.verify import git
@@ -137,10 +140,15 @@ def measured(folder: Path, params: Params, model: tuple[Any, Any]) -> list[Row]:
     return own_tasks.compared(own_tasks.items(lm, docs, written), references, teacher_tokenizer)
 
 
-def held_out_kl(folder: Path, student: Path, params: Params) -> float:
-    """KL(teacher || student) on held-out answers of evaluate.teacher, nats for each of its tokens."""
+def held_out_kl(folder: Path, student: Path, params: Params) -> float | None:
+    """KL(teacher || student) on held-out answers of evaluate.teacher, nats for each of its tokens.
+
+    None for a student of another tokenizer family, whose distributions are over other outcomes.
+    """
     spec = teacher_of(params.teachers, params.evaluate.teacher)
     teacher, tokenizer = models.load(spec.model, torch.float32, spec.revision, spec.sha256)
+    if not same_family(tokenizer, models.load_tokenizer(str(student))):
+        return None
     held_out = read_rows(folder / "data/clean/test.jsonl", "stage clean")
     pool = [row for row in held_out if row["teacher"] == spec.name]
     return exact(student, teacher, tokenizer, choices.subset(pool, KL_TEXTS, params.seed))
@@ -199,7 +207,9 @@ def lines(found: dict[str, list[Row]], params: Params) -> list[Row]:
         for score, value in scores.items():
             row |= {score: value.value, f"{score}_ci_low": value.ci_low, f"{score}_ci_high": value.ci_high}
         row |= {name: seeds[0][name] for name in ("bytes_a_token", "response_tokens")}
-        row |= {name: sum(one[name] for one in seeds) / len(seeds) for name in ("held_out_kl", "minutes")}
+        divergences = [one["held_out_kl"] for one in seeds]
+        row |= {"held_out_kl": None if None in divergences else sum(divergences) / len(seeds)}
+        row |= {"minutes": sum(one["minutes"] for one in seeds) / len(seeds)}
         result.append(row)
     return result
 
@@ -215,14 +225,14 @@ def table(rows: list[Row]) -> Table:
                 f"{number(row[score])} [{number(row[f'{score}_ci_low'])}, {number(row[f'{score}_ci_high'])}]"
                 for score in SHOWN
             ),
-            number(row["held_out_kl"]),
+            "" if row["held_out_kl"] is None else number(row["held_out_kl"]),
             "" if row["bytes_a_token"] is None else f"{row['bytes_a_token']:.0f}",
             f"{row['response_tokens']:,}",
             f"{row['minutes']:.1f}",
         ]
         for row in sorted(rows, key=lambda row: row["perplexity"])
     ]
-    return Table(header, body, "lrrrrrrrr")
+    return Table(header, body)
 
 
 def main() -> None:

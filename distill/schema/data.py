@@ -34,7 +34,10 @@ class Clean(Section):
 
 
 class Stored(Section):
-    """The teacher's k best tokens at each place of a response, and the mass of all others, written by `weight`."""
+    """The teacher's k best tokens at each place of a response, and the mass of all others, written by `weight`.
+
+    The one kind for a teacher of another tokenizer family than the student's, or of template few_shot.
+    """
 
     kind: Literal["stored"]
     teacher: Name
