@@ -10,7 +10,7 @@ from forks import stage
 from test_alignment import OTHER, PIECES
 
 from distill import cross_tokenizer, few_shot, params, targets, untrained, vocabulary
-from distill.alignment import spelling
+from distill.alignment import response_spans, spelling
 from distill.chat import encode, prompt_ids, response_ids
 from distill.dataset import samples
 from distill.errors import UserError
@@ -70,16 +70,21 @@ def test_a_tokenizer_that_joins_the_end_of_the_prompt_with_the_answer_is_refused
         few_shot.response_ids(Joining(), "So.", True)
 
 
-@pytest.mark.parametrize("off", [0, 1])
-def test_the_spans_texts_multiply_to_the_answer_and_off_by_one_they_do_not(teacher, off):
-    """The chain rule over plain log-probabilities; `off` is a planted fault: rows of one place later."""
+@pytest.mark.parametrize("late", [0, 1])
+def test_the_spans_texts_multiply_to_the_answer_and_do_not_where_the_first_begins_late(teacher, late, monkeypatch):
+    """The chain rule over plain log-probabilities; `late` is a planted fault, by so many tokens of the teacher."""
+
+    def spans(*arguments):
+        first, *others = response_spans(*arguments)
+        return [replace(first, teacher=(first.teacher[0] + late, first.teacher[1])), *others]
+
+    monkeypatch.setattr(cross_tokenizer, "response_spans", spans)
     log_probs, ids, top = learnt(teacher)
-    log_probs = log_probs.roll(-off, 0)
     own = log_probs[torch.arange(len(ids)), torch.tensor(ids)]
     ends = few_shot.end_tokens(teacher, spelling(teacher).tokens)
     expected = float(own[:-1].sum() + log_probs[-1, ends].logsumexp(-1))
     found = float(top.text[top.length > 0].sum())
-    assert (abs(found - expected) < 1e-2) == (off == 0)
+    assert (abs(found - expected) < 1e-2) == (late == 0)
     assert top.known.all(), "a token of the student has no target"
     assert top.length.sum() == len(response_ids(STUDENT, ROW["response"], True))
 
