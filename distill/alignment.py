@@ -62,7 +62,7 @@ def spelling(tokenizer: Any) -> Spelling:
     for place, text in added.items():
         tokens[place] = text
     special = frozenset(token["id"] for token in spec["added_tokens"] if token["special"])
-    if few_shot.leads(tokenizer):
+    if few_shot.is_used(tokenizer):
         ends = few_shot.end_tokens(tokenizer, tokens)
         return Spelling(tokens, special, few_shot.end_token(tokenizer), True, tuple(ends))
     first = b"".join(tokens[place] for place in tokenizer("a", add_special_tokens=False).input_ids)

@@ -42,7 +42,7 @@ def response_ids(tokenizer: Any, response: str, ended: bool) -> list[int]:
 
     A base model has its own spelling and end of an answer (distill/few_shot.py).
     """
-    if few_shot.leads(tokenizer):
+    if few_shot.is_used(tokenizer):
         return few_shot.response_ids(tokenizer, response, ended)
     ids = tokenizer(response, add_special_tokens=False).input_ids
     return [*ids, end_of_turn(tokenizer)] if ended else ids

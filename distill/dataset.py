@@ -95,7 +95,7 @@ def samples(
     """
     by_id = None if stored is None else dict(stored)
     of_layers = dict(layers)
-    alike = teacher is not None and same_family(teacher, student) and not few_shot.leads(teacher)
+    alike = teacher is not None and same_family(teacher, student) and not few_shot.is_used(teacher)
     both = None if teacher is None or alike else pair(teacher, student)
     pieces = None if teacher is None or both is not None else first_pieces(teacher, student)
     result = []

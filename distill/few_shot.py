@@ -21,12 +21,11 @@ TEMPLATE = (
     "{% elif message['role'] == 'assistant' %} {{ text }}\n\n{% endif %}"
     "{% endfor %}"
 )
-
 LEAD = "Answer:"  # what a rendered prompt ends with
 
 
-def leads(tokenizer: Any) -> bool:
-    """Whether the tokenizer's model is prompted so."""
+def is_used(tokenizer: Any) -> bool:
+    """Whether the tokenizer has this template."""
     return tokenizer.chat_template == TEMPLATE
 
 

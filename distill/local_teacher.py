@@ -41,7 +41,7 @@ def answer(model: Any, tokenizer: Any, batches: list[list[Request]], sampling: S
 
 def end_token(tokenizer: Any) -> int:
     """The token at which a response ends: of the turn, or of the answer in a base model's list."""
-    stop = few_shot.stop_token(tokenizer) if few_shot.leads(tokenizer) else None
+    stop = few_shot.stop_token(tokenizer) if few_shot.is_used(tokenizer) else None
     return end_of_turn(tokenizer) if stop is None else stop
 
 
@@ -126,7 +126,7 @@ def _answer(
 ) -> Answer:
     ended = tokens[-1] == end
     text = tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=False)
-    if few_shot.leads(tokenizer) and (over := few_shot.cut(tokenizer, tokens)):
+    if few_shot.is_used(tokenizer) and (over := few_shot.cut(tokenizer, tokens)):
         ended, (count, text) = True, over
         log_probs = log_probs[:count]
     return Answer(
