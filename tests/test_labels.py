@@ -11,7 +11,7 @@ import tiny
 import torch
 from cleaning import corpus, raw, reasons
 from forks import stage
-from test_pipeline import kill, start, wait_for_a_checkpoint
+from test_pipeline import command, stopped
 
 from distill import classification, label_items, label_lessons, labels, losses, models
 from distill import params as params_file
@@ -334,9 +334,7 @@ def test_the_example_of_the_students_card_gives_the_probabilities_that_evaluate_
 def test_a_killed_training_on_labels_goes_on_to_the_same_bytes(labelled):
     model = labelled / "models/distilled-7/model.safetensors"
     before = model.read_bytes()
-    killed = start(labelled, "train distilled 7")
-    wait_for_a_checkpoint(labelled, killed)
-    kill(killed)
+    stopped(labelled, command("train distilled 7"))
     model.unlink()
     assert "going on from" in stage(labelled, "train distilled 7").stdout
     assert model.read_bytes() == before
