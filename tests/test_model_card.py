@@ -51,7 +51,7 @@ def test_a_licence_is_given_only_where_every_source_has_the_same():
 
 
 def test_a_pretrained_student_is_named_and_its_licence_left_to_a_person():
-    student = {"source": "pretrained", "model": "some-org/some-model", "revision": None}
+    student = {"source": "pretrained", "model": "some-org/some-model", "revision": None, "adapter": None}
     found = lineage(train__student=student)
     assert found.sources == [
         ["some-org/some-model", "its weights", model_card.UNSTATED],
@@ -60,6 +60,17 @@ def test_a_pretrained_student_is_named_and_its_licence_left_to_a_person():
     assert found.licence is None
     assert model_card.front_matter(found).base_model == "some-org/some-model"
     assert model_card.front_matter(lineage()).base_model is None
+
+
+def test_an_adapter_is_named_by_the_card_of_the_student_that_it_made():
+    adapter = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "target_modules": ["q_proj"], "quantization": "nf4"}
+    student = {"source": "pretrained", "model": "m", "revision": None, "adapter": adapter}
+    card = model_card.card(lineage(train__student=student), REPORT)
+    assert "| student.adapter.rank | 4 |" in card
+    assert "in 4 bits (QLoRA, nf4)" in card
+    plain = model_card.card(lineage(train__student=student | {"adapter": None}), REPORT)
+    assert "low-rank" not in plain
+    assert "adapter" not in model_card.card(lineage(train__student=student, variant="init"), REPORT)
 
 
 def test_the_card_shows_data_as_it_is_and_its_example_is_python():
