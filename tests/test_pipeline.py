@@ -134,6 +134,7 @@ def stopped(
     done = subprocess.run(
         command, cwd=folder, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         timeout=240, start_new_session=True, check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
     assert done.returncode != 0, f"it was not stopped:\n{done.stdout}"
     return done
