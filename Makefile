@@ -26,7 +26,7 @@ test: install  ## test every part, and the pipeline from end to end, killed and 
 	$(PYTEST) $(AT_ONCE) -m "not proof"
 
 proofs: install  ## the long tests: real servers, experiments, many kills, each way to distill
-	$(PYTEST) $(AT_ONCE) -m "proof and not timed" -rs
+	$(PYTEST) $(AT_ONCE) -m "proof and not timed" -rs --durations=15
 	$(PYTEST) -m "proof and timed"
 
 interruptions: install  ## kill every stage at 20 random moments, drawn anew each time, and fill its disk
