@@ -6,24 +6,15 @@ from typing import Any
 import yaml
 
 from distill.files import write_rows
+from tools.prompts import in_forms
 
 KINDS = Path("data/prompts/kinds.yaml")
 PROMPTS = Path("data/prompts/kinds.jsonl")
 
 
 def prompts(kinds: dict[str, list[str]], forms: dict[str, str]) -> list[dict[str, Any]]:
-    """One row a prompt: `id` (word/form), `topic` (the word), `label` (its kind), `messages`; sorted by id."""
-    rows = [
-        {
-            "id": f"{word}/{form}",
-            "topic": word,
-            "label": kind,
-            "messages": [{"role": "user", "content": text.format(word=word)}],
-        }
-        for kind, words in kinds.items()
-        for word in words
-        for form, text in forms.items()
-    ]
+    """The rows of all words, each with its kind as `label`, sorted by id."""
+    rows = [row for kind, words in kinds.items() for word in words for row in in_forms(word, forms, label=kind)]
     return sorted(rows, key=lambda row: row["id"])
 
 

@@ -12,18 +12,22 @@ FORMS = Path("data/prompts/forms.yaml")
 PROMPTS = Path("data/prompts/prompts.jsonl")
 
 
-def prompts(topics: dict[str, list[str]], forms: dict[str, str]) -> list[dict[str, Any]]:
-    """One row a prompt: `id` (topic/form), `topic`, `messages`; sorted by id."""
-    rows = [
+def in_forms(topic: str, forms: dict[str, str], **fields: str) -> list[dict[str, Any]]:
+    """The topic in every form, a row a prompt: `id` (topic/form), `topic`, `fields`, `messages`."""
+    return [
         {
             "id": f"{topic.lower().replace(' ', '-')}/{form}",
             "topic": topic,
+            **fields,
             "messages": [{"role": "user", "content": text.format(topic=topic)}],
         }
-        for category in topics.values()
-        for topic in category
         for form, text in forms.items()
     ]
+
+
+def prompts(topics: dict[str, list[str]], forms: dict[str, str]) -> list[dict[str, Any]]:
+    """The rows of all topics, sorted by id."""
+    rows = [row for category in topics.values() for topic in category for row in in_forms(topic, forms)]
     return sorted(rows, key=lambda row: row["id"])
 
 
