@@ -1,5 +1,6 @@
 """The table of methods: its plan is checked before anything runs; its students are trained and measured for real."""
 
+import math
 import shutil
 
 import pandas as pd
@@ -8,14 +9,15 @@ import tiny
 import torch
 import yaml
 
+from distill import methods_table, targets
 from distill import params as params_file
-from distill import targets
 from distill.errors import UserError
 from tools import methods
 
 PLAN = {
     "profile": {"train.schedule.epochs": 1},
     "seeds": [7, 8],
+    "controls": ["sft"],
     "methods": {"sft": {"variant": "sft"}, "reverse_kl": {"train.distilled.loss": "reverse_kl"}},
 }
 
@@ -81,20 +83,47 @@ def test_a_teacher_that_is_asked_in_each_step_stores_no_bytes(tmp_path):
     assert methods.bytes_a_token(tmp_path, online) == 0
 
 
-def measured(name: str, divergence: float | None, stored: float | None) -> dict:
-    return {
-        "method": name,
-        "held_out_kl": divergence,
-        "bytes_a_token": stored,
-        "response_tokens": 9000,
-        "minutes": 2.0,
-    } | {f"{score}{end}": 0.5 for score in methods.SHOWN for end in ("", "_ci_low", "_ci_high")}
+def measured(nll: list[float], divergence: float | None, stored: float | None) -> list[dict]:
+    """What two seeds' students of a method measured on items of ten tokens each, of these nats."""
+    columns = {"tokens": 10, "bytes": 40, "correct": 1.0, "correct_norm": 1.0, "agreed": 5, "rouge_l": 0.5}
+    columns |= {"generated_same": 1, "generated_tokens": 2}
+    items = [columns | {"item": str(place), "nll": value} for place, value in enumerate(nll)]
+    fixed = {"held_out_kl": divergence, "bytes_a_token": stored, "response_tokens": 9000, "minutes": 2.0}
+    return [fixed | {"items": items} for _ in range(2)]
 
 
-def test_the_table_has_divergence_and_bytes_and_leaves_empty_what_a_method_has_not():
-    found = methods.table([measured("sft", 0.5, None), measured("online", 0.25, 0.0), measured("other", None, 388.1)])
-    assert found.header[-4:] == ["held-out KL", "bytes a token", "response tokens", "minutes"]
-    assert [row[-4:-2] for row in found.rows] == [["0.5", ""], ["0.25", "0"], ["", "388"]]
+FOUND = {
+    "sft": measured([20.0, 10.0, 30.0, 21.0, 9.0, 30.0], 0.5, None),
+    "online": measured([18.0, 9.0, 27.0, 19.0, 8.0, 28.0], 0.25, 0.0),
+    "other": measured([21.0, 9.0, 30.0, 20.0, 10.0, 30.0], None, 388.1),
+    "worse": measured([30.0, 20.0, 40.0, 31.0, 19.0, 40.0], 0.9, None),
+}
+
+
+def test_each_method_is_compared_with_the_controls_item_by_item_and_the_verdict_is_the_intervals():
+    rows = methods.lines(FOUND, params_file.check(tiny.params()), ["sft", "absent"])
+    by_name = {row["method"]: row for row in rows}
+    assert by_name["online"]["perplexity_minus_sft"] == pytest.approx(math.exp(109 / 60) - math.exp(2))
+    assert methods_table.controls(rows) == ["sft", "absent"]
+    said = {name: methods_table.against(row, "sft").partition("] ")[2] for name, row in by_name.items()}
+    assert said == {"sft": "", "online": "better", "other": "no difference", "worse": "worse"}
+    assert all(methods_table.against(row, "absent") == "" for row in rows)
+
+
+def test_methods_that_were_measured_on_other_items_are_refused():
+    short = measured([20.0, 10.0], 0.5, None)
+    with pytest.raises(UserError, match="online: measured on other held-out answers than sft"):
+        methods.lines({"sft": FOUND["sft"], "online": short}, params_file.check(tiny.params()), [])
+
+
+def test_the_tables_have_divergence_and_bytes_leave_empty_what_a_method_has_not_and_survive_the_file(tmp_path):
+    rows = methods.lines(FOUND, params_file.check(tiny.params()), ["sft"])
+    pd.DataFrame([row | {"commit": "0123456789"} for row in rows]).to_csv(tmp_path / "methods.csv", index=False)
+    scores, costs = methods_table.tables(methods_table.read(tmp_path / "methods.csv"))
+    assert [row[0] for row in scores.rows] == [row[0] for row in costs.rows] == ["online", "sft", "other", "worse"]
+    assert [row[-1] for row in scores.rows] == ["0.25", "0.5", "", "0.9"]
+    assert [row[-3] for row in costs.rows] == ["0", "", "388", ""]
+    assert costs.header[-3:] == ["bytes a token", "response tokens", "minutes"]
 
 
 @pytest.mark.proof
@@ -103,9 +132,14 @@ def test_every_method_is_trained_with_every_seed_and_measured_and_a_second_run_g
     folder = tmp_path / "repository"
     shutil.copytree(committed, folder)
     (folder / methods.METHODS).write_text(yaml.safe_dump(PLAN, sort_keys=False))
-    tiny.run(folder, "python", "-m", "tools.methods", "sft", timeout=400)
-    done = tiny.run(folder, "python", "-m", "tools.methods", timeout=400)
-    assert done.stdout.count("measured before") == 2, "the two students of sft were made again"
+    first = tiny.run(folder, "python", "-m", "tools.methods", "sft", "--jobs", "1", timeout=400)
+    assert "1 methods, 1 at a time" in first.stdout
+    files = sorted((folder / ".distill/methods/measured").glob("sft-*.json"))
+    assert len(files) == 2
+    before = [path.stat().st_mtime_ns for path in files]
+    done = tiny.run(folder, "python", "-m", "tools.methods", "--jobs", "2", timeout=400)
+    assert "2 methods, 2 at a time" in done.stdout
+    assert [path.stat().st_mtime_ns for path in files] == before, "the two students of sft were made again"
     found = pd.read_csv(folder / methods.CSV).set_index("method")
     assert list(found.index) == ["sft", "reverse_kl"]
     assert (found["seeds"] == 2).all()
@@ -114,5 +148,8 @@ def test_every_method_is_trained_with_every_seed_and_measured_and_a_second_run_g
     assert (found["perplexity"] < found["perplexity_ci_high"]).all()
     assert (found["held_out_kl"] > 0).all()
     assert found["bytes_a_token"].isna().tolist() == [True, False]
+    difference = found.loc["reverse_kl", "perplexity"] - found.loc["sft", "perplexity"]
+    assert found.loc["reverse_kl", "perplexity_minus_sft"] == pytest.approx(difference, rel=1e-3)
     assert "| reverse_kl |" in (folder / methods.TABLE).read_text()
+    assert tiny.run(folder, "git", "rev-parse", "HEAD").stdout.startswith(found.loc["sft", "commit"])
     assert tiny.run(folder, "git", "diff", "--name-only").stdout.split() == [str(methods.METHODS)]

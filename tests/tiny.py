@@ -196,8 +196,9 @@ def repository(folder: Path, **changes: Any) -> Path:
         text=True,
         check=True,
     )
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file() and not name.startswith(("metrics/", "data/prompts/")) and name != "dvc.lock":
+    made = [name for name in listed.stdout.splitlines() if name.startswith(("metrics/", "data/prompts/"))]
+    for name in set(listed.stdout.splitlines()) - {*made, "dvc.lock"} | {"metrics/methods.csv"}:
+        if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     tokenizer().save_pretrained(folder / "teacher")

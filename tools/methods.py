@@ -1,9 +1,10 @@
 """Compares methods on a reduced profile of the default data: `python -m tools.methods [METHOD ...]`.
 
-Each method of experiments/methods.yaml is a set of changes to params.yaml. HEAD is cloned into .distill/methods, the
-pipeline trains each method's student there with every seed (DVC makes anew what a change touches and no more), and
-the students are measured on the same held-out answers as stage evaluate does it. Scores are means over the seeds, the
-95% intervals from a bootstrap over items and seeds. Killed and run again, it goes on behind the last student.
+Each method of experiments/methods.yaml is a set of changes to params.yaml. HEAD is cloned into .distill/methods, as
+often as methods are measured at a time; the pipeline trains each method's student there with every seed (DVC makes anew
+what a change touches and no more), and the students are measured on the same held-out answers as stage evaluate does
+it. Scores are means over the seeds, the 95% intervals from a bootstrap over items and seeds. Killed and run again, it
+goes on behind the last student of each method.
 
 `held_out_kl` is KL(teacher || student) on held-out answers, in nats for each of their tokens, exact over the
 vocabulary; the teacher is evaluate.teacher for all methods. Where a student lacks a token, its probability counts as
@@ -20,26 +21,28 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import datasets
 import pandas as pd
 import torch
 import yaml
+from tqdm import tqdm
 
-from distill import choices, markdown, models, own_tasks, targets
+from distill import choices, markdown, methods_table, models, own_tasks, targets
 from distill import params as params_file
-from distill.bootstrap import Estimate
+from distill.bootstrap import Estimate, paired_difference
 from distill.choices import CHANCE
-from distill.document import Table, number
 from distill.errors import UserError, run
 from distill.files import read_json, read_rows, whole_file, write_text
 from distill.home import VARIABLE, home
 from distill.lm import DistillLM
-from distill.measures import estimates
+from distill.measures import estimates, measures
 from distill.params import Params
 from distill.results_cache import cached
 from distill.runs import Run
@@ -52,10 +55,12 @@ from tools.verify import git
 METHODS = Path("experiments/methods.yaml")
 TARGETS = Path("data/weighted/targets")
 CSV, TABLE = Path("metrics/methods.csv"), Path("metrics/methods.md")
-SHOWN = {"perplexity": "perplexity", "agreement": "agreement", "accuracy": "accuracy", "rouge_l": "ROUGE-L"}
 OWN_KEYS = ("variant", "requires")  # of a method, beside those of params.yaml
 GENERATED_AT_ONCE = 128
-KL_TEXTS = 200  # held-out answers that the divergence is measured on, at most
+PERPLEXITY = measures(CHANCE)["perplexity"]
+KL_TEXTS = 150  # held-out answers that the divergence is measured on, at most
+
+LAST_LINES = 15  # of the log of a method that failed, shown
 
 Row = dict[str, Any]
 
@@ -98,9 +103,14 @@ def methods(base: Row, plan: Row, wanted: list[str]) -> list[Method]:
     return found
 
 
-def repository(root: Path, commit: str) -> Path:
-    """HEAD's clone, the one that an earlier call left where there is one."""
-    folder = home(os.environ, root).absolute() / "methods" / commit[:10]
+def results(root: Path) -> Path:
+    """Where the measured students and the logs are."""
+    return home(os.environ, root).absolute() / "methods" / "measured"
+
+
+def repository(root: Path, commit: str, place: int) -> Path:
+    """HEAD's clone of this place, the one that an earlier call left where there is one."""
+    folder = results(root).with_name(f"{commit[:10]}-{place}")
     if not folder.exists():
         new = folder.with_suffix(".new")
         shutil.rmtree(new, ignore_errors=True)
@@ -140,13 +150,19 @@ def measured(folder: Path, params: Params, model: tuple[Any, Any]) -> list[Row]:
     return own_tasks.compared(own_tasks.items(lm, docs, written), references, teacher_tokenizer)
 
 
+@cache
+def teacher_in_full(name: str, model: str, revision: str | None, sha256: str | None) -> tuple[Any, Any]:
+    """A teacher in fp32 and its tokenizer, loaded once."""
+    return models.load(model, torch.float32, revision, sha256)
+
+
 def held_out_kl(folder: Path, student: Path, params: Params) -> float | None:
     """KL(teacher || student) on held-out answers of evaluate.teacher, nats for each of its tokens.
 
     None for a student of another tokenizer family, whose distributions are over other outcomes.
     """
     spec = teacher_of(params.teachers, params.evaluate.teacher)
-    teacher, tokenizer = models.load(spec.model, torch.float32, spec.revision, spec.sha256)
+    teacher, tokenizer = teacher_in_full(spec.name, spec.model, spec.revision, spec.sha256)
     if not same_family(tokenizer, models.load_tokenizer(str(student))):
         return None
     held_out = read_rows(folder / "data/clean/test.jsonl", "stage clean")
@@ -190,22 +206,30 @@ def trained(folder: Path, method: Method, seed: int) -> Row:
     }
 
 
-def lines(found: dict[str, list[Row]], params: Params) -> list[Row]:
+def lines(found: dict[str, list[Row]], params: Params, controls: list[str]) -> list[Row]:
     """A row for each method: every score with its interval over items and seeds, held-out KL, bytes, tokens, minutes.
 
-    Raises UserError where they were not measured on the same items.
+    For each control there is the paired difference of perplexity, None where the control is not among them. Raises
+    UserError where they were not measured on the same items.
     """
     result: list[Row] = []
-    asked = {name: {item["item"] for one in seeds for item in one["items"]} for name, seeds in found.items()}
+    asked = {name: [[item["item"] for item in one["items"]] for one in seeds] for name, seeds in found.items()}
     first = next(iter(asked))
-    if other := [name for name, items in asked.items() if items != asked[first]]:
+    if other := [name for name, items in asked.items() if any(one != asked[first][0] for one in items)]:
         raise UserError(f"{', '.join(other)}: measured on other held-out answers than {first}, so not to be compared.")
+    tables = {name: [pd.DataFrame(one["items"]) for one in seeds] for name, seeds in found.items()}
+    resamples, seed = params.evaluate.bootstrap, params.seed
     for name, seeds in found.items():
-        tables = [pd.DataFrame(one["items"]) for one in seeds]
-        scores: dict[str, Estimate] = estimates(tables, params.evaluate.bootstrap, params.seed, CHANCE)
-        row: Row = {"method": name, "seeds": len(seeds), "items": len(tables[0])}
-        for score, value in scores.items():
-            row |= {score: value.value, f"{score}_ci_low": value.ci_low, f"{score}_ci_high": value.ci_high}
+        own = tables[name]
+        row: Row = {"method": name, "seeds": len(seeds), "items": len(own[0])}
+        for score, value in estimates(own, resamples, seed, CHANCE).items():
+            row |= with_ends(score, value)
+        for control in controls:
+            difference = None
+            if control in tables:
+                theirs, ours = (PERPLEXITY.ratios(items) for items in (tables[control], own))
+                difference = paired_difference(theirs, ours, resamples, seed, PERPLEXITY.transform)
+            row |= with_ends(f"{methods_table.AGAINST}{control}", difference)
         row |= {name: seeds[0][name] for name in ("bytes_a_token", "response_tokens")}
         divergences = [one["held_out_kl"] for one in seeds]
         row |= {"held_out_kl": None if None in divergences else sum(divergences) / len(seeds)}
@@ -214,54 +238,99 @@ def lines(found: dict[str, list[Row]], params: Params) -> list[Row]:
     return result
 
 
-def table(rows: list[Row]) -> Table:
-    """The methods, best perplexity first."""
-    header = ["method", *(f"{name} [95%]" for name in SHOWN.values())]
-    header += ["held-out KL", "bytes a token", "response tokens", "minutes"]
-    body = [
-        [
-            row["method"],
-            *(
-                f"{number(row[score])} [{number(row[f'{score}_ci_low'])}, {number(row[f'{score}_ci_high'])}]"
-                for score in SHOWN
-            ),
-            "" if row["held_out_kl"] is None else number(row["held_out_kl"]),
-            "" if row["bytes_a_token"] is None else f"{row['bytes_a_token']:.0f}",
-            f"{row['response_tokens']:,}",
-            f"{row['minutes']:.1f}",
-        ]
-        for row in sorted(rows, key=lambda row: row["perplexity"])
-    ]
-    return Table(header, body)
+def with_ends(name: str, estimate: Estimate | None) -> Row:
+    """The columns of an estimate and its interval, empty for None."""
+    names = [name, *(f"{name}_{end}" for end in methods_table.ENDS)]
+    values = [None] * 3 if estimate is None else [estimate.value, estimate.ci_low, estimate.ci_high]
+    return dict(zip(names, values, strict=True))
+
+
+def key_of(commit: str, method: Method, seed: int) -> Row:
+    """All that a student and its scores depend on."""
+    return {"commit": commit, "params": method.raw, "variant": method.variant, "seed": seed}
+
+
+def measure(compared: list[Method], seeds: list[int], place: int, root: Path, commit: str) -> None:
+    """Trains and measures students in the clone of this place, those that have not been before."""
+    folder = repository(root, commit, place)
+    datasets.disable_progress_bars()
+    models.prepare(compared[0].params.runtime.threads, compared[0].params.seed)
+    for method in compared:
+        for seed in seeds:
+            print(f"{method.name}, seed {seed}", flush=True)
+            make = partial(trained, folder, method, seed)
+            cached(results(root), method.name, key_of(commit, method, seed), make)
+
+
+def at_once(compared: list[Method], jobs: int, root: Path) -> None:
+    """Measures so many methods at a time, each in a process of its own, with a log of its own.
+
+    Raises UserError with the end of the log of one that fails; those that run then are waited for and kept.
+    """
+    free: SimpleQueue[int] = SimpleQueue()
+    for place in range(jobs):
+        free.put(place)
+
+    def one(method: Method) -> str:
+        place, started = free.get(), time.monotonic()
+        log = results(root) / f"{method.name}.log"
+        with log.open("w", encoding="utf-8") as file:
+            command = [sys.executable, "-m", "tools.methods", "--place", str(place), method.name]
+            done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
+        free.put(place)
+        if done.returncode:
+            end = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
+            raise UserError(f"{method.name} failed; the end of {log}:\n{end}")
+        return f"{method.name}: {(time.monotonic() - started) / 60:.1f} minutes"
+
+    results(root).mkdir(parents=True, exist_ok=True)
+    print(f"{len(compared)} methods, {jobs} at a time; logs are in {results(root)}", flush=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        running = [pool.submit(one, method) for method in compared]
+        try:
+            for finished in tqdm(as_completed(running), total=len(running), unit="method"):
+                tqdm.write(finished.result())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
     parser.add_argument("methods", nargs="*", metavar="METHOD", help="these; all of the file by default")
-    wanted = parser.parse_args().methods
+    parser.add_argument("--jobs", type=int, help="methods at a time; as many as there are processors for by default")
+    parser.add_argument("--place", type=int, help=argparse.SUPPRESS)  # a process of `at_once`, with its clone
+    given = parser.parse_args()
     root = Path.cwd()
     plan = yaml.safe_load(METHODS.read_text(encoding="utf-8"))
     base = yaml.safe_load(params_file.PATH.read_text(encoding="utf-8"))
-    compared = methods(base, plan, wanted)
+    compared = methods(base, plan, given.methods)
     commit = git(root, "rev-parse", "HEAD").decode().strip()
+    if given.place is not None:
+        measure(compared, plan["seeds"], given.place, root, commit)
+        return
+    jobs = given.jobs or max((os.cpu_count() or 1) // compared[0].params.runtime.threads, 1)
+    if jobs < 1:
+        raise UserError(f"--jobs must be at least 1, given {jobs}.")
     if git(root, "status", "--porcelain", "--untracked-files=no"):
         print("note: params.yaml and the list of methods are read from here, the code is HEAD's")
-    folder = repository(root, commit)
-    datasets.disable_progress_bars()
-    models.prepare(compared[0].params.runtime.threads, compared[0].params.seed)
-    found: dict[str, list[Row]] = {}
-    for method in compared:
-        for seed in plan["seeds"]:
-            print(f"{method.name}, seed {seed}", flush=True)
-            key = {"commit": commit, "params": method.raw, "variant": method.variant, "seed": seed}
-            make = partial(trained, folder, method, seed)
-            found.setdefault(method.name, []).append(cached(folder / ".distill/methods", method.name, key, make))
-    rows = lines(found, compared[0].params)
+    at_once(compared, jobs, root)
+    found = {
+        method.name: [
+            cached(results(root), method.name, key_of(commit, method, seed), _missing) for seed in plan["seeds"]
+        ]
+        for method in compared
+    }
+    rows = [row | {"commit": commit[:10]} for row in lines(found, compared[0].params, plan["controls"])]
     with whole_file(CSV) as path:
         pd.DataFrame(rows).to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
-    text = markdown.table(table(rows))
-    write_text(TABLE, f"{text}\n")
-    print(text)
+    parts = ["# Methods side by side", methods_table.note(rows), *map(markdown.table, methods_table.tables(rows))]
+    write_text(TABLE, "\n\n".join(parts) + "\n")
+    print(TABLE.read_text(encoding="utf-8"))
+
+
+def _missing() -> Any:
+    raise UserError(f"a student that was measured is gone from {home(os.environ, Path.cwd())}; run the command again.")
 
 
 if __name__ == "__main__":
