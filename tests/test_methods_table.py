@@ -152,4 +152,4 @@ def test_every_method_is_trained_with_every_seed_and_measured_and_a_second_run_g
     assert found.loc["reverse_kl", "perplexity_minus_sft"] == pytest.approx(difference, rel=1e-3)
     assert "| reverse_kl |" in (folder / methods.TABLE).read_text()
     assert tiny.run(folder, "git", "rev-parse", "HEAD").stdout.startswith(found.loc["sft", "commit"])
-    assert tiny.run(folder, "git", "diff", "--name-only").stdout.split() == [str(methods.METHODS)]
+    assert tiny.run(folder, "git", "diff", "--name-only").stdout.split() == [str(methods.METHODS), str(methods.CSV)]
