@@ -109,7 +109,7 @@ KINDS = (
 
 
 class Runtime(Section):
-    """What the bytes of a result depend on beside the data: see the README on reproducibility."""
+    """What the bytes of a result depend on beside the data: docs/reproducibility.md#the-same-bytes."""
 
     threads: Count
     dtype: Literal["auto", "bfloat16", "float32"]

@@ -159,7 +159,8 @@ def text(found: dict[str, Any]) -> str:
     if found["only_seeds_differ"]:
         lines += ["", "only the training seeds differ: whatever differs is the noise that another training brings"]
     elif any(len(seeds) == 1 for seeds in found["seeds"]):
-        lines += ["", "one training seed: the intervals are about items, and another seed may change more (README)"]
+        more = "docs/measures.md#several-training-seeds"
+        lines += ["", f"one training seed: the intervals are about items, and another seed may change more ({more})"]
     if found["environment"]:
         shown = [
             f"  {path.strip('.')}: {before!r} -> {after!r}" for path, (before, after) in found["environment"].items()
