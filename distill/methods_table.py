@@ -95,7 +95,7 @@ def note(rows: Sequence[Row]) -> str:
     """What the table is, and how to make it, in a paragraph."""
     first = rows[0]
     return (
-        f"Each method of `experiments/methods.yaml` on a quarter of the default prompts, trained with "
+        f"Each method of `experiments/methods.yaml` on a fifth of the default prompts, trained with "
         f"{first['seeds']:.0f} seeds and measured on the same {first['items']:.0f} held-out answers: `{COMMAND}`, with "
         f"the code of commit {first['commit']}. `against` is the paired difference of perplexity with its 95% interval "
         "over items and seeds, and whether that leaves zero out. Held-out KL is KL(teacher || student) in nats per "

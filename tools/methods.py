@@ -58,7 +58,7 @@ CSV, TABLE = Path("metrics/methods.csv"), Path("metrics/methods.md")
 OWN_KEYS = ("variant", "requires")  # of a method, beside those of params.yaml
 GENERATED_AT_ONCE = 128
 PERPLEXITY = measures(CHANCE)["perplexity"]
-KL_TEXTS = 150  # held-out answers that the divergence is measured on, at most
+KL_TEXTS = 100  # held-out answers that the divergence is measured on, at most
 
 LAST_LINES = 15  # of the log of a method that failed, shown
 
@@ -187,12 +187,14 @@ def bytes_a_token(stored: Path, method: Method) -> float | None:
     return size / sum(lengths) if lengths else 0.0
 
 
-def trained(folder: Path, method: Method, seed: int) -> Row:
-    """Trains a method's student with this seed in the clone and measures it."""
+def trained(folder: Path, method: Method, ready: set[str], seed: int) -> Row:
+    """Trains a method's student with this seed in the clone and measures it; `ready` has whose data are there."""
     with whole_file(folder / params_file.PATH) as path:
         path.write_text(yaml.safe_dump(method.raw, sort_keys=False, allow_unicode=True), encoding="utf-8")
     this = Run(method.variant, seed)
-    dvc(folder, "repro", "weight", "init")
+    if method.name not in ready:
+        dvc(folder, "repro", "weight", "init")
+        ready.add(method.name)
     seconds = dvc(folder, "repro", "--force", "--single-item", this.stage)
     student = models.load(str(folder / this.folder), models.compute_dtype(method.params.runtime.dtype))
     items = measured(folder, method.params, student)
@@ -255,10 +257,11 @@ def measure(compared: list[Method], seeds: list[int], place: int, root: Path, co
     folder = repository(root, commit, place)
     datasets.disable_progress_bars()
     models.prepare(compared[0].params.runtime.threads, compared[0].params.seed)
+    ready: set[str] = set()
     for method in compared:
         for seed in seeds:
             print(f"{method.name}, seed {seed}", flush=True)
-            make = partial(trained, folder, method, seed)
+            make = partial(trained, folder, method, ready, seed)
             cached(results(root), method.name, key_of(commit, method, seed), make)
 
 
