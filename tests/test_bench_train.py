@@ -10,7 +10,7 @@ from distill.chat import Example
 from distill.dataset import Sample
 from distill.errors import UserError
 from distill.files import file_hash
-from tools.bench_train import compare
+from tools.bench_train import compare, plan
 from tools.bench_train.ours import flops
 
 COMMAND = ["python", "-m", "tools.bench", "train", "--steps", "3", "--warmup", "1", "--rounds", "1", "--layers", "2"]
@@ -24,9 +24,9 @@ def examples(count: int) -> list[Example]:
 
 
 def test_the_tokens_timed_are_those_of_responses_after_the_warm_up():
-    plan = compare.planned(examples(7), 2, OPTIONS, seed=0)
-    assert sorted(plan.order) == list(range(6))
-    assert compare.timed_tokens(examples(7), plan) == 21 - sum(place + 1 for place in plan.order[:2])
+    found = compare.planned(examples(7), 2, OPTIONS, seed=0)
+    assert sorted(found.order) == list(range(6))
+    assert compare.timed_tokens(examples(7), found) == 21 - sum(place + 1 for place in found.order[:2])
 
 
 def test_too_few_rows_and_a_warm_up_without_an_end_are_refused():
@@ -36,17 +36,29 @@ def test_too_few_rows_and_a_warm_up_without_an_end_are_refused():
         compare.planned(examples(6), 2, compare.Options(3, 3, 1, 2, False), seed=0)
 
 
-def test_the_fastest_run_of_each_is_compared():
-    def run(seconds, gb):
-        return {"seconds": seconds, "processor_seconds": 2 * seconds, "peak_gb": gb, "mfu": 1 / seconds}
+def test_each_round_has_an_order_of_its_own_of_the_same_rows(tmp_path):
+    prepared = compare.Prepared(examples(7), 2, None, [], [])
+    orders = []
+    for seed in (1, 2):
+        assert compare.draw(tmp_path, prepared, OPTIONS, seed) > 0
+        orders.append(plan.read(tmp_path).order)
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
 
-    runs = {"trl": [run(20.0, 4.0), run(30.0, 4.0)], "stored_full_vocabulary": [run(4.0, 2.0)]}
-    runs |= {"stored": [run(5.0, 2.0), run(2.0, 1.0)], "online": [run(8.0, 2.0)]}
-    found = compare.summary(runs, dict.fromkeys(runs, 1.5), tokens=1000)
+
+def test_the_fastest_run_of_each_is_compared():
+    def run(seconds, gb, tokens=1000, kl=1.5):
+        fixed = {"peak_gb": gb, "tokens": tokens, "kl": kl, "mfu": 1 / seconds}
+        return fixed | {"seconds": seconds, "processor_seconds": 2 * seconds}
+
+    runs = {"trl": [run(20.0, 4.0), run(25.0, 4.0, kl=1.4)], "stored_full_vocabulary": [run(4.0, 2.0)]}
+    runs |= {"stored": [run(2.5, 2.0, tokens=800), run(2.0, 1.0)], "online": [run(8.0, 2.0)]}
+    found = compare.summary(runs)
     assert (found["trl_tokens_per_s"], found["stored_tokens_per_s"], found["online_tokens_per_s"]) == (50, 500, 125)
     assert (found["stored_speedup"], found["stored_full_vocabulary_speedup"], found["online_speedup"]) == (10, 5, 2.5)
     assert (found["stored_memory_share"], found["online_memory_share"]) == (0.25, 0.5)
-    assert (found["mfu"], found["stored_tokens_per_processor_s"], found["trl_kl"]) == (0.5, 250, 1.5)
+    assert (found["mfu"], found["stored_tokens_per_processor_s"], found["trl_kl"]) == (0.5, 250, 1.45)
+    assert found["trl_kl_of_rounds"] == [1.5, 1.4]
 
 
 def test_flops_are_six_for_each_weight_and_token_without_padding_and_what_rows_share():
