@@ -181,17 +181,16 @@ def student(projection: bool):
 def trained(folder, rows, chosen: LayerLoss, projection: bool = True, steps: int = 1, **changes):
     """The weights after some steps over all samples, the projections among them."""
     network = student(projection)
+    trainer.add_embedding_gradients_sparsely(network)
     schedule = SCHEDULE.model_copy(update=changes)
-    training = trainer.DistillTrainer(
+    trainer.DistillTrainer(
         settings=KL,
         autocast=torch.float32,
         layer_loss=chosen,
         model=network,
         args=trainer.arguments(folder, schedule, steps, seed=0).set_optimizer("sgd", learning_rate=1e-2),
         train_dataset=trainer.Ordered(rows, list(range(len(rows))) * steps),
-    )
-    with trainer.embedding_gradients_in_place(network):
-        training.train()
+    ).train()
     return {name: value.detach() for name, value in network.named_parameters()}
 
 
