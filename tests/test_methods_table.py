@@ -112,8 +112,19 @@ def test_each_method_is_compared_with_the_controls_item_by_item_and_the_verdict_
 
 def test_methods_that_were_measured_on_other_items_are_refused():
     short = measured([20.0, 10.0], 0.5, None)
-    with pytest.raises(UserError, match="online: measured on other held-out answers than sft"):
+    with pytest.raises(UserError, match=r"online: measured on other held-out answers.*\(2 of 6 are common"):
         methods.lines({"sft": FOUND["sft"], "online": short}, params_file.check(tiny.params()), [])
+
+
+def test_methods_are_compared_on_the_items_that_all_have_whatever_their_order():
+    nats = [20.0, 10.0, 30.0, 21.0, 9.0, 30.0, 12.0, 13.0, 14.0, 15.0]
+    whole, other = measured(nats, 0.5, None), measured(nats, 0.5, None)
+    for one in other:
+        one["items"] = one["items"][:0:-1]  # without the first, the last of them first
+    rows = methods.lines({"sft": whole, "other": other}, params_file.check(tiny.params()), ["sft"])
+    assert [row["items"] for row in rows] == [9, 9]
+    assert rows[1]["perplexity_minus_sft"] == 0
+    assert rows[0]["perplexity"] == pytest.approx(math.exp(sum(nats[1:]) / 90))
 
 
 def test_the_tables_have_divergence_and_bytes_leave_empty_what_a_method_has_not_and_survive_the_file(tmp_path):

@@ -60,6 +60,7 @@ GENERATED_AT_ONCE = 128
 PERPLEXITY = measures(CHANCE)["perplexity"]
 KL_TEXTS = 100  # held-out answers that the divergence is measured on, at most
 
+LEAST_SHARE = 0.9  # of all held-out answers that must be common to all methods
 LAST_LINES = 15  # of the log of a method that failed, shown
 
 Row = dict[str, Any]
@@ -211,15 +212,10 @@ def trained(folder: Path, method: Method, ready: set[str], seed: int) -> Row:
 def lines(found: dict[str, list[Row]], params: Params, controls: list[str]) -> list[Row]:
     """A row for each method: every score with its interval over items and seeds, held-out KL, bytes, tokens, minutes.
 
-    For each control there is the paired difference of perplexity, None where the control is not among them. Raises
-    UserError where they were not measured on the same items.
+    For each control there is the paired difference of perplexity, None where the control is not among them.
     """
     result: list[Row] = []
-    asked = {name: [[item["item"] for item in one["items"]] for one in seeds] for name, seeds in found.items()}
-    first = next(iter(asked))
-    if other := [name for name, items in asked.items() if any(one != asked[first][0] for one in items)]:
-        raise UserError(f"{', '.join(other)}: measured on other held-out answers than {first}, so not to be compared.")
-    tables = {name: [pd.DataFrame(one["items"]) for one in seeds] for name, seeds in found.items()}
+    tables = on_the_same({name: [pd.DataFrame(one["items"]) for one in seeds] for name, seeds in found.items()})
     resamples, seed = params.evaluate.bootstrap, params.seed
     for name, seeds in found.items():
         own = tables[name]
@@ -238,6 +234,27 @@ def lines(found: dict[str, list[Row]], params: Params, controls: list[str]) -> l
         row |= {"minutes": sum(one["minutes"] for one in seeds) / len(seeds)}
         result.append(row)
     return result
+
+
+def on_the_same(tables: dict[str, list[pd.DataFrame]]) -> dict[str, list[pd.DataFrame]]:
+    """The items that all students of all methods were measured on, in one order.
+
+    A second teacher's answers may make `clean` drop a held-out one that repeats them. Raises UserError where a method
+    lacks more than LEAST_SHARE allows.
+    """
+    asked = {name: set.intersection(*(set(one["item"]) for one in seeds)) for name, seeds in tables.items()}
+    common, whole = set.intersection(*asked.values()), set.union(*asked.values())
+    short = [name for name, items in asked.items() if len(items) < LEAST_SHARE * len(whole)]
+    if short or len(common) < LEAST_SHARE * len(whole):
+        names = ", ".join(short) or "the methods"
+        raise UserError(
+            f"{names}: measured on other held-out answers than the others ({len(common)} of {len(whole)} are common to "
+            "all), so not to be compared."
+        )
+    return {
+        name: [one[one["item"].isin(common)].sort_values("item", ignore_index=True) for one in seeds]
+        for name, seeds in tables.items()
+    }
 
 
 def with_ends(name: str, estimate: Estimate | None) -> Row:
