@@ -109,8 +109,8 @@ def bars(axes: Axes, values: Sequence[Sequence[float]], named: bool, digits: int
     axes.set_xlim(*((1, top**1.22) if axes.get_xscale() == "log" else (0, top * 1.18)))
 
 
-def draw_loss(table: pd.DataFrame, narrow: bool = False) -> Figure:
-    """Loss on held-out topics, the same measure for all variants, and the training loss, each variant's own.
+def draw_loss(table: pd.DataFrame, unit: str, narrow: bool = False) -> Figure:
+    """Loss on held-out topics in nats per `unit`, the same for all variants, and the training loss, each variant's own.
 
     The lines of rungs and rounds, trained one after the other, are apart, with their names at their ends.
     """
@@ -135,8 +135,8 @@ def draw_loss(table: pd.DataFrame, narrow: bool = False) -> Figure:
             label(axes, ends, 12)
     untrained = table[(table.split == "validation") & (table.epoch == 0)].loss
     before = f"; untrained {number(untrained.iloc[0])}" if len(untrained) else ""
-    headed(left, "Loss on held-out topics", f"nats per token of the teacher, comparable{before}")
-    headed(right, "Training loss", "nats per token, each variant's own loss: not comparable")
+    headed(left, "Loss on held-out topics", f"nats per {unit} of the teacher, comparable{before}")
+    headed(right, "Training loss", f"nats per {unit}, each variant's own loss: not comparable")
     return figure
 
 
@@ -229,6 +229,38 @@ def draw_latency(latency: dict[str, Any], narrow: bool = False) -> Figure:
         headed(axes, title, unit)
     tokens = f"{latency['prompt_tokens']} prompt tokens, {latency['new_tokens']} new tokens"
     note(figure, f"batch 1, {tokens}; median of {latency['runs']} runs, whiskers are quartiles")
+    return figure
+
+
+def draw_methods(methods: Sequence[dict[str, Any]], narrow: bool = False) -> Figure:
+    """Perplexity and agreement of each method with their intervals, and held-out KL, the best perplexity on top."""
+    figure, panels = canvas(narrow, 3, 1.2 + 0.22 * len(methods))
+    ordered = sorted(methods, key=lambda row: row["perplexity"])
+    names, places = [row["method"] for row in ordered], np.arange(len(ordered))
+    titles = {
+        "perplexity": ("Perplexity", "less is better"),
+        "agreement": ("Agreement", "more is better"),
+        "held_out_kl": ("Held-out KL", "nats a token, less is better"),
+    }
+    for place, (axes, (score, (title, below))) in enumerate(zip(panels, titles.items(), strict=True)):
+        ends = [f"{score}_ci_low", f"{score}_ci_high"] if f"{score}_ci_low" in ordered[0] else [score, score]
+        values, low, high = np.array([[row[name] for row in ordered] for name in (score, *ends)], dtype=float)
+        spans = [np.maximum(0, values - low), np.maximum(0, high - values)]
+        axes.errorbar(values, places, xerr=spans, fmt="o", color=DATA, ecolor=DATA, markersize=5, linewidth=1.2)
+        if "sft" in names:
+            axes.axvline(values[names.index("sft")], color=COLOURS["sft"], linewidth=1, linestyle="--", zorder=0)
+        if score == "perplexity":
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_yticks(places, names if narrow or place == 0 else [""] * len(names))
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.grid(axis="x", color="#E5E5E5", linewidth=0.8)
+        axes.set_axisbelow(True)
+        headed(axes, title, below)
+    note(figure, "whiskers are 95% intervals over items and seeds; dashed: sft, which learns from texts alone")
     return figure
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from distill import data_card, model_card, report, score_tables
+from distill import data_card, methods_table, model_card, report, score_tables
 from distill.document import Data, Section, flat, number, pairs, visible
 from distill.goals import GOALS
 
@@ -53,6 +53,8 @@ def render(
         labels=score_tables.classification(inputs["evaluate"]),
         labels_note=report.LABELS_NOTE,
         statistics=score_tables.statistics(inputs["evaluate"]),
+        methods=methods_table.tables(inputs["methods"]),
+        methods_note=methods_table.note(inputs["methods"]),
         figures=figures,
         samples=[asked(sample) for sample in inputs["samples"]],
         regressions=[asked(row) | lost(row) for row in inputs["regressions"]],

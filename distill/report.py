@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from distill import data_card, model_card, score_tables
+from distill import data_card, methods_table, model_card, score_tables
 from distill.document import Data, Section, Table, number
 from distill.errors import UserError
 from distill.goals import GOALS, Goal
@@ -220,14 +220,13 @@ def side_by_side(samples: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def markdown(
-    metrics: dict[str, Any],
-    scores: dict[str, Any],
-    clean: dict[str, Any],
-    weight: dict[str, Any],
-    samples: Sequence[dict[str, Any]],
-) -> str:
-    """The whole report: table, goals, figures, what distillation brought, data, samples, how to make it again."""
+def markdown(inputs: Mapping[str, Any]) -> str:
+    """The whole report, from what stage plot reads.
+
+    Table, goals, figures, what distillation brought, methods, data, samples, how to make it again.
+    """
+    metrics, scores, clean, weight = (inputs[name] for name in ("metrics", "evaluate", "clean", "weight"))
+    samples, methods = inputs["samples"], inputs["methods"]
     correlation = weight["correlation_with_length"]
     parts = [
         "# Report",
@@ -249,6 +248,10 @@ def markdown(
         "## Every score",
         table(intervals(scores["models"])),
         *map(table, statistics(scores)),
+        "## Methods side by side",
+        methods_table.note(methods),
+        *map(table, methods_table.tables(methods)),
+        "![Perplexity and agreement of each method](figures/methods.png)",
         "## Training",
         "![Loss curves](figures/loss.png)",
         section(Section("Data", data_card.kept(clean).blocks)),

@@ -2,9 +2,10 @@
 
 Reads  metrics/{metrics,evaluate,latency,clean,weight}.json, metrics/train/{sft,distilled}-<seed>_log.csv and
        metrics/train/distilled-<seed>.json (of the first training seed), metrics/{samples,regressions}.jsonl,
-       data/weighted/train.jsonl, params seed, seeds, runtime, teachers, generate, clean, weight, train, evaluate, plot
-Writes metrics/figures/{loss,goals,size,weights,latency}.png, metrics/plots/{loss,goals,size,weights,latency}.csv,
-       metrics/report.md, metrics/report.html
+       metrics/methods.csv, data/weighted/train.jsonl,
+       params seed, seeds, runtime, teachers, generate, clean, weight, train, evaluate, plot
+Writes metrics/figures/{loss,goals,size,weights,latency,methods}.png,
+       metrics/plots/{loss,goals,size,weights,latency}.csv, metrics/report.md, metrics/report.html
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from distill import figures, model_card, page, report
+from distill import figures, methods_table, model_card, page, report
 from distill import params as params_file
 from distill.errors import UserError, run
 from distill.files import file_hash, read_json, read_rows, whole_file, write_text
@@ -27,6 +28,7 @@ METRICS = Path("metrics")
 WEIGHTED = Path("data/weighted/train.jsonl")
 FIGURES = METRICS / "figures"
 PLOTS = METRICS / "plots"
+METHODS = METRICS / "methods.csv"
 SAMPLES, REGRESSIONS = METRICS / "samples.jsonl", METRICS / "regressions.jsonl"
 # the JSON files and the stages that write them
 JSON = {
@@ -40,7 +42,7 @@ LOG_COLUMNS = ["step", "epoch", "split", "loss", "training"]
 
 
 def read_inputs(samples: int, trained: Run) -> dict[str, Any]:
-    """The JSON files by name, the record of a run (`training`), `samples`, `regressions` and the training `rows`.
+    """The JSON files by name, a run's record (`training`), `samples`, `regressions`, `methods`, the training `rows`.
 
     UserError names the stage whose file is at fault.
     """
@@ -54,6 +56,7 @@ def read_inputs(samples: int, trained: Run) -> dict[str, Any]:
     texts = [*answered, *(f"generated.{model}" for model in MODELS)]
     found["samples"] = read_table(SAMPLES, "evaluate", [], texts)[:samples]
     found["regressions"] = read_table(REGRESSIONS, "evaluate", report.NUMBERS["regressions"], answered)
+    found["methods"] = methods_table.read(METHODS)
     texts = ["id", "prompt_id", "topic", "teacher", "messages.-1.content", "response"]
     found["rows"] = read_table(WEIGHTED, "weight", ["weight"], texts)
     if not found["rows"]:
@@ -98,15 +101,17 @@ def main() -> None:
         "weights": pd.DataFrame(spreads + report.histogram("words", words, 1)),
         "latency": pd.DataFrame(report.latency_rows(latency)),
     }
+    unit = "token" if params.generate.labels is None else "label"
     mpl.rcdefaults()  # a matplotlibrc of the user's would change the bytes
     mpl.rcParams.update(figures.STYLE)
     wide, narrow = (
         {
-            "loss": figures.draw_loss(tables["loss"], small),
+            "loss": figures.draw_loss(tables["loss"], unit, small),
             "goals": figures.draw_goals(metrics, tables["goals"], latency, small),
             "size": figures.draw_size(metrics, tables["goals"], small),
             "weights": figures.draw_weights(tables["weights"], words, weight, small),
             "latency": figures.draw_latency(latency, small),
+            "methods": figures.draw_methods(inputs["methods"], small),
         }
         for small in (False, True)
     )
@@ -123,7 +128,7 @@ def main() -> None:
         "evaluate": params.evaluate.model_dump(),
         "plot": params.plot.model_dump(),
     }
-    files = [WEIGHTED, *(path for path, _ in JSON.values()), distilled.record, SAMPLES, REGRESSIONS]
+    files = [WEIGHTED, *(path for path, _ in JSON.values()), distilled.record, SAMPLES, REGRESSIONS, METHODS]
     lineage = model_card.lineage(params, distilled, inputs["rows"], [WEIGHTED])
     html = page.render(inputs, drawn, lineage, choices, {str(path): file_hash(path) for path in files})
     for name, table in tables.items():
@@ -132,7 +137,7 @@ def main() -> None:
     for name, figure in wide.items():
         with whole_file(FIGURES / f"{name}.png") as path:
             figure.savefig(path, format="png", dpi=params.plot.dpi, metadata={"Software": None})
-    text = report.markdown(metrics, inputs["evaluate"], inputs["clean"], weight, inputs["samples"])
+    text = report.markdown(inputs)
     write_text(METRICS / "report.md", text)
     write_text(METRICS / "report.html", html)
     print(f"{METRICS / 'report.html'}: {metrics['goals']['met']} of {len(GOALS)} goals met")

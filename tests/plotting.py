@@ -21,6 +21,14 @@ LOG = """step,epoch,split,loss,training
 10,1.0,validation,2.2,student
 10,1.0,train,1.5,student
 """
+METHODS = """method,seeds,items,perplexity,perplexity_ci_low,perplexity_ci_high,agreement,agreement_ci_low,\
+agreement_ci_high,accuracy,accuracy_ci_low,accuracy_ci_high,rouge_l,rouge_l_ci_low,rouge_l_ci_high,\
+perplexity_minus_sft,perplexity_minus_sft_ci_low,perplexity_minus_sft_ci_high,bytes_a_token,response_tokens,\
+held_out_kl,minutes,commit
+sft,3,40,9.5,9,10,0.5,0.4,0.6,0.7,0.6,0.8,0.3,0.2,0.4,,,,,9000,1.5,2,0123abc
+forward_kl,3,40,6.5,6,7,0.6,0.5,0.7,0.7,0.6,0.8,0.3,0.2,0.4,-3,-3.5,-2.5,388,9000,0.9,2.5,0123abc
+mixture,3,40,9.75,9,11,0.5,0.4,0.6,0.6,0.5,0.7,0.3,0.2,0.4,0.25,-0.5,1,388,9000,,2.5,0123abc
+"""
 
 
 def write(path: Path, value: object) -> None:
@@ -65,6 +73,7 @@ def inputs(folder: Path) -> Path:
     write(place / "regressions.jsonl", sample | {"teacher_nll": 1.0, "distilled_nll": 6.0, "tokens": 2})
     training = {"variant": "distilled", "source": "smollm2", "loss": "forward_kl", "steps": 2, "response_tokens": 9}
     write(place / "train/distilled-20.json", training | {"parameters": 33_000_000})
+    (place / "methods.csv").write_text(METHODS)
     for name in ("sft", "distilled"):
         (place / f"train/{name}-20_log.csv").write_text(LOG)
     weighted = folder / "data/weighted/train.jsonl"

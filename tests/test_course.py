@@ -186,7 +186,7 @@ def test_a_round_is_taught_by_the_student_of_the_last_and_the_best_is_kept(finis
     assert [float(line.split()[1]) for line in curves] == pytest.approx(
         table[table.split == "validation"].loss.tolist(), abs=1e-3
     )
-    axes = draw_loss(table.assign(variant="distilled")).axes[0]
+    axes = draw_loss(table.assign(variant="distilled"), "token").axes[0]
     assert [text.get_text() for text in axes.texts if text.get_text().startswith("round")] == list(losses)
     assert [len(line.get_xdata()) for line in axes.lines[:3]] == [2, 2, 2]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
-from matplotlib.container import BarContainer
+from matplotlib.container import BarContainer, ErrorbarContainer
 from plotting import inputs, run, write
 
-from distill import figures, markdown, report, score_tables
+from distill import figures, markdown, methods_table, report, score_tables
 from stages import plot
 
 pytestmark = pytest.mark.xdist_group("plot")
@@ -35,7 +35,7 @@ def test_the_stage_writes_what_it_promises_and_the_same_bytes_again_whatever_the
     assert run(again).returncode == 0
     names = ("loss", "goals", "size", "weights", "latency")
     assert set(written(again)) == {f"{name}.{kind}" for name in names for kind in ("png", "csv")} | {
-        "report.md", "report.html"
+        "methods.png", "report.md", "report.html"
     }  # fmt: skip
     assert written(again) == written(finished)
 
@@ -74,6 +74,41 @@ def test_each_goals_panel_says_whether_it_is_met_and_draws_its_threshold(finishe
     ]
     for axes, goal in zip(panels, plot.GOALS, strict=True):
         assert goal.threshold in [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
+
+
+def test_methods_are_drawn_best_on_top_with_their_intervals_and_the_control(finished):
+    panels = figures.draw_methods(methods_table.read(finished / "metrics/methods.csv")).axes
+    assert [tick.get_text() for tick in panels[0].get_yticklabels()] == ["forward_kl", "sft", "mixture"]
+    assert panels[0].get_ylim()[0] > panels[0].get_ylim()[1], "the first is at the bottom"
+    drawn = [[6.5, 9.5, 9.75], [0.6, 0.5, 0.5], [0.9, 1.5, float("nan")]]  # mixture has no held-out KL
+    for axes, values in zip(panels, drawn, strict=True):
+        points, _, (whiskers,) = next(group for group in axes.containers if isinstance(group, ErrorbarContainer))
+        assert points.get_xdata().tolist() == pytest.approx(values, nan_ok=True)
+        assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"] == [values[1]]
+        for value, ((low, _), (high, _)) in zip(values, whiskers.get_segments(), strict=False):
+            assert low <= value <= high
+
+
+def test_the_report_has_both_tables_of_methods_and_says_which_helps(finished):
+    for name in ("report.md", "report.html"):
+        text = (finished / "metrics" / name).read_text()
+        for said in ("0123abc", "6.5 [6, 7]", "-3.00 [-3.50, -2.50] better", "+0.25 [-0.50, +1.00] no difference"):
+            assert said in text, (name, said)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("forward_kl,3", ",3"), ("6.5,6,7", "six,6,7"), ("6.5,6,7", ",6,7"), ("6.5,6,7", "inf,6,7"), ("accuracy,", "a,")],
+)
+def test_a_broken_table_of_methods_is_refused_with_the_way_out(tmp_path, before, after):
+    folder = inputs(tmp_path)
+    path = folder / "metrics/methods.csv"
+    path.write_text(path.read_text().replace(before, after, 1))
+    done = run(folder)
+    assert done.returncode == 1
+    assert "git checkout metrics/methods.csv" in done.stderr
+    assert "python -m tools.methods" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_quality_against_size_is_drawn_in_the_models_colours(finished):
