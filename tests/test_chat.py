@@ -22,6 +22,13 @@ def test_the_prompt_is_the_rendered_template_ready_for_the_answer(tokenizer):
     assert tokenizer.decode(chat.prompt_ids(tokenizer, MESSAGES)) == text
 
 
+def test_every_message_is_in_the_prompt_in_its_turn(tokenizer):
+    turns = [("system", "Be short."), ("user", "What are bees?"), ("assistant", "Insects."), ("user", "And ants?")]
+    text = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns)
+    messages = [{"role": role, "content": content} for role, content in turns]
+    assert tokenizer.decode(chat.prompt_ids(tokenizer, messages)) == f"{text}<|im_start|>assistant\n"
+
+
 def test_exactly_one_end_of_turn_is_learnt_though_padding_is_the_same_token(tokenizer):
     assert tokenizer.pad_token_id == tokenizer.eos_token_id == chat.end_of_turn(tokenizer)
     assert chat.encode(tokenizer, row("Bees fly.")).response.count(tokenizer.eos_token_id) == 1
@@ -40,12 +47,7 @@ def test_prompt_and_response_together_are_the_template_of_the_whole_conversation
 
 
 def test_there_is_at_most_one_bos_even_where_the_tokenizer_adds_its_own():
-    from tokenizers.processors import TemplateProcessing
-
-    tokenizer = tiny.tokenizer()
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<|im_start|> $A", special_tokens=[("<|im_start|>", tokenizer.bos_token_id)]
-    )
+    tokenizer = tiny.tokenizer_with_bos()
     tokenizer.chat_template = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
     assert tokenizer("hi").input_ids.count(tokenizer.bos_token_id) == 1
     assert chat.prompt_ids(tokenizer, MESSAGES).count(tokenizer.bos_token_id) == 1

@@ -3,6 +3,7 @@ import math
 import pytest
 import tiny
 import torch
+from test_alignment import OTHER
 
 from distill import dataset, targets, vocabulary
 from distill.batches import by_length, padded
@@ -39,6 +40,19 @@ def test_labels_and_weights_stand_in_the_order_of_the_predicting_positions():
     assert "top_ids" not in batch
 
 
+def test_a_batch_has_one_end_of_turn_to_learn_in_each_row_that_ended_though_padding_is_the_same_token():
+    tokenizer = tiny.tokenizer()
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    cut = row("north", "kites and") | {"finish_reason": "length"}
+    rows = [row("ants", "What is honey?"), row("jazz", "people like jazz, maple and the fox", 0.5), cut]
+    batch = dataset.collate(dataset.samples(rows, tokenizer, 256))
+    each = batch["labels"].split(batch["predicts"].sum(1).tolist())
+    assert [labels.tolist().count(tokenizer.eos_token_id) for labels in each] == [1, 1, 0]
+    assert [int(labels[-1]) == tokenizer.eos_token_id for labels in each] == [True, True, False]
+    assert [tokenizer.decode(labels) for labels in each[:2]] == [f"{item['response']}<|im_end|>" for item in rows[:2]]
+    assert batch["weights"][batch["labels"] == tokenizer.eos_token_id].tolist() == [1.0, 0.5]
+
+
 def test_equal_ids_in_a_row_are_added_up_and_no_mass_is_lost():
     ids, probs = dataset.merge_duplicates(torch.tensor([[7, 3, 7, 1]]), torch.tensor([[0.4, 0.3, 0.2, 0.05]]))
     merged = {token: round(mass, 4) for token, mass in zip(ids[0].tolist(), probs[0].tolist(), strict=True) if mass}
@@ -71,6 +85,27 @@ def test_with_the_teachers_own_tokenizer_targets_are_those_stored(teacher):
     for place, (ids, log_probs) in enumerate(zip(kept["ants"].ids, kept["ants"].log_probs, strict=True)):
         for token, value in zip(ids.tolist(), log_probs.float().exp().tolist(), strict=True):
             assert mine[place, token] == pytest.approx(value, rel=2e-3)
+
+
+@pytest.mark.parametrize("field", ["top_log_probs", "top_tail", "teacher_states", "layer_states"])
+def test_what_is_stored_goes_by_the_id_of_its_row_and_not_by_its_place(teacher, field):
+    rows = [row(name, "What is honey?") for name in ("ants", "jazz", "north")]
+    student = OTHER if field == "top_tail" else teacher  # by spans
+    kept = stored(teacher, rows)
+    states = {name: targets.States(part.log_probs.bfloat16()) for name, part in kept.items()}
+    if field == "teacher_states":
+        kept = states
+    layers = states if field == "layer_states" else {}
+    found = [
+        {
+            sample.id: dataset.collate([sample])[field]
+            for sample in dataset.samples(rows, student, 256, teacher, order(kept.items()), order(layers.items()))
+        }
+        for order in (list, reversed)
+    ]
+    for name in kept:
+        assert torch.equal(found[0][name], found[1][name])
+    assert not torch.equal(found[0]["ants"], found[0]["north"])
 
 
 def test_the_masses_of_each_token_add_up_to_one(teacher):

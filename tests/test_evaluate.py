@@ -11,12 +11,14 @@ from lm_eval.api.instance import Instance
 from scipy.stats import bootstrap
 
 from distill import calibration, choices, continuations, latency, own_tasks
+from distill.answers import Sampling
 from distill.bootstrap import Estimate, ratio_interval
 from distill.chat import Example, encode, render
 from distill.continuations import Question
 from distill.errors import UserError
 from distill.goals import GOALS
 from distill.lm import DistillLM, Written, places
+from distill.local_teacher import decode
 from distill.logits import logits_at
 from distill.measures import estimates
 from distill.regressions import largest
@@ -175,6 +177,22 @@ def test_a_document_is_the_prompt_and_answer_of_training(tokenizer):
         assert tokenizer(doc["response"], add_special_tokens=False).input_ids == example.response
         assert doc["choices"][0] == doc["response"]
         assert len(doc["teacher_tokens"]) == len(example.response)
+
+
+def test_the_prompt_is_that_of_training_though_the_tokenizer_adds_a_bos_of_its_own(model):
+    tokenizer = tiny.tokenizer_with_bos()
+    lm = DistillLM(model, tokenizer, batch_tokens=200, batch_size=2, max_new_tokens=5)
+    docs = documents(tokenizer, tokenizer, ROWS)
+    examples = [encode(tokenizer, item) for item in ROWS]
+    pairs = [Instance("loglikelihood", {}, (doc["prompt"], doc["response"]), 0) for doc in docs]
+    by_hand = dict(scores(model, examples, 1000))
+    for place, (nats, _) in enumerate(lm.loglikelihood(pairs)):
+        assert nats == pytest.approx(sum(by_hand[place].log_probs), abs=1e-3)
+    lm.begun.clear()
+    greedy = Sampling(max_tokens=5, temperature=0.0, top_p=1.0, seed=0)
+    answers = decode(model, [example.prompt for example in examples], [0] * len(ROWS), tokenizer.eos_token_id, greedy)
+    asked = [Instance("generate_until", {}, (doc["prompt"], {}), 0) for doc in docs]
+    assert lm.generate_until(asked) == [tokenizer.decode(tokens).strip() for tokens, _ in answers]
 
 
 def test_our_tasks_through_lm_eval_score_what_the_model_says(model, tokenizer):

@@ -59,6 +59,19 @@ def test_rows_that_end_early_leave_the_batch_and_disturb_no_other(model, tokeniz
     assert len(lengths) > 1
 
 
+def test_the_end_of_turn_is_no_part_of_an_answers_text(model, tokenizer, monkeypatch):
+    """Otherwise it would be learnt twice: response_ids adds one to what ended by itself."""
+    prompt = local_teacher.prompt_ids(tokenizer, requests()[0].messages)
+    ((free, _),) = local_teacher.decode(model, [prompt], [0], end=len(tokenizer) - 1, sampling=GREEDY)
+    end = free[3]
+    monkeypatch.setattr(local_teacher, "end_token", lambda tokenizer: end)
+    answer = answers(model, tokenizer, 1)["r0"]
+    before = free[: free.index(end)]
+    assert answer.finish_reason == "stop"
+    assert answer.response == tokenizer.decode(before)
+    assert answer.usage["completion_tokens"] == len(answer.logprobs) == len(before) + 1
+
+
 def test_log_probabilities_are_the_models_at_temperature_1(model, tokenizer):
     answer = answers(model, tokenizer, 4, Sampling(max_tokens=6, temperature=2.0, top_p=1.0, seed=3))["r0"]
     prompt = local_teacher.prompt_ids(tokenizer, requests()[0].messages)

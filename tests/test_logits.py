@@ -8,7 +8,8 @@ from distill import logits
 from distill.batches import padded
 
 SYSTEM = [1, 7, 9, 4]
-PAIRS = [([*SYSTEM, 11, 12], [13, 14, 2]), ([*SYSTEM, 15], [16, 2]), ([*SYSTEM, 11, 17, 18], [19])]
+# behind the first difference there is a column of 12 in all rows, as templates and like questions have it
+PAIRS = [([*SYSTEM, 11, 12, 6], [13, 14, 2]), ([*SYSTEM, 15, 12, 6], [16, 2]), ([*SYSTEM, 11, 12, 17, 18], [19])]
 
 
 def plain(model: torch.nn.Module, pairs: list) -> torch.Tensor:

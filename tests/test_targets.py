@@ -2,8 +2,11 @@ import json
 from dataclasses import replace
 
 import pytest
+import tiny
 import torch
+from tokenizers.pre_tokenizers import ByteLevel
 
+from distill import params as params_file
 from distill import targets
 from distill.errors import UserError
 from distill.losses import Settings, TopK, total
@@ -58,6 +61,27 @@ def test_targets_of_anything_else_are_refused_by_name(tmp_path, key):
     targets.write(tmp_path, SOURCE, [("a", rows(2))])
     with pytest.raises(UserError, match=f"{key}: .* \\(expected other\\)"):
         list(targets.read(tmp_path, replace(SOURCE, **{key: "other"})))
+
+
+def test_they_are_of_the_very_texts_of_the_rows_and_of_what_the_tokenizer_does_and_not_of_its_size():
+    params = params_file.check(tiny.params())
+    rows = [tiny.weighted(name, "What is honey?", 1.0) for name in ("ants", "jazz")]
+
+    def changed(rows=rows, tokenizer=None) -> set[str]:
+        """The fields that differ from those of the two rows by the tiny tokenizer."""
+        asked = params.teachers[0], tokenizer or tiny.tokenizer(), rows, "float32", params.weight.targets
+        return {name for name, value in vars(targets.source(*asked)).items() if value != getattr(usual, name)}
+
+    usual = targets.source(params.teachers[0], tiny.tokenizer(), rows, "float32", params.weight.targets)
+    assert changed() == changed([row | {"weight": 2.0} for row in rows]) == set()
+    for key, value in (("response", "honey"), ("finish_reason", "length"), ("messages", []), ("id", "other")):
+        assert changed([rows[0], rows[1] | {key: value}]) == {"data"}
+    spaced = tiny.tokenizer()
+    spaced.backend_tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=True)
+    assert changed(tokenizer=spaced) == {"tokenizer"}
+    terse = tiny.tokenizer()
+    terse.chat_template = f"{tiny.TEMPLATE} "
+    assert changed(tokenizer=terse) == {"template"}
 
 
 def test_a_changed_shard_is_refused(tmp_path):

@@ -14,6 +14,7 @@ from scipy.stats import entropy
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from distill import params as params_file
+from distill.batches import by_length
 from distill.chat import encode
 from distill.confidence_measures import MEASURES
 from stages import weight as stage
@@ -116,6 +117,25 @@ def test_entropies_and_margins_are_those_of_scipy_on_plain_forward_passes(teache
         second, best = np.sort(at)[-2:]
         assert seen[example.id]["entropies"][place] == pytest.approx(entropy(at), rel=1e-4)
         assert seen[example.id]["margins"][place] == pytest.approx(np.log(best / second), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["stored", "hidden"])
+def test_what_is_stored_of_a_ragged_batch_is_what_each_row_has_alone(teacher, kind):
+    network, tokenizer = teacher
+    options = {"stored": {"top_k": 8}, "hidden": {}}[kind]
+    wanted = settings(targets={"kind": kind, "teacher": "tiny", "batch_tokens": 1000, **options}).targets
+    asked = [[{"role": "user", "content": f"What is {topic}?"}] for topic in tiny.TOPICS[:4]]
+    examples = [encode(tokenizer, row(number, messages=messages)) for number, messages in enumerate(asked)]
+    assert len(by_length(examples, 1000)) == 1
+    assert len({len(example.response) for example in examples}) > 1
+    found = dict(stage.teacher_rows(network, examples, wanted, len(tokenizer), 0, None))
+    for example in examples:
+        ((_, alone),) = stage.teacher_rows(network, [example], wanted, len(tokenizer), 0, None)
+        for name, part in vars(alone).items():
+            torch.testing.assert_close(getattr(found[example.id], name), part, rtol=1e-2, atol=1e-2)
+        logits = network(torch.tensor([[*example.prompt, *example.response]])).logits[0, len(example.prompt) - 1 : -1]
+        if kind == "stored":
+            assert torch.equal(alone.ids[:, 0], logits.argmax(-1).int())
 
 
 @pytest.mark.parametrize("kind", ["hidden", "online"])

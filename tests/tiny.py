@@ -13,6 +13,7 @@ import torch
 import yaml
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -52,6 +53,15 @@ def tokenizer(size: int = 400) -> PreTrainedTokenizerFast:
         unk_token="<|endoftext|>",
         clean_up_tokenization_spaces=False,
     )
+
+
+def tokenizer_with_bos() -> PreTrainedTokenizerFast:
+    """The tokenizer as Llama's: it puts a BOS before every text, which its template has put there already."""
+    result = tokenizer()
+    result.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", result.bos_token_id)]
+    )
+    return result
 
 
 def model(vocabulary: int, layers: int = 4, spread: float = 0.3) -> LlamaForCausalLM:

@@ -1,0 +1,504 @@
+"""Faults that users of such projects have been bitten by, planted one at a time: a test of ours fails on each.
+
+A test that has never failed may look at nothing. Here the project is copied, one place of the copy is made wrong, and
+the test that is there for it must fail by what it asserts. In a copy without a fault the same tests pass.
+"""
+
+import re
+import shutil
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import NamedTuple
+
+import forks
+import pytest
+import tiny
+
+pytestmark = pytest.mark.proof
+
+FOLDERS = ("distill", "stages", "tests", "tools")
+FILES = ("params.yaml", "pyproject.toml")
+ASSERTED = re.compile(r"E +(assert |AssertionError|Failed: DID NOT RAISE)")  # the error of a test that has looked
+
+
+class Fault(NamedTuple):
+    """`right`, which is there once in `file`, becomes `wrong`; `test` must notice."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    test: str
+
+
+FAULTS = [
+    # losses
+    Fault(
+        "the student's tail holds the k tokens too",
+        "distill/losses.py",
+        "mass.scatter_(1, ids[start : start + chunk], 0.0).sum",
+        "mass.sum",
+        "test_losses.py::test_the_loss_is_0_where_the_student_is_the_teacher[5-1.0-forward_kl]",
+    ),
+    Fault(
+        "tempered before coarse-grained",
+        "distill/losses.py",
+        "Outcomes.apply(logits, ids, labels, chunk)",
+        "(settings.temperature * x for x in Outcomes.apply(logits / settings.temperature, ids, labels, chunk))",
+        "test_losses.py::test_the_loss_is_0_where_the_student_is_the_teacher[5-2.0-forward_kl]",
+    ),
+    Fault(
+        "forward and reverse KL are mixed up",
+        "distill/losses.py",
+        "(teacher.exp() * (teacher - student))",
+        "(student.exp() * (student - teacher))",
+        "test_losses.py::test_closed_forms_on_two_outcomes",
+    ),
+    Fault(
+        "the beta of jsd is the student's part",
+        "distill/losses.py",
+        "mixture = torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))\n    return beta",
+        "mixture = torch.logaddexp(teacher + math.log1p(-beta), student + math.log(beta))\n    return beta",
+        "test_losses.py::test_every_divergence_is_its_formula_in_probabilities[0.1-jsd]",
+    ),
+    Fault(
+        "jsd tends to the KLs at its ends",
+        "distill/losses.py",
+        "return beta * forward_kl(mixture, teacher, beta) + (1 - beta) * forward_kl(mixture, student, beta)",
+        "return forward_kl(mixture, teacher, beta) / (1 - beta) + forward_kl(mixture, student, beta) / beta",
+        "test_losses.py::test_jsd_is_symmetric_in_the_middle_and_vanishes_at_its_ends",
+    ),
+    Fault(
+        "no T^2",
+        "distill/losses.py",
+        " * settings.temperature**2",
+        "",
+        "test_losses.py::test_the_gradient_keeps_its_size_when_the_temperature_changes",
+    ),
+    Fault(
+        "T^2 twice",
+        "distill/losses.py",
+        " * settings.temperature**2",
+        " * settings.temperature**4",
+        "test_losses.py::test_the_fast_path_equals_the_plain_one_with_its_gradient[0.0-2.0-forward_kl]",
+    ),
+    Fault(
+        "no T^2 between tokenizers",
+        "distill/cross_tokenizer.py",
+        " * settings.temperature**2",
+        "",
+        "test_cross_tokenizer.py::test_with_one_tokenizer_it_is_the_loss_of_tokens[2.0-5-forward_kl]",
+    ),
+    Fault(
+        "divided by the micro-batch",
+        "distill/trainer.py",
+        "self.accelerator.num_processes / num_items_in_batch",
+        'self.accelerator.num_processes / inputs["weights"].sum()',
+        "test_trainer.py::test_a_step_is_the_same_in_one_batch_and_in_micro_batches[settings1]",
+    ),
+    Fault(
+        "divided by the number of micro-batches too",
+        "distill/trainer.py",
+        "self.loss_is_scaled_for_ga = True",
+        "self.loss_is_scaled_for_ga = False",
+        "test_trainer.py::test_a_step_is_the_same_in_one_batch_and_in_micro_batches[settings1]",
+    ),
+    Fault(
+        "divided by tokens without their weights",
+        "distill/trainer.py",
+        'batch["weights"].sum() for batch',
+        'batch["predicts"].sum() for batch',
+        "test_trainer.py::test_the_divisor_is_the_sum_of_weights_times_tokens",
+    ),
+    Fault(
+        "padding counts in the divisor",
+        "distill/trainer.py",
+        'batch["weights"].sum() for batch',
+        'batch["weights"].mean() * batch["input_ids"].numel() for batch',
+        "test_trainer.py::test_padding_changes_nothing",
+    ),
+    Fault(
+        "a mean where a sum of the batch is meant",
+        "distill/losses.py",
+        "label_log_probs, top.known, settings)).sum()",
+        "label_log_probs, top.known, settings)).mean()",
+        "test_losses.py::test_the_size_of_the_chunk_and_a_split_of_the_batch_change_nothing[forward_kl]",
+    ),
+    Fault(
+        "each chunk reads the first one's tokens",
+        "distill/losses.py",
+        "part.gather(1, places[start : start + chunk])",
+        "part.gather(1, places[: len(part)])",
+        "test_losses.py::test_the_size_of_the_chunk_and_a_split_of_the_batch_change_nothing[forward_kl]",
+    ),
+    Fault(
+        "each chunk of a whole distribution reads the first one's labels",
+        "distill/losses.py",
+        "student.gather(1, labels[span, None])",
+        "student.gather(1, labels[: len(student), None])",
+        "test_losses.py::test_a_whole_distribution_gives_the_loss_and_the_gradient_of_autograd_on_all_outcomes[0.4-1.0-forward_kl]",
+    ),
+    Fault(
+        "cross-entropy without the gradient of its label",
+        "distill/losses.py",
+        "            grad.scatter_add_(1, labels[span, None], grad_label[span, None])\n",
+        "",
+        "test_losses.py::test_every_term_has_a_gradient_of_its_own[cross_entropy]",
+    ),
+    Fault(
+        "a divergence without a gradient",
+        "distill/losses.py",
+        "DIVERGENCES[settings.loss](student, teacher, settings.beta)",
+        "DIVERGENCES[settings.loss](student.detach(), teacher, settings.beta)",
+        "test_losses.py::test_every_term_has_a_gradient_of_its_own[reverse_kl]",
+    ),
+    Fault(
+        "the fused gradient counts the k as the rest",
+        "distill/losses.py",
+        "            grad.scatter_(1, ids[span], -everything[span, None] * chosen)\n",
+        "",
+        "test_losses.py::test_the_fast_path_equals_the_plain_one_with_its_gradient[0.0-2.0-forward_kl]",
+    ),
+    Fault(
+        "the fused gradient forgets what the loss is multiplied by",
+        "distill/losses.py",
+        "return gradient * outer, None, None",
+        "return gradient, None, None",
+        "test_losses.py::test_a_whole_distribution_gives_the_loss_and_the_gradient_of_autograd_on_all_outcomes[0.4-1.0-forward_kl]",
+    ),
+    Fault(
+        "-inf in a ragged row of the teacher",
+        "distill/losses.py",
+        "top.log_probs.float().clamp(min=LEAST).masked_fill(~exists, NEVER)",
+        "top.log_probs.float()",
+        "test_losses.py::test_a_ragged_row_is_finite_and_equals_the_row_without_its_padding",
+    ),
+    Fault(
+        "-inf in a whole distribution of the teacher",
+        "distill/losses.py",
+        "full.log_probs(span).clamp(min=NOTHING)",
+        "full.log_probs(span)",
+        "test_losses.py::test_a_whole_distribution_is_finite_where_the_teacher_gives_a_token_nothing[forward_kl]",
+    ),
+    Fault(
+        "an unused place of a ragged row takes a token out of the tail",
+        "distill/losses.py",
+        "ids = torch.where(exists, top.ids, top.ids[:, :1])",
+        "ids = top.ids",
+        "test_losses.py::test_a_ragged_row_is_finite_and_equals_the_row_without_its_padding",
+    ),
+    Fault(
+        "the tail is renormalised away",
+        "distill/losses.py",
+        'if settings.tail == "bucket":',
+        'if settings.tail == "none":',
+        "test_losses.py::test_renormalising_is_blind_to_the_mass_outside_and_the_bucket_is_not",
+    ),
+    Fault(
+        "the tail is dropped and nothing renormalised",
+        "distill/losses.py",
+        "(log_softmax(side / settings.temperature, dim=-1) for side",
+        "(side / settings.temperature for side",
+        "test_losses.py::test_no_divergence_is_ever_negative[reverse_kl]",
+    ),
+    Fault(
+        "the mass outside the k is not stored",
+        "distill/targets.py",
+        "tail = torch.log1p(-best.exp().sum(-1).clamp(max=1.0))",
+        "tail = torch.full_like(best[:, 0], -math.inf)",
+        "test_targets.py::test_the_k_best_and_the_tail_hold_all_the_mass",
+    ),
+    Fault(
+        "of the teacher's tokens with one first piece the last one's mass counts alone",
+        "distill/live_teacher.py",
+        "carried.scatter_add_(1,",
+        "carried.scatter_(1,",
+        "test_live_teacher.py::test_the_distribution_is_that_of_a_plain_forward_pass_carried_over_token_by_token",
+    ),
+    Fault(
+        "of stored tokens with one first piece the last one's mass counts alone",
+        "distill/dataset.py",
+        "scatter_add_(-1, place, probs)",
+        "scatter_(-1, place, probs)",
+        "test_dataset.py::test_equal_ids_in_a_row_are_added_up_and_no_mass_is_lost",
+    ),
+    # masks
+    Fault(
+        "not shifted",
+        "distill/batches.py",
+        "predicts[row, len(prompt) - 1 : end - 1] = True",
+        "predicts[row, len(prompt) : end] = True",
+        "test_dataset.py::test_labels_and_weights_stand_in_the_order_of_the_predicting_positions",
+    ),
+    Fault(
+        "the prompt is learnt",
+        "distill/batches.py",
+        "predicts[row, len(prompt) - 1 : end - 1] = True",
+        "predicts[row, : end - 1] = True",
+        "test_dataset.py::test_no_prompt_token_and_no_padding_is_learnt",
+    ),
+    Fault(
+        "padding is learnt",
+        "distill/batches.py",
+        "predicts[row, len(prompt) - 1 : end - 1] = True",
+        "predicts[row, len(prompt) - 1 : -1] = True",
+        "test_dataset.py::test_no_prompt_token_and_no_padding_is_learnt",
+    ),
+    Fault(
+        "no end of turn is learnt",
+        "distill/chat.py",
+        "return [*ids, end_of_turn(tokenizer)] if ended else ids",
+        "return ids",
+        "test_chat.py::test_exactly_one_end_of_turn_is_learnt_though_padding_is_the_same_token",
+    ),
+    Fault(
+        "the end of turn is taken for padding",
+        "distill/dataset.py",
+        'Sample(row["id"], example.prompt, example.response,',
+        'Sample(row["id"], example.prompt, [t for t in example.response if t != student.pad_token_id],',
+        "test_dataset.py::test_a_batch_has_one_end_of_turn_to_learn_in_each_row_that_ended_though_padding_is_the_same_token",
+    ),
+    Fault(
+        "the end of turn stays in the teacher's text, and is learnt twice",
+        "distill/local_teacher.py",
+        "tokenizer.decode(tokens[:-1] if ended else tokens, skip",
+        "tokenizer.decode(tokens, skip",
+        "test_local_teacher.py::test_the_end_of_turn_is_no_part_of_an_answers_text",
+    ),
+    Fault(
+        "a response cut off is learnt as an ended one",
+        "distill/chat.py",
+        "return [*ids, end_of_turn(tokenizer)] if ended else ids",
+        "return [*ids, end_of_turn(tokenizer)]",
+        "test_chat.py::test_a_truncated_response_has_no_end_of_turn",
+    ),
+    Fault(
+        "columns equal behind a difference are taken for a shared beginning",
+        "distill/logits.py",
+        "same.int().cumprod(0).sum()",
+        "same.int().sum()",
+        "test_logits.py::test_a_ragged_batch_has_the_logits_and_the_states_of_batches_of_one",
+    ),
+    Fault(
+        "padding is attended to",
+        "distill/local_teacher.py",
+        "(torch.arange(longest) >= (longest - lengths)[:, None]).long()",
+        "torch.ones(len(prompts), longest, dtype=torch.long)",
+        "test_local_teacher.py::test_a_ragged_batch_answers_as_batches_of_one",
+    ),
+    Fault(
+        "all rows of a batch have the first one's targets",
+        "stages/weight.py",
+        "                start += len(example.response)\n",
+        "",
+        "test_weight.py::test_what_is_stored_of_a_ragged_batch_is_what_each_row_has_alone[stored]",
+    ),
+    # vocabularies
+    Fault(
+        "logits of padding have mass",
+        "distill/live_teacher.py",
+        "logits(span)[:, : len(pieces)].float().softmax(-1)",
+        "logits(span).float().softmax(-1)[:, : len(pieces)]",
+        "test_live_teacher.py::test_the_distribution_is_that_of_a_plain_forward_pass_carried_over_token_by_token",
+    ),
+    Fault(
+        "logits of padding are stored",
+        "stages/weight.py",
+        "targets.top_k(part[:, :size], wanted.top_k)",
+        "targets.top_k(part, wanted.top_k)",
+        "test_weight.py::test_logits_beyond_the_tokenizer_are_padding_of_a_family_and_have_no_mass[stored]",
+    ),
+    Fault(
+        "a family is told by size",
+        "distill/vocabulary.py",
+        'return same_rules and set(other["model"]["vocab"]) <= set(mine["model"]["vocab"])',
+        "return len(student) <= len(teacher)",
+        "test_vocabulary.py::test_a_tokenizer_of_another_family_is_refused_though_the_sizes_are_equal",
+    ),
+    Fault(
+        "a fingerprint is the size",
+        "distill/vocabulary.py",
+        '{key: spec[key] for key in ("model", "added_tokens", "pre_tokenizer", "normalizer")}',
+        '{"size": len(spec["model"]["vocab"])}',
+        "test_vocabulary.py::test_a_tokenizer_of_another_family_is_refused_though_the_sizes_are_equal",
+    ),
+    Fault(
+        "the teacher's ids are taken for the student's",
+        "distill/vocabulary.py",
+        "own[token] if token in own else",
+        "place if place < len(own) else",
+        "test_vocabulary.py::test_every_teachers_token_begins_with_its_first_piece",
+    ),
+    # templates
+    Fault(
+        "two BOS",
+        "distill/chat.py",
+        "tokenizer(render(tokenizer, messages), add_special_tokens=False)",
+        "tokenizer(render(tokenizer, messages))",
+        "test_chat.py::test_there_is_at_most_one_bos_even_where_the_tokenizer_adds_its_own",
+    ),
+    Fault(
+        "two BOS where a model is evaluated",
+        "distill/lm.py",
+        "self.hf_tokenizer(context, add_special_tokens=False)",
+        "self.hf_tokenizer(context)",
+        "test_evaluate.py::test_the_prompt_is_that_of_training_though_the_tokenizer_adds_a_bos_of_its_own",
+    ),
+    Fault(
+        "two BOS where a text is generated for the evaluation",
+        "distill/lm.py",
+        "self.hf_tokenizer(request.args[0], add_special_tokens=False)",
+        "self.hf_tokenizer(request.args[0])",
+        "test_evaluate.py::test_the_prompt_is_that_of_training_though_the_tokenizer_adds_a_bos_of_its_own",
+    ),
+    Fault(
+        "the beginning of a long prompt is kept",
+        "distill/chat.py",
+        "ids[-max_tokens:]",
+        "ids[:max_tokens]",
+        "test_chat.py::test_of_a_long_prompt_the_end_is_kept_and_of_a_long_response_the_beginning",
+    ),
+    Fault(
+        "all but the last message is dropped",
+        "distill/chat.py",
+        "apply_chat_template(messages, tokenize",
+        "apply_chat_template(messages[-1:], tokenize",
+        "test_chat.py::test_every_message_is_in_the_prompt_in_its_turn",
+    ),
+    Fault(
+        "the evaluation asks without the template",
+        "distill/own_tasks.py",
+        '"prompt": render(tokenizer, row["messages"]),',
+        '"prompt": row["messages"][-1]["content"],',
+        "test_evaluate.py::test_a_document_is_the_prompt_and_answer_of_training",
+    ),
+    Fault(
+        "the teacher answers without the template",
+        "distill/local_teacher.py",
+        "prompts = [prompt_ids(tokenizer, request.messages) for request in batch]",
+        'prompts = [tokenizer(request.messages[-1]["content"]).input_ids for request in batch]',
+        "test_local_teacher.py::test_greedy_answers_are_those_of_transformers_generate",
+    ),
+    Fault(
+        "the teacher teaches without the template",
+        "distill/dataset.py",
+        'Asked(prompt_ids(teacher, row["messages"]),',
+        'Asked(teacher(row["messages"][-1]["content"]).input_ids,',
+        "test_live_teacher.py::test_teacher_and_student_read_the_same_prompt",
+    ),
+    # between tokenizers
+    Fault(
+        "the end of turn is skipped on both sides",
+        "distill/alignment.py",
+        "    if both_end:\n",
+        "    if False:\n",
+        "test_alignment.py::test_every_token_of_both_sides_from_the_first_to_the_end_of_turn_is_in_one_span",
+    ),
+    Fault(
+        "ends of turn that are spelled otherwise are not the same",
+        "distill/alignment.py",
+        'result["end of turn", b""] = place',
+        'result["special", text] = place',
+        "test_alignment.py::test_tokens_that_spell_the_same_are_shared_whatever_their_ids",
+    ),
+    Fault(
+        "spans start one token late",
+        "distill/alignment.py",
+        "result, last = [], (0, 0)",
+        "result, last = [], (1, 1)",
+        "test_alignment.py::test_every_token_of_both_sides_from_the_first_to_the_end_of_turn_is_in_one_span",
+    ),
+    Fault(
+        "a space before the text hides the first token",
+        "distill/alignment.py",
+        'pieces[0] = pieces[0].removeprefix(b" ")',
+        "pass",
+        "test_alignment.py::test_the_space_that_one_side_writes_before_a_text_hides_no_first_token",
+    ),
+    Fault(
+        "of a span only the first token learns",
+        "distill/cross_tokenizer.py",
+        "label_log_probs.new_zeros(int(starts.sum())).index_add(0, span[top.known], label_log_probs[top.known])",
+        "label_log_probs[starts]",
+        "test_cross_tokenizer.py::test_every_token_of_every_span_is_learnt_from_the_first_to_the_end_of_turn[8-student0]",
+    ),
+    Fault(
+        "the first token has no target in a family",
+        "distill/vocabulary.py",
+        "enumerate(spans(teacher, teacher_ids))}",
+        "enumerate(spans(teacher, teacher_ids)) if start}",
+        "test_vocabulary.py::test_the_first_response_token_and_the_end_of_turn_are_aligned",
+    ),
+    # targets
+    Fault(
+        "targets go by place",
+        "distill/dataset.py",
+        'given |= _at(places, by_id[row["id"]], pieces)',
+        "given |= _at(places, list(by_id.values())[len(result)], pieces)",
+        "test_dataset.py::test_what_is_stored_goes_by_the_id_of_its_row_and_not_by_its_place[top_log_probs]",
+    ),
+    Fault(
+        "targets of another tokenizer go by place",
+        "distill/dataset.py",
+        'found = None if by_id is None else by_id[row["id"]]',
+        "found = None if by_id is None else list(by_id.values())[len(result)]",
+        "test_dataset.py::test_what_is_stored_goes_by_the_id_of_its_row_and_not_by_its_place[top_tail]",
+    ),
+    Fault(
+        "targets of something else are taken",
+        "distill/targets.py",
+        "    if wrong:\n",
+        "    if False:\n",
+        "test_targets.py::test_targets_of_anything_else_are_refused_by_name[template]",
+    ),
+    Fault(
+        "targets of texts that have changed are taken",
+        "distill/targets.py",
+        'data=value_hash([[row["id"], row["messages"], row["response"], row["finish_reason"]] for row in rows])',
+        'data=value_hash([row["id"] for row in rows])',
+        "test_targets.py::test_they_are_of_the_very_texts_of_the_rows_and_of_what_the_tokenizer_does_and_not_of_its_size",
+    ),
+    Fault(
+        "targets of a tokenizer of like size are taken",
+        "distill/targets.py",
+        "tokenizer=fingerprint(tokenizer),",
+        "tokenizer=str(len(tokenizer)),",
+        "test_targets.py::test_they_are_of_the_very_texts_of_the_rows_and_of_what_the_tokenizer_does_and_not_of_its_size",
+    ),
+]
+
+
+def project(folder: Path) -> Path:
+    """A copy of what the tests need."""
+    for name in FOLDERS:
+        shutil.copytree(tiny.ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in FILES:
+        shutil.copy(tiny.ROOT / name, folder)
+    return folder
+
+
+def run(folder: Path, *names: str) -> CompletedProcess[str]:
+    """These tests in the copy. Plugins that they need not take longer to load than they to run."""
+    few = ["--disable-plugin-autoload", "-p", "pytest_timeout", "-p", "xdist.plugin", "-p", "no:cacheprovider"]
+    own = ["-x", "--tb=short", f"--basetemp={folder / 'tmp'}"]
+    return forks.run_pytest(folder, *few, *own, *(f"tests/{name}" for name in names))
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_planted_fault_is_noticed(tmp_path, fault):
+    path = project(tmp_path) / fault.file
+    text = path.read_text()
+    assert text.count(fault.right) == 1, (
+        f"{fault.file} has changed, and what the fault replaces is there {text.count(fault.right)} times. "
+        "Write it into the table as it is now, so that the fault is the same."
+    )
+    path.write_text(text.replace(fault.right, fault.wrong))
+    done = run(tmp_path, fault.test)
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, f"not noticed:\n{done.stdout}\n{done.stderr}"
+    errors = [line for line in done.stdout.splitlines() if line.startswith("E ")]
+    assert ASSERTED.match(errors[0]), f"the test has crashed and looked at nothing:\n{done.stdout}"
+
+
+def test_without_a_fault_the_same_tests_pass(tmp_path):
+    done = run(project(tmp_path), *dict.fromkeys(fault.test for fault in FAULTS))
+    assert done.returncode == pytest.ExitCode.OK, f"{done.stdout}\n{done.stderr}"
