@@ -95,8 +95,8 @@ def note(rows: Sequence[Row]) -> str:
     """What the table is, and how to make it, in a paragraph."""
     first = rows[0]
     return (
-        f"Each method of `experiments/methods.yaml` on a fifth of the default prompts, trained with "
-        f"{first['seeds']:.0f} seeds and measured on the same {first['items']:.0f} held-out answers: `{COMMAND}`, with "
+        f"Each method of `experiments/methods.yaml`, on the part of the default prompts that its profile takes, trained "
+        f"with {first['seeds']:.0f} seeds and measured on the same {first['items']:.0f} held-out answers: `{COMMAND}`, with "
         f"the code of commit {first['commit']}. `against` is the paired difference of perplexity with its 95% interval "
         "over items and seeds, and whether that leaves zero out. Held-out KL is KL(teacher || student) in nats per "
         "token, exact over the vocabulary; bytes a token are what the stored targets take; minutes are those of one "

@@ -59,7 +59,6 @@ OWN_KEYS = ("variant", "requires")  # of a method, beside those of params.yaml
 GENERATED_AT_ONCE = 128
 PERPLEXITY = measures(CHANCE)["perplexity"]
 KL_TEXTS = 100  # held-out answers that the divergence is measured on, at most
-
 LEAST_SHARE = 0.9  # of all held-out answers that must be common to all methods
 LAST_LINES = 15  # of the log of a method that failed, shown
 
@@ -138,7 +137,7 @@ def dvc(folder: Path, *arguments: str) -> float:
 def measured(folder: Path, params: Params, model: tuple[Any, Any]) -> list[Row]:
     """One model's scores on every held-out answer, as stage evaluate has them."""
     evaluate, seed = params.evaluate, params.seed
-    teacher = next(one for one in params.teachers if one.name == evaluate.teacher and one.kind == "local")
+    teacher = teacher_of(params.teachers, evaluate.teacher)
     teacher_tokenizer = models.load_tokenizer(teacher.model, teacher.revision, teacher.sha256)
     held_out = read_rows(folder / "data/clean/test.jsonl", "stage clean")
     pool = [row for row in held_out if row["teacher"] == teacher.name]  # the same for a mixture of teachers
@@ -152,7 +151,7 @@ def measured(folder: Path, params: Params, model: tuple[Any, Any]) -> list[Row]:
 
 
 @cache
-def teacher_in_full(name: str, model: str, revision: str | None, sha256: str | None) -> tuple[Any, Any]:
+def teacher_in_full(model: str, revision: str | None, sha256: str | None) -> tuple[Any, Any]:
     """A teacher in fp32 and its tokenizer, loaded once."""
     return models.load(model, torch.float32, revision, sha256)
 
@@ -163,7 +162,7 @@ def held_out_kl(folder: Path, student: Path, params: Params) -> float | None:
     None for a student of another tokenizer family, whose distributions are over other outcomes.
     """
     spec = teacher_of(params.teachers, params.evaluate.teacher)
-    teacher, tokenizer = teacher_in_full(spec.name, spec.model, spec.revision, spec.sha256)
+    teacher, tokenizer = teacher_in_full(spec.model, spec.revision, spec.sha256)
     if not same_family(tokenizer, models.load_tokenizer(str(student))):
         return None
     held_out = read_rows(folder / "data/clean/test.jsonl", "stage clean")
@@ -329,7 +328,9 @@ def main() -> None:
     if given.place is not None:
         measure(compared, plan["seeds"], given.place, root, commit)
         return
-    jobs = given.jobs or max((os.cpu_count() or 1) // compared[0].params.runtime.threads, 1)
+    jobs = given.jobs
+    if jobs is None:
+        jobs = max((os.cpu_count() or 1) // compared[0].params.runtime.threads, 1)
     if jobs < 1:
         raise UserError(f"--jobs must be at least 1, given {jobs}.")
     if git(root, "status", "--porcelain", "--untracked-files=no"):
