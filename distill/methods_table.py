@@ -94,11 +94,11 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 def note(rows: Sequence[Row]) -> str:
     """What the table is, and how to make it, in a paragraph."""
     first = rows[0]
+    seeds, items = (f"{first[name]:.0f}" for name in ("seeds", "items"))
     return (
-        f"Each method of `experiments/methods.yaml`, on the part of the default prompts that its profile takes, trained "
-        f"with {first['seeds']:.0f} seeds and measured on the same {first['items']:.0f} held-out answers: `{COMMAND}`, with "
-        f"the code of commit {first['commit']}. `against` is the paired difference of perplexity with its 95% interval "
-        "over items and seeds, and whether that leaves zero out. Held-out KL is KL(teacher || student) in nats per "
-        "token, exact over the vocabulary; bytes a token are what the stored targets take; minutes are those of one "
-        "training."
+        "Each method of `experiments/methods.yaml`, on the part of the default prompts that its profile takes, trained "
+        f"with {seeds} seeds and measured on the same {items} held-out answers: `{COMMAND}`, with the code of commit "
+        f"{first['commit']}. `against` is the paired difference of perplexity with its 95% interval over items and "
+        "seeds, and whether that leaves zero out. Held-out KL is KL(teacher || student) in nats per token, exact over "
+        "the vocabulary; bytes a token are what the stored targets take; minutes are those of one training."
     )
