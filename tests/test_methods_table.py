@@ -13,6 +13,7 @@ from distill import methods_table, targets
 from distill import params as params_file
 from distill.errors import UserError
 from tools import methods
+from tools.side_by_side import plan, scores, student
 
 PLAN = {
     "profile": {"train.schedule.epochs": 1},
@@ -24,7 +25,7 @@ PLAN = {
 
 def test_the_methods_that_are_shipped_are_accepted_by_the_schema_and_differ():
     base = yaml.safe_load((tiny.ROOT / params_file.PATH).read_text())
-    found = methods.methods(base, yaml.safe_load((tiny.ROOT / methods.METHODS).read_text()), [])
+    found = plan.methods(base, yaml.safe_load((tiny.ROOT / plan.METHODS).read_text()), [])
     assert [one.name for one in found][:2] == ["sft", "forward_kl"]
     assert all(len(one.params.seeds) >= 3 for one in found)
     chosen = [(one.variant, one.raw) for one in found]
@@ -33,7 +34,7 @@ def test_the_methods_that_are_shipped_are_accepted_by_the_schema_and_differ():
 
 def test_a_method_changes_what_it_names_on_top_of_the_profile_and_nothing_else():
     base = tiny.params()
-    (found,) = methods.methods(base, PLAN, ["reverse_kl"])
+    (found,) = plan.methods(base, PLAN, ["reverse_kl"])
     assert found.variant == "distilled"
     assert found.raw["train"]["distilled"] == base["train"]["distilled"] | {"loss": "reverse_kl"}
     assert found.raw["train"]["schedule"] == base["train"]["schedule"] | {"epochs": 1}
@@ -51,36 +52,44 @@ def test_a_method_changes_what_it_names_on_top_of_the_profile_and_nothing_else()
 )
 def test_a_wrong_plan_is_refused_by_the_name_of_the_method_or_key(changes, message):
     with pytest.raises(UserError, match=f"(?s){message}"):
-        methods.methods(tiny.params(), PLAN | {"methods": {"wrong": changes}}, [])
+        plan.methods(tiny.params(), PLAN | {"methods": {"wrong": changes}}, [])
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1"])
+def test_no_methods_at_a_time_is_refused(monkeypatch, jobs):
+    monkeypatch.chdir(tiny.ROOT)
+    monkeypatch.setattr("sys.argv", ["methods", "sft", "--jobs", jobs])
+    with pytest.raises(UserError, match=f"--jobs must be at least 1, given {jobs}"):
+        methods.main()
 
 
 def test_an_unknown_method_is_refused_with_those_that_there_are():
     with pytest.raises(UserError, match="has no jdd; it has sft, reverse_kl"):
-        methods.methods(tiny.params(), PLAN, ["jdd"])
+        plan.methods(tiny.params(), PLAN, ["jdd"])
 
 
 def test_bytes_a_token_are_those_of_the_files_over_the_responses_tokens_and_texts_alone_have_none(tmp_path):
-    plan = {"profile": {}, "seeds": [7], "methods": {"sft": {"variant": "sft"}, "forward_kl": {}}}
-    sft, stored = methods.methods(tiny.params(), plan, [])
+    chosen = {"profile": {}, "seeds": [7], "methods": {"sft": {"variant": "sft"}, "forward_kl": {}}}
+    sft, stored = plan.methods(tiny.params(), chosen, [])
     source = targets.Source("t", "m", None, None, "tok", "tmpl", "data", "float32", "stored", 8)
     samples = [(name, targets.top_k(torch.randn(count, 30), 8)) for name, count in (("a", 600), ("b", 400))]
     targets.write(tmp_path, source, samples)
     size = (tmp_path / "00000.safetensors").stat().st_size
-    assert methods.bytes_a_token(tmp_path, stored) == size / 1000 == pytest.approx(6 * 8 + 4, rel=0.02)
-    assert methods.bytes_a_token(tmp_path, sft) is None
+    assert student.bytes_a_token(tmp_path, stored) == size / 1000 == pytest.approx(6 * 8 + 4, rel=0.02)
+    assert student.bytes_a_token(tmp_path, sft) is None
     (tmp_path / "layers").mkdir()
     states = [(name, targets.States(torch.zeros(len(rows), 2, 16).bfloat16())) for name, rows in samples]
     targets.write(tmp_path / "layers", targets.layers_source(source, [0, 1]), states)
-    assert methods.bytes_a_token(tmp_path, stored) == pytest.approx(6 * 8 + 4 + 2 * 2 * 16, rel=0.02)
+    assert student.bytes_a_token(tmp_path, stored) == pytest.approx(6 * 8 + 4 + 2 * 2 * 16, rel=0.02)
 
 
 def test_a_teacher_that_is_asked_in_each_step_stores_no_bytes(tmp_path):
     changes = {"weight.targets": {"kind": "online", "teacher": "tiny", "batch_tokens": 64}}
-    plan = {"profile": {}, "seeds": [7], "methods": {"online": changes}}
-    (online,) = methods.methods(tiny.params(), plan, [])
+    chosen = {"profile": {}, "seeds": [7], "methods": {"online": changes}}
+    (online,) = plan.methods(tiny.params(), chosen, [])
     source = targets.Source("t", "m", None, None, "tok", "tmpl", "data", "float32", "online", None)
     targets.write(tmp_path, source, (), torch.zeros(400))
-    assert methods.bytes_a_token(tmp_path, online) == 0
+    assert student.bytes_a_token(tmp_path, online) == 0
 
 
 def measured(nll: list[float], divergence: float | None, stored: float | None) -> list[dict]:
@@ -101,7 +110,7 @@ FOUND = {
 
 
 def test_each_method_is_compared_with_the_controls_item_by_item_and_the_verdict_is_the_intervals():
-    rows = methods.lines(FOUND, params_file.check(tiny.params()), ["sft", "absent"])
+    rows = scores.lines(FOUND, params_file.check(tiny.params()), ["sft", "absent"])
     by_name = {row["method"]: row for row in rows}
     assert by_name["online"]["perplexity_minus_sft"] == pytest.approx(math.exp(109 / 60) - math.exp(2))
     assert methods_table.controls(rows) == ["sft", "absent"]
@@ -113,7 +122,7 @@ def test_each_method_is_compared_with_the_controls_item_by_item_and_the_verdict_
 def test_methods_that_were_measured_on_other_items_are_refused():
     short = measured([20.0, 10.0], 0.5, None)
     with pytest.raises(UserError, match=r"online: measured on other held-out answers.*\(2 of 6 are common"):
-        methods.lines({"sft": FOUND["sft"], "online": short}, params_file.check(tiny.params()), [])
+        scores.lines({"sft": FOUND["sft"], "online": short}, params_file.check(tiny.params()), [])
 
 
 def test_methods_are_compared_on_the_items_that_all_have_whatever_their_order():
@@ -121,18 +130,18 @@ def test_methods_are_compared_on_the_items_that_all_have_whatever_their_order():
     whole, other = measured(nats, 0.5, None), measured(nats, 0.5, None)
     for one in other:
         one["items"] = one["items"][:0:-1]  # without the first, the last of them first
-    rows = methods.lines({"sft": whole, "other": other}, params_file.check(tiny.params()), ["sft"])
+    rows = scores.lines({"sft": whole, "other": other}, params_file.check(tiny.params()), ["sft"])
     assert [row["items"] for row in rows] == [9, 9]
     assert rows[1]["perplexity_minus_sft"] == 0
     assert rows[0]["perplexity"] == pytest.approx(math.exp(sum(nats[1:]) / 90))
 
 
 def test_the_tables_have_divergence_and_bytes_leave_empty_what_a_method_has_not_and_survive_the_file(tmp_path):
-    rows = methods.lines(FOUND, params_file.check(tiny.params()), ["sft"])
+    rows = scores.lines(FOUND, params_file.check(tiny.params()), ["sft"])
     pd.DataFrame([row | {"commit": "0123456789"} for row in rows]).to_csv(tmp_path / "methods.csv", index=False)
-    scores, costs = methods_table.tables(methods_table.read(tmp_path / "methods.csv"))
-    assert [row[0] for row in scores.rows] == [row[0] for row in costs.rows] == ["online", "sft", "other", "worse"]
-    assert [row[-1] for row in scores.rows] == ["0.25", "0.5", "", "0.9"]
+    measures, costs = methods_table.tables(methods_table.read(tmp_path / "methods.csv"))
+    assert [row[0] for row in measures.rows] == [row[0] for row in costs.rows] == ["online", "sft", "other", "worse"]
+    assert [row[-1] for row in measures.rows] == ["0.25", "0.5", "", "0.9"]
     assert [row[-3] for row in costs.rows] == ["0", "", "388", ""]
     assert costs.header[-3:] == ["bytes a token", "response tokens", "minutes"]
 
@@ -142,7 +151,7 @@ def test_the_tables_have_divergence_and_bytes_leave_empty_what_a_method_has_not_
 def test_every_method_is_trained_with_every_seed_and_measured_and_a_second_run_goes_on(committed, tmp_path):
     folder = tmp_path / "repository"
     shutil.copytree(committed, folder)
-    (folder / methods.METHODS).write_text(yaml.safe_dump(PLAN, sort_keys=False))
+    (folder / plan.METHODS).write_text(yaml.safe_dump(PLAN, sort_keys=False))
     first = tiny.run(folder, "python", "-m", "tools.methods", "sft", "--jobs", "1", timeout=400)
     assert "1 methods, 1 at a time" in first.stdout
     files = sorted((folder / ".distill/methods/measured").glob("sft-*.json"))
@@ -163,4 +172,4 @@ def test_every_method_is_trained_with_every_seed_and_measured_and_a_second_run_g
     assert found.loc["reverse_kl", "perplexity_minus_sft"] == pytest.approx(difference, rel=1e-3)
     assert "| reverse_kl |" in (folder / methods.TABLE).read_text()
     assert tiny.run(folder, "git", "rev-parse", "HEAD").stdout.startswith(found.loc["sft", "commit"])
-    assert tiny.run(folder, "git", "diff", "--name-only").stdout.split() == [str(methods.METHODS), str(methods.CSV)]
+    assert tiny.run(folder, "git", "diff", "--name-only").stdout.split() == [str(plan.METHODS), str(methods.CSV)]

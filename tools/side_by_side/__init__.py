@@ -1,0 +1,1 @@
+"""Methods side by side: `python -m tools.methods` plans, trains, measures and compares with these."""
