@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -69,6 +70,13 @@ def headed(axes: Axes, title: str, below: str, colour: str = MUTED) -> None:
     text.set_in_layout(False)  # its length must not make the panel smaller
 
 
+def marked(axis: Axis) -> None:
+    """Plain numbers at 1, 2 and 5 of each power of ten, for a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def spread(places: Sequence[float], gap: float) -> list[float]:
     """The places, those nearer than `gap` to their neighbour moved apart by equal parts, in the same order."""
     order = np.argsort(places, kind="stable")
@@ -116,9 +124,7 @@ def draw_loss(table: pd.DataFrame, unit: str, narrow: bool = False) -> Figure:
     """
     figure, (left, right) = canvas(narrow, 2, 3.5)
     right.set_yscale("log")
-    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    right.yaxis.set_minor_formatter(NullFormatter())
+    marked(right.yaxis)
     for axes, split in ((left, "validation"), (right, "train")):
         ends = {}
         drawn = table[(table.split == split) & (table.epoch > 0)]
@@ -251,9 +257,7 @@ def draw_methods(methods: Sequence[dict[str, Any]], narrow: bool = False) -> Fig
             axes.axvline(values[names.index("sft")], color=COLOURS["sft"], linewidth=1, linestyle="--", zorder=0)
         if score == "perplexity":
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-            axes.xaxis.set_minor_formatter(NullFormatter())
+            marked(axes.xaxis)
         axes.set_yticks(places, names if narrow or place == 0 else [""] * len(names))
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(names) - 0.5, -0.5)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from distill.document import Table, number
 from distill.errors import UserError
+from distill.verdicts import verdict
 
 COMMAND = "python -m tools.methods"
 SHOWN = {"perplexity": "perplexity", "agreement": "agreement", "accuracy": "accuracy", "rouge_l": "ROUGE-L"}
@@ -55,8 +56,7 @@ def against(row: Row, control: str) -> str:
     if row["method"] == control or difference is None:
         return ""
     low, high = (row[f"{AGAINST}{control}_{end}"] for end in ENDS)
-    verdict = "better" if high < 0 else "worse" if low > 0 else "no difference"
-    return f"{difference:+.2f} [{low:+.2f}, {high:+.2f}] {verdict}"
+    return f"{difference:+.2f} [{low:+.2f}, {high:+.2f}] {verdict(low, high, more_is_better=False)}"
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:

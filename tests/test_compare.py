@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from distill.bootstrap import Estimate
 from distill.choices import CHANCE
 from distill.errors import UserError
 from distill.measures import measures
+from distill.verdicts import verdict
 from tools import compare, revision
 
 ROOT = Path(__file__).parent.parent
@@ -151,11 +151,11 @@ def test_sources_are_what_stages_read_and_none_writes():
 
 
 def test_more_is_better_for_some_metrics_and_worse_for_others():
-    assert compare.verdict(Estimate(0.1, 0.05, 0.2), more_is_better=True) == "better"
-    assert compare.verdict(Estimate(0.1, 0.05, 0.2), more_is_better=False) == "worse"
-    assert compare.verdict(Estimate(-0.1, -0.2, -0.05), more_is_better=False) == "better"
-    assert compare.verdict(Estimate(0.1, -0.01, 0.2), more_is_better=True) == "within noise"
-    assert compare.verdict(Estimate(0.0, 0.0, 0.0), more_is_better=True) == "within noise"
+    assert verdict(0.05, 0.2, more_is_better=True) == "better"
+    assert verdict(0.05, 0.2, more_is_better=False) == "worse"
+    assert verdict(-0.2, -0.05, more_is_better=False) == "better"
+    assert verdict(-0.01, 0.2, more_is_better=True) == "within noise"
+    assert verdict(0.0, 0.0, more_is_better=True) == "within noise"
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_each_method_is_compared_with_the_controls_item_by_item_and_the_verdict_
     assert by_name["online"]["perplexity_minus_sft"] == pytest.approx(math.exp(109 / 60) - math.exp(2))
     assert methods_table.controls(rows) == ["sft", "absent"]
     said = {name: methods_table.against(row, "sft").partition("] ")[2] for name, row in by_name.items()}
-    assert said == {"sft": "", "online": "better", "other": "no difference", "worse": "worse"}
+    assert said == {"sft": "", "online": "better", "other": "within noise", "worse": "worse"}
     assert all(methods_table.against(row, "absent") == "" for row in rows)
 
 

@@ -93,7 +93,7 @@ def test_methods_are_drawn_best_on_top_with_their_intervals_and_the_control(fini
 def test_the_report_has_both_tables_of_methods_and_says_which_helps(finished):
     for name in ("report.md", "report.html"):
         text = (finished / "metrics" / name).read_text()
-        for said in ("0123abc", "6.5 [6, 7]", "-3.00 [-3.50, -2.50] better", "+0.25 [-0.50, +1.00] no difference"):
+        for said in ("0123abc", "6.5 [6, 7]", "-3.00 [-3.50, -2.50] better", "+0.25 [-0.50, +1.00] within noise"):
             assert said in text, (name, said)
 
 

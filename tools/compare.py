@@ -16,19 +16,20 @@ from typing import Any
 
 import pandas as pd
 
-from distill.bootstrap import Estimate, paired_difference
+from distill.bootstrap import paired_difference
 from distill.document import flat, number
 from distill.errors import UserError, run
 from distill.files import whole_file
 from distill.measures import chance_of, measures
 from distill.score_tables import MODELS, SCORES
+from distill.verdicts import BETTER, NOISE, WORSE, verdict
 from tools import revision
 from tools.revision import Revision
 
 EXACT = {"parameters": False, "bytes": False}  # counted, not estimated: whether more is better
 TIMED = "latency_gain"
 SHOWN = 6  # differences of the environment in the text
-BETTER, WORSE, NOISE, SAME, UNTESTED = "better", "worse", "within noise", "the same", "not tested"
+SAME, UNTESTED = "the same", "not tested"
 COLOURS = {BETTER: "#00795A", WORSE: "#C44E00", NOISE: "#666666"}
 
 
@@ -42,13 +43,6 @@ class Row:
     ci_low: float | None
     ci_high: float | None
     verdict: str
-
-
-def verdict(difference: Estimate, more_is_better: bool) -> str:
-    """Better or worse where the interval leaves zero out."""
-    if difference.ci_low <= 0 <= difference.ci_high:
-        return NOISE
-    return BETTER if (difference.value > 0) == more_is_better else WORSE
 
 
 def other_test(one: Revision, other: Revision) -> str | None:
@@ -96,7 +90,7 @@ def scored(one: Revision, other: Revision, model: str, paired: bool) -> list[Row
             rows.append(Row(name, values, values[1] - values[0], None, None, UNTESTED))
             continue
         change = paired_difference(before, after, resamples, seed, measure.transform, same_seeds)
-        word = NOISE if trained_again(one, other) else verdict(change, more_is_better=SCORES[name][1])
+        word = NOISE if trained_again(one, other) else verdict(change.ci_low, change.ci_high, SCORES[name][1])
         rows.append(Row(name, values, change.value, change.ci_low, change.ci_high, word))
     return rows
 
