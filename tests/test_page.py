@@ -83,7 +83,7 @@ def test_the_page_is_no_wider_than_a_phone_and_all_figures_are_there(found):
     for measure in measures:
         assert measure["page"] <= measure["frame"]
         assert measure["beyond"] == []
-        assert len(measure["images"]) == 5
+        assert len(measure["images"]) == 6
         assert all(measure["images"])
     phone, desk = measures[1]["images"], measures[2]["images"]
     assert all(narrow < wide for narrow, wide in zip(phone, desk, strict=True))
