@@ -200,6 +200,7 @@ def main() -> None:
             dtype=dtype,
             checkpoints=folder,
             curves=LIVE / this.name,
+            compile=params.train.compile,
             report_to=params.train.report_to,
             measure=measure,
         )

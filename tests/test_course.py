@@ -152,8 +152,10 @@ def test_a_ladder_is_trained_rung_by_rung_and_its_rungs_are_kept_with_the_studen
     table = log(folder, "distilled-7")
     assert table.training.unique().tolist() == ["untrained", "rung-1", "student"]
     assert table.epoch.max() == 3
-    # a validation is at the step that is nearest to the end of its epoch
-    assert table[table.split == "validation"].epoch.tolist() == pytest.approx([0, 1, 2, 3], abs=0.2)
+    # a validation is at the step that is nearest to the end of its epoch: the student's second may end between two
+    validations = table[table.split == "validation"]
+    own = found["steps"] - validations.step.iloc[1]
+    assert validations.epoch.tolist() == pytest.approx([0, 1, 1 + round(own / 2) / (own / 2), 3], abs=1e-3)
 
 
 @pytest.mark.proof

@@ -61,12 +61,9 @@ def test_another_training_seed_alone_makes_a_student_neither_better_nor_worse(qu
     found = compared(queued, "seed-branch", "distilled")
     assert found["params"] == {"seeds": [[7], [8]]}
     assert found["seeds"] == [[7], [8]]
-    one, other = (
-        json.loads(tiny.run(queued, "git", "show", f"{where}:metrics/train/distilled-{seed}.json").stdout)["weights"]
-        for where, seed in (("HEAD", 7), ("seed-branch", 8))
-    )
-    assert one != other, "another seed changed nothing, so that it proves nothing"
-    assert found["metrics"]["perplexity"]["verdict"] == "within noise"
+    row = found["metrics"]["perplexity"]
+    assert row["difference"] != 0, "another seed changed nothing, so that it proves nothing"
+    assert row["verdict"] == "within noise"
 
 
 def test_the_branch_of_an_experiment_is_compared_with_where_it_came_from(queued):

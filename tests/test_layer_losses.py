@@ -181,16 +181,17 @@ def student(projection: bool):
 def trained(folder, rows, chosen: LayerLoss, projection: bool = True, steps: int = 1, **changes):
     """The weights after some steps over all samples, the projections among them."""
     network = student(projection)
-    trainer.add_embedding_gradients_sparsely(network)
     schedule = SCHEDULE.model_copy(update=changes)
-    trainer.DistillTrainer(
+    training = trainer.DistillTrainer(
         settings=KL,
         autocast=torch.float32,
         layer_loss=chosen,
         model=network,
         args=trainer.arguments(folder, schedule, steps, seed=0).set_optimizer("sgd", learning_rate=1e-2),
         train_dataset=trainer.Ordered(rows, list(range(len(rows))) * steps),
-    ).train()
+    )
+    with trainer.embedding_gradients_in_place(network):
+        training.train()
     return {name: value.detach() for name, value in network.named_parameters()}
 
 

@@ -1,4 +1,6 @@
+import copy
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -62,27 +64,42 @@ def test_a_step_is_the_same_in_one_batch_and_in_micro_batches(tmp_path, settings
         assert furthest(whole, parts) < 1e-6
 
 
-def test_a_tied_embedding_has_the_same_gradient_when_its_rows_are_added_sparsely():
+def gradients(model, in_place: bool) -> dict[str, torch.Tensor]:
+    """Of two micro-batches of cross-entropy, as in gradient accumulation."""
     batch = collate(samples())
-    found = []
-    for sparsely in (False, True):
-        model = tiny.model(VOCABULARY, layers=2, spread=0.1)
-        if sparsely:
-            trainer.add_embedding_gradients_sparsely(model)
-        for _ in range(2):  # as in gradient accumulation
+    with trainer.embedding_gradients_in_place(model) if in_place else nullcontext():
+        for _ in range(2):
             logits = response_logits(model, batch["input_ids"], batch["attention_mask"], batch["predicts"])
             total(logits, batch["labels"], batch["weights"], None, CE).backward()
-        found.append({name: value.grad for name, value in model.named_parameters()})
-    assert model.get_input_embeddings().sparse
-    assert not found[1]["model.embed_tokens.weight"].is_sparse
-    assert furthest(*found) < 1e-5
+    return {name: value.grad for name, value in model.named_parameters()}
 
 
-def test_an_embedding_of_its_own_keeps_its_gradient_dense():
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_embedding_has_the_same_gradient_when_its_rows_are_added_in_place(tied):
+    plain, other = (tiny.model(VOCABULARY, layers=2, spread=0.1) for _ in range(2))
+    if not tied:
+        for model in (plain, other):
+            model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
+    wanted = gradients(plain, in_place=False)
+    assert furthest(wanted, gradients(other, in_place=True)) < 1e-5
+    assert not other.get_input_embeddings()._forward_hooks
+
+
+def test_a_copy_of_a_network_adds_to_its_own_embedding():
+    model = tiny.model(VOCABULARY, layers=2, spread=0.1)
+    wanted = gradients(copy.deepcopy(model), in_place=False)
+    with trainer.embedding_gradients_in_place(model):
+        found = gradients(copy.deepcopy(model), in_place=False)
+    assert furthest(wanted, found) < 1e-5
+    assert model.get_input_embeddings().weight.grad is None
+
+
+def test_an_embedding_that_does_more_than_look_up_is_left_alone():
     model = tiny.model(VOCABULARY, layers=1)
-    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
-    trainer.add_embedding_gradients_sparsely(model)
-    assert not model.get_input_embeddings().sparse
+    scaled = type("Scaled", (torch.nn.Embedding,), {})
+    model.get_input_embeddings().__class__ = scaled
+    with trainer.embedding_gradients_in_place(model):
+        assert not model.get_input_embeddings()._forward_hooks
 
 
 def test_the_divisor_is_the_sum_of_weights_times_tokens(tmp_path):
@@ -111,6 +128,15 @@ def test_the_order_holds_each_sample_once_an_epoch_and_depends_on_the_seed_alone
     assert sorted(order) == sorted(list(range(101)) * 3)
     assert order == trainer.order(lengths, 4, 3, seed=1)
     assert order != trainer.order(lengths, 4, 3, seed=2)
+
+
+@pytest.mark.parametrize("rows", [6, 8, 14, 30])
+def test_a_seed_changes_which_rows_share_a_batch_however_few_they_are(rows):
+    def batches(seed: int) -> list[set[int]]:
+        order = trainer.order(range(rows), 4, 2, seed)
+        return [set(order[start : start + 4]) for start in range(0, len(order), 4)]
+
+    assert len({str(batches(seed)) for seed in range(4)}) > 1
 
 
 def test_batches_are_of_like_length():

@@ -182,6 +182,7 @@ class Train(Section):
     sft: Variant
     distilled: Distilled
     save_dtype: Literal["bfloat16", "float32"]
+    compile: bool
     report_to: Literal["wandb", "mlflow", "trackio"] | None
 
     @model_validator(mode="after")

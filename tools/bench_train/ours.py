@@ -18,7 +18,7 @@ from distill.files import read_rows, write_json
 from distill.live_teacher import LiveTeacher
 from distill.logits import shared_columns
 from distill.params import Params
-from distill.trainer import DistillTrainer, Ordered, add_embedding_gradients_sparsely, arguments
+from distill.trainer import DistillTrainer, Ordered, arguments, embedding_gradients_in_place
 from tools.bench_train import plan as plans
 from tools.held_out import LOSS
 
@@ -62,7 +62,6 @@ def main() -> None:
     network, tokenizer = models.load(student, torch.float32)
     if network.device.type == "cpu":  # as the stage
         network.set_attn_implementation("eager")
-        add_embedding_gradients_sparsely(network)
     whole = models.load_tokenizer(str(folder / plans.TEACHER))
     teacher = None
     if kind == "online":
@@ -71,7 +70,7 @@ def main() -> None:
         teacher = LiveTeacher(model, vocabulary.first_pieces(whole, tokenizer), width)
     items = data(params, plan, tokenizer, whole, kind == "online")
     clock = plans.Clock(plan)
-    DistillTrainer(
+    trainer = DistillTrainer(
         settings=LOSS,
         autocast=dtype,
         teacher=teacher,
@@ -79,7 +78,9 @@ def main() -> None:
         args=arguments(folder / name, params.train.schedule, plan.steps, params.seed),
         train_dataset=Ordered(items, range(len(items))),
         callbacks=[clock],
-    ).train()
+    )
+    with embedding_gradients_in_place(network):
+        trainer.train()
     size = len(items) // plan.steps
     timed = [items[start : start + size] for start in range(plan.warmup * size, len(items), size)]
     achieved = flops(network, timed) / clock.result["seconds"]
