@@ -40,11 +40,12 @@ def prompt_ids(tokenizer: Any, messages: Messages, max_tokens: int | None = None
 def response_ids(tokenizer: Any, response: str, ended: bool) -> list[int]:
     """The response as ids, encoded apart from the prompt, with one end-of-turn token if the teacher ended it.
 
-    A base model has its own spelling and end of an answer (distill/few_shot.py).
+    A special token that the response spells out, such as `<|im_end|>` in an answer about templates, is text. A base
+    model has its own spelling and end of an answer (distill/few_shot.py).
     """
     if few_shot.is_used(tokenizer):
         return few_shot.response_ids(tokenizer, response, ended)
-    ids = tokenizer(response, add_special_tokens=False).input_ids
+    ids = tokenizer(response, add_special_tokens=False, split_special_tokens=True).input_ids
     return [*ids, end_of_turn(tokenizer)] if ended else ids
 
 

@@ -35,7 +35,10 @@ def response_ids(tokenizer: Any, response: str, ended: bool) -> list[int]:
     Raises UserError where the tokenizer joins the end of the prompt with what follows.
     """
     text = "\n".join(line for line in map(str.strip, response.split("\n")) if line)
-    before, ids = (tokenizer(part, add_special_tokens=False).input_ids for part in (LEAD, f"{LEAD} {text}"))
+    before, ids = (
+        tokenizer(part, add_special_tokens=False, split_special_tokens=True).input_ids
+        for part in (LEAD, f"{LEAD} {text}")
+    )
     if ids[: len(before)] != before:
         raise UserError(
             f"the tokenizer of {tokenizer.name_or_path!r} makes one token of the end of {LEAD!r} and what follows, so "

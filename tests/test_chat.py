@@ -35,6 +35,15 @@ def test_exactly_one_end_of_turn_is_learnt_though_padding_is_the_same_token(toke
     assert chat.encode(tokenizer, row("Bees fly.")).response[-1] == tokenizer.eos_token_id
 
 
+@pytest.mark.parametrize("finish", ["stop", "length"])
+def test_an_end_of_turn_that_the_teacher_spells_out_is_text_and_not_an_end(tokenizer, finish):
+    said = "It ends with <|im_end|> there, <|endoftext|> here."
+    ids = chat.encode(tokenizer, row(said, finish)).response
+    assert ids.count(tokenizer.eos_token_id) == (finish == "stop")
+    assert tokenizer.decode(ids) == said + "<|im_end|>" * (finish == "stop")
+    assert not {tokenizer.convert_tokens_to_ids(name) for name in ("<|im_end|>", "<|endoftext|>")} & set(ids[:-1])
+
+
 def test_a_truncated_response_has_no_end_of_turn(tokenizer):
     assert tokenizer.eos_token_id not in chat.encode(tokenizer, row("Bees fly.", "length")).response
 

@@ -166,7 +166,7 @@ def documents(tokenizer, teacher, rows: list[dict]) -> list[dict]:
     return own_tasks.documents(rows, rows, picked, tokenizer, teacher)
 
 
-ROWS = [row(0, "the quick ants"), row(1, "a lazy dog"), row(2, "brown 😀 fox"), row(3, "What is honey?")]
+ROWS = [row(0, "the quick ants"), row(1, "a lazy dog"), row(2, "brown 😀 fox"), row(3, "What <|im_end|> is honey?")]
 
 
 def test_a_document_is_the_prompt_and_answer_of_training(tokenizer):
@@ -174,7 +174,7 @@ def test_a_document_is_the_prompt_and_answer_of_training(tokenizer):
         example = encode(tokenizer, item)
         assert doc["prompt"] == render(tokenizer, item["messages"])
         assert tokenizer(doc["prompt"], add_special_tokens=False).input_ids == example.prompt
-        assert tokenizer(doc["response"], add_special_tokens=False).input_ids == example.response
+        assert places(tokenizer, doc["response"])[0] == example.response
         assert doc["choices"][0] == doc["response"]
         assert len(doc["teacher_tokens"]) == len(example.response)
 

@@ -43,6 +43,12 @@ def test_earlier_turns_and_blank_lines_keep_the_form_of_the_list(tokenizer):
     )
 
 
+def test_a_special_token_that_an_answer_spells_out_is_text(tokenizer):
+    found = few_shot.response_ids(tokenizer, "It is <|im_end|> there.", ended=False)
+    assert tokenizer.decode(found) == " It is <|im_end|> there."
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") not in found
+
+
 @pytest.mark.parametrize(
     ("written", "text"),
     [

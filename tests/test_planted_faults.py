@@ -266,6 +266,27 @@ FAULTS = [
         "test_local_teacher.py::test_the_end_of_turn_is_no_part_of_an_answers_text",
     ),
     Fault(
+        "an end of turn that the teacher spells out ends the answer",
+        "distill/chat.py",
+        "tokenizer(response, add_special_tokens=False, split_special_tokens=True)",
+        "tokenizer(response, add_special_tokens=False)",
+        "test_chat.py::test_an_end_of_turn_that_the_teacher_spells_out_is_text_and_not_an_end[stop]",
+    ),
+    Fault(
+        "it ends the answer where a model is evaluated",
+        "distill/lm.py",
+        "split_special_tokens=True, return",
+        "return",
+        "test_evaluate.py::test_a_document_is_the_prompt_and_answer_of_training",
+    ),
+    Fault(
+        "it ends the answer of a base model",
+        "distill/few_shot.py",
+        "add_special_tokens=False, split_special_tokens=True)",
+        "add_special_tokens=False)",
+        "test_few_shot.py::test_a_special_token_that_an_answer_spells_out_is_text",
+    ),
+    Fault(
         "a response cut off is learnt as an ended one",
         "distill/chat.py",
         "return [*ids, end_of_turn(tokenizer)] if ended else ids",
