@@ -150,6 +150,7 @@ def params(**changes: Any) -> dict[str, Any]:
         "clean.min_words": 1,
         "clean.max_repetition": 1.0,
         "clean.near_duplicate": 1.0,
+        "weight.scheme": "confidence",
         "weight.targets": {"kind": "stored", "teacher": "tiny", "batch_tokens": 256, "top_k": 8},
         "train.student.teacher": "tiny",
         "train.student.layers": 2,
@@ -159,6 +160,7 @@ def params(**changes: Any) -> dict[str, Any]:
         "train.schedule.batch_size": 4,
         "train.schedule.log_every": 1,
         "train.schedule.save_every": 2,
+        "train.ladder": None,
         "train.distilled.cross_entropy_share": 0.0,  # the loss under test alone
         "train.save_dtype": "float32",
         "evaluate.teacher": "tiny",

@@ -196,7 +196,10 @@ class Train(Section):
         if self.ladder is None:
             return self
         if isinstance(self.student, PretrainedStudent):
-            raise ValueError("ladder: needs a student cut from the teacher (student.source: teacher), given pretrained")
+            raise ValueError(
+                "ladder: needs a student cut from the teacher (student.source: teacher), given pretrained; set ladder "
+                "to null"
+            )
         if self.ladder.teacher == "above" and not self.distilled.needs_teacher:
             raise ValueError("ladder.teacher: above needs a distilled.loss that learns from a teacher's probabilities")
         if self.ladder.teacher == "above" and self.distilled.layer_loss is not None:
@@ -208,7 +211,8 @@ class Train(Section):
             if isinstance(step.layers, list) != listed:
                 raise ValueError(
                     f"{name}.layers: student.layer_choice {self.student.layer_choice} goes with "
-                    f"{'lists' if listed else 'numbers'} of layers on every rung, given {step.layers}"
+                    f"{'lists' if listed else 'numbers'} of layers on every rung, given {step.layers}; set ladder "
+                    "to null for a student without rungs"
                 )
         for name, (above, below) in zip(names[1:], pairwise(steps), strict=True):
             for part in ("layers", "neurons", "kv_heads"):
