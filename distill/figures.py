@@ -149,7 +149,10 @@ def draw_loss(table: pd.DataFrame, unit: str, narrow: bool = False) -> Figure:
 def mark_trainings(axes: Axes, table: pd.DataFrame) -> None:
     """A line at the end of each training of several, with its name."""
     ends = table.groupby("training", sort=False).epoch.max()
-    for name, end in ends.items() if len(ends) > 1 else ():
+    if len(ends) < 2:
+        return
+    axes.margins(y=0.2)  # room for the names above the lines
+    for name, end in ends.items():
         axes.axvline(end, color="#BBBBBB", linewidth=0.8, linestyle=":", zorder=0)
         axes.annotate(
             str(name), (end, 1), xytext=(-3, -3), xycoords=("data", "axes fraction"), textcoords="offset points",
@@ -221,6 +224,7 @@ def draw_weights(table: pd.DataFrame, words: list[int], weight: dict[str, Any], 
         axes.text(mark, 0.97, f"  {text}", transform=axes.get_xaxis_transform(), va="top")
         axes.set(xlabel=quantity, ylabel="training samples")
     share = f"{weight['effective_share']:.0%} of {len(words):,}"
+    panels[0].set_xlim(0, max(2.0, *table[table.quantity == "weight"].high))  # uniform weights are one bar at 1
     headed(panels[0], "Sample weights", f"{weight['scheme']}; effective sample size {share}")
     headed(panels[1], "Response lengths", "words of the teacher's answers in the training data")
     return figure
