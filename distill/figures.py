@@ -147,16 +147,18 @@ def draw_loss(table: pd.DataFrame, unit: str, narrow: bool = False) -> Figure:
 
 
 def mark_trainings(axes: Axes, table: pd.DataFrame) -> None:
-    """A line at the end of each training of several, with its name."""
+    """A line at the end of each training of several, with its name, upright where there are many."""
     ends = table.groupby("training", sort=False).epoch.max()
     if len(ends) < 2:
         return
     axes.margins(y=0.2)  # room for the names above the lines
-    for name, end in ends.items():
+    starts = [0.0, *ends[:-1]]
+    many = len(ends) > 5
+    for name, start, end in zip(ends.index, starts, ends, strict=True):
         axes.axvline(end, color="#BBBBBB", linewidth=0.8, linestyle=":", zorder=0)
         axes.annotate(
-            str(name), (end, 1), xytext=(-3, -3), xycoords=("data", "axes fraction"), textcoords="offset points",
-            rotation=90, ha="right", va="top", fontsize=8, color=MUTED,
+            str(name), ((start + end) / 2, 1), xytext=(0, -3), xycoords=("data", "axes fraction"),
+            textcoords="offset points", rotation=90 if many else 0, ha="center", va="top", fontsize=8, color=MUTED,
         )  # fmt: skip
 
 
