@@ -6,26 +6,32 @@ from typing import Any
 
 from distill.errors import UserError
 
+VARIANTS = 8  # compilations of a layer, at most; torch's own limit is one of all layers together
+
 
 @contextmanager
 def compiled(network: Any, wanted: bool) -> Iterator[None]:
     """Inside the block the decoder's layers are compiled, each by itself, for batches of any shape.
 
-    Layers are alike, so that one compilation serves all of them, and what stands around them stays as it is. The
-    results are the same but for their last digits. Raises UserError where it is wanted and there is no compiler.
+    What stands around them stays as it is. The results are the same but for their last digits. Raises UserError where
+    it is wanted and there is no compiler.
     """
     if not wanted:
         yield
         return
     _require_compiler(network.device.type)
+    import torch._dynamo.config  # a second, as in _require_compiler
+
     layers = network.get_decoder().layers
     for layer in layers:
         layer.compile(dynamic=True)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer._compiled_call_impl = None
+    # a layer is told by its place among the cached states, and is compiled anew with and without these and gradients
+    with torch._dynamo.config.patch(recompile_limit=VARIANTS * len(layers)):
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer._compiled_call_impl = None
 
 
 def _require_compiler(device: str) -> None:

@@ -28,7 +28,9 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def extremes(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows of highest and of lowest weight, ties by id."""
+    """The rows of highest and of lowest weight, ties by id; none where all weigh the same."""
+    if len({row["weight"] for row in rows}) == 1:
+        return {"highest": [], "lowest": []}
     return {
         "highest": sorted(rows, key=lambda row: (-row["weight"], row["id"]))[:SHOWN],
         "lowest": sorted(rows, key=lambda row: (row["weight"], row["id"]))[:SHOWN],
@@ -140,7 +142,7 @@ def sections(rows: Sequence[Row], metrics: dict[str, Any], clean: dict[str, Any]
         Section("Teachers, licences and terms", [teachers(metrics)]),
         kept(clean),
         lengths_and_weights(metrics),
-        *(extreme(name, some) for name, some in extremes(rows).items()),
+        *(extreme(name, some) for name, some in extremes(rows).items() if some),
     ]
 
 

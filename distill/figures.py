@@ -120,7 +120,7 @@ def bars(axes: Axes, values: Sequence[Sequence[float]], named: bool, digits: int
 def draw_loss(table: pd.DataFrame, unit: str, narrow: bool = False) -> Figure:
     """Loss on held-out topics in nats per `unit`, the same for all variants, and the training loss, each variant's own.
 
-    The lines of rungs and rounds, trained one after the other, are apart, with their names at their ends.
+    The lines of rungs and rounds, trained one after the other, are apart, each with its name above it.
     """
     figure, (left, right) = canvas(narrow, 2, 3.5)
     right.set_yscale("log")

@@ -34,16 +34,16 @@ class Written(str):
 def places(tokenizer: Any, text: str) -> tuple[list[int], list[Place]]:
     """The ids of an answer, and for each token where it stands: first character, end, which of how many there.
 
-    As in training (distill.chat.response_ids) the end of turn behind it is one token, and one inside it is text.
-    Pieces of one character (an emoji cut into bytes) share its span: they are the same tokens only where
-    they are as many.
+    As in training (distill.chat.response_ids) the end of turn behind it is one token, and one inside it is text; an
+    answer that was cut short right behind such a text is taken for an ended one. Pieces of one character (an emoji cut
+    into bytes) share its span: they are the same tokens only where they are as many.
     """
-    end = end_of_turn(tokenizer)
-    said = text.removesuffix(tokenizer.decode([end]))
+    end_id = end_of_turn(tokenizer)
+    said = text.removesuffix(tokenizer.decode([end_id]))
     encoded = tokenizer(said, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
     ids, spans = encoded.input_ids, [tuple(span) for span in encoded.offset_mapping]
     if said != text:
-        ids, spans = [*ids, end], [*spans, (len(said), len(text))]
+        ids, spans = [*ids, end_id], [*spans, (len(said), len(text))]
     counts, seen = Counter(spans), Counter[Any]()
     result = []
     for start, end in spans:

@@ -127,7 +127,7 @@ class DistillTrainer(Trainer):
                 wrapper=None if plain is model else model, logits=not alone,
             )  # fmt: skip
             outputs = projected(plain, outputs)
-        # the sum of no logits is 0, and gives the output matrix the dense gradient that a tied embedding's adds to
+        # the sum of no logits is 0, with a gradient for the output matrix
         total = logits.sum() if alone else self._logit_loss(logits, inputs)
         if layers and factor:
             names = ("layer_states", "weights", "layer_known")
@@ -194,9 +194,12 @@ def embedding_gradients_in_place(model: Any) -> Iterator[None]:
 
     Otherwise each look-up makes a gradient of the whole vocabulary, nearly all zeros, which is added to that of the
     output matrix: a tenth of a step on a processor. The sums are the same. Nothing changes where the two are not tied,
-    in a class of embeddings that does more than look up, and in several processes, which exchange whole gradients.
+    in a class of embeddings that does more than look up, and in several processes, which exchange whole gradients. In
+    all of these a token that pads too, such as the end of a turn, is learnt where it is text.
     """
     embedding = model.get_input_embeddings()
+    # torch would give look-ups of the token that pads no gradient; what does pad is masked and has none anyway
+    embedding.padding_idx = None
     tied = embedding.weight is model.get_output_embeddings().weight
     if not tied or type(embedding) is not torch.nn.Embedding or torch.distributed.is_initialized():
         yield

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from distill import params as params_file
+from distill.schema.train import Train
 
 ROOT = Path(__file__).parent.parent
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -114,6 +115,11 @@ def test_deps_are_exactly_the_modules_that_the_stage_imports(stage):
     code = {path for path in listed(stage, "deps") if path.startswith(("stages/", "distill/", "tools/"))}
     wanted = {f"stages/{script(stage)}.py"} | transitive(f"stages/{script(stage)}.py")
     assert code == wanted | READ.get(stage, set())
+
+
+def test_each_choice_of_training_but_the_tracker_is_tracked():
+    choices = {name for name in Train.model_fields if name not in ("init", "sft", "distilled", "report_to")}
+    assert {f"train.{name}" for name in choices} <= set(listed("train", "params"))
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -74,5 +74,6 @@ def test_the_committed_sentences_are_those_of_words_and_forms_and_no_example_giv
     assert changes["generate.labels"] == list(source["kinds"])
     words = {word for some in source["kinds"].values() for word in some}
     assert len(words) == sum(map(len, source["kinds"].values())), "a word of two kinds has no right label"
+    assert not {f"{word}s" for word in words} & words, "held-out things are in no training sentence"
     for shot in changes["generate.few_shot"]:
         assert not words & set(re.findall(r"\w+", shot["user"]))

@@ -13,6 +13,7 @@ import yaml
 from scipy.stats import entropy
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
+from distill import data_card
 from distill import params as params_file
 from distill.batches import by_length
 from distill.chat import encode
@@ -218,6 +219,13 @@ def folder(tmp_path, teacher):
     (tmp_path / "metrics/clean.json").write_text(json.dumps(CLEANING))
     shutil.copy(tiny.ROOT / "requirements.txt", tmp_path)
     return tmp_path
+
+
+def test_of_rows_that_weigh_the_same_none_is_shown_as_the_heaviest_or_the_lightest():
+    rows = [row(number) | {"weight": 1.0} for number in range(3)]
+    assert data_card.extremes(rows) == {"highest": [], "lowest": []}
+    rows[1]["weight"] = 0.5
+    assert [some[0]["id"] for some in data_card.extremes(rows).values()] == [rows[0]["id"], rows[1]["id"]]
 
 
 def test_the_card_has_counts_lengths_weights_extremes_and_licences_and_shows_texts_as_they_are(folder):

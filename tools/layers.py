@@ -3,7 +3,7 @@
 Removes one layer of the teacher after the other, each time the one without which the teacher's own answers
 stay most likely, until so many are left (greedy backward elimination). Layers interact: the seven found so
 start the student four nats a token nearer to the teacher than seven evenly spaced ones. The list goes into
-train.student.layers of params.yaml.
+train.student.layers of params.yaml, with train.ladder: null or rungs that keep these layers too.
 """
 
 import argparse

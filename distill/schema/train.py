@@ -242,7 +242,10 @@ def _require_less(name: str, part: str, above: int | list[int] | None, below: in
         if others := sorted(set(below) - set(above)):
             raise ValueError(
                 f"{name}.{part}: each rung is cut from the one above, which has the layers {above}, given {below} "
-                f"with {others} besides"
+                f"with {others} besides; let that one keep these too, or set ladder to null"
             )
     elif isinstance(above, int) and isinstance(below, int) and below > above:
-        raise ValueError(f"{name}.{part}: the rung above has {above}, and a rung has no more than that, given {below}")
+        raise ValueError(
+            f"{name}.{part}: the rung above has {above}, and a rung has no more than that, given {below}; let that one "
+            "keep as many, or set ladder to null"
+        )
