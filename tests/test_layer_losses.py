@@ -9,7 +9,7 @@ import torch
 from test_trainer import KL, SCHEDULE, VOCABULARY, furthest
 from test_trainer import samples as logit_samples
 
-from distill import layer_losses, targets, trainer, vocabulary
+from distill import embeddings, layer_losses, targets, trainer, vocabulary
 from distill.batches import padded
 from distill.chat import encode
 from distill.dataset import Layers, collate, samples
@@ -190,7 +190,7 @@ def trained(folder, rows, chosen: LayerLoss, projection: bool = True, steps: int
         args=trainer.arguments(folder, schedule, steps, seed=0).set_optimizer("sgd", learning_rate=1e-2),
         train_dataset=trainer.Ordered(rows, list(range(len(rows))) * steps),
     )
-    with trainer.embedding_gradients_in_place(network):
+    with embeddings.gradients_in_place(network):
         training.train()
     return {name: value.detach() for name, value in network.named_parameters()}
 

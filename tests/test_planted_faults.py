@@ -267,10 +267,10 @@ FAULTS = [
     ),
     Fault(
         "a token that pads too is not learnt where it is text",
-        "distill/trainer.py",
+        "distill/embeddings.py",
         "    embedding.padding_idx = None\n",
         "",
-        "test_trainer.py::test_an_embedding_has_the_same_gradient_when_its_rows_are_added_in_place[False]",
+        "test_embeddings.py::test_an_embedding_has_the_same_gradient_when_its_rows_are_added_in_place[False]",
     ),
     Fault(
         "an end of turn that the teacher spells out ends the answer",

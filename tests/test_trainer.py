@@ -1,7 +1,4 @@
-import copy
 import math
-from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +7,7 @@ import torch
 
 from distill import trainer
 from distill.dataset import Sample, collate
-from distill.logits import COLUMN_STEP, response_logits
+from distill.logits import COLUMN_STEP
 from distill.losses import Settings, TopK, total
 from distill.params import Schedule
 
@@ -63,58 +60,6 @@ def test_a_step_is_the_same_in_one_batch_and_in_micro_batches(tmp_path, settings
     for size, accumulation in ((4, 2), (2, 4), (1, 8)):
         parts = trained(tmp_path / f"{size}", samples(), settings, batch_size=size, gradient_accumulation=accumulation)
         assert furthest(whole, parts) < 1e-6
-
-
-def learner():
-    """A model in which the token that pads, 2, is like the others: such models begin with a row of zeros."""
-    model = tiny.model(VOCABULARY, layers=2, spread=0.1)
-    with torch.no_grad():
-        model.get_input_embeddings().weight[2] = model.get_input_embeddings().weight[3]
-    return model
-
-
-def gradients(model, in_place: bool) -> dict[str, torch.Tensor]:
-    """Of two micro-batches of cross-entropy, as in gradient accumulation, with a token in prompts that pads too."""
-    batch = collate([replace(sample, prompt=[5, 2, *sample.prompt]) for sample in samples()])
-    with trainer.embedding_gradients_in_place(model) if in_place else nullcontext():
-        for _ in range(2):
-            logits = response_logits(model, batch["input_ids"], batch["attention_mask"], batch["predicts"])
-            total(logits, batch["labels"], batch["weights"], None, CE).backward()
-    return {name: value.grad for name, value in model.named_parameters()}
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_an_embedding_has_the_same_gradient_when_its_rows_are_added_in_place(tied):
-    plain, other = learner(), learner()
-    if not tied:
-        for model in (plain, other):
-            model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
-    assert plain.get_input_embeddings().padding_idx == 2
-    plain.get_input_embeddings().padding_idx = None
-    wanted = gradients(plain, in_place=False)
-    found = gradients(other, in_place=True)
-    assert wanted["model.embed_tokens.weight"][2].abs().max() > 1e-3
-    assert furthest(wanted, found) < 1e-5
-    assert not other.get_input_embeddings()._forward_hooks
-
-
-def test_a_copy_of_a_network_adds_to_its_own_embedding():
-    model = learner()
-    plain = copy.deepcopy(model)
-    plain.get_input_embeddings().padding_idx = None
-    wanted = gradients(plain, in_place=False)
-    with trainer.embedding_gradients_in_place(model):
-        found = gradients(copy.deepcopy(model), in_place=False)
-    assert furthest(wanted, found) < 1e-5
-    assert model.get_input_embeddings().weight.grad is None
-
-
-def test_an_embedding_that_does_more_than_look_up_is_left_alone():
-    model = tiny.model(VOCABULARY, layers=1)
-    scaled = type("Scaled", (torch.nn.Embedding,), {})
-    model.get_input_embeddings().__class__ = scaled
-    with trainer.embedding_gradients_in_place(model):
-        assert not model.get_input_embeddings()._forward_hooks
 
 
 def test_the_divisor_is_the_sum_of_weights_times_tokens(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from distill import models, targets, throughput, vocabulary
+from distill import embeddings, models, targets, throughput, vocabulary
 from distill import params as params_file
 from distill.dataset import Sample, collate, samples
 from distill.errors import run
@@ -18,7 +18,7 @@ from distill.files import read_rows, write_json
 from distill.live_teacher import LiveTeacher
 from distill.logits import shared_columns
 from distill.params import Params
-from distill.trainer import DistillTrainer, Ordered, arguments, embedding_gradients_in_place
+from distill.trainer import DistillTrainer, Ordered, arguments
 from tools.bench_train import plan as plans
 from tools.held_out import LOSS
 
@@ -79,7 +79,7 @@ def main() -> None:
         train_dataset=Ordered(items, range(len(items))),
         callbacks=[clock],
     )
-    with embedding_gradients_in_place(network):
+    with embeddings.gradients_in_place(network):
         trainer.train()
     size = len(items) // plan.steps
     timed = [items[start : start + size] for start in range(plan.warmup * size, len(items), size)]

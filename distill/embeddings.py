@@ -1,0 +1,48 @@
+"""The gradient of an embedding that is tied to the output matrix, without copies of the whole vocabulary."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def gradients_in_place(model: Any) -> Iterator[None]:
+    """Inside the block the gradient of a tied embedding's look-ups is added to the few rows that it is of.
+
+    Otherwise each look-up makes a gradient of the whole vocabulary, nearly all zeros, which is added to that of the
+    output matrix: a tenth of a step on a processor. The sums are the same. They are left to torch where the two are not
+    tied, in a class of embeddings that does more than look up, and in several processes, which exchange whole
+    gradients. In every case a token that pads too, such as the end of a turn, is learnt where it is text.
+    """
+    embedding = model.get_input_embeddings()
+    # torch would give look-ups of the token that pads no gradient; what does pad is masked and has none anyway
+    embedding.padding_idx = None
+    tied = embedding.weight is model.get_output_embeddings().weight
+    if not tied or type(embedding) is not torch.nn.Embedding or torch.distributed.is_initialized():
+        yield
+        return
+    hook = embedding.register_forward_hook(_rows_of_their_own)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _rows_of_their_own(embedding: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+    """What was looked up, cut off from the embedding, whose gradient gets theirs as soon as it is there."""
+    if not output.requires_grad:
+        return output
+    ids, weight = inputs[0].flatten(), embedding.weight
+
+    def add(rows: torch.Tensor) -> None:
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+        assert rows.grad is not None, "called when it is there"
+        weight.grad.index_add_(0, ids, rows.grad.flatten(0, -2))
+        rows.grad = None
+
+    rows = output.detach().requires_grad_()
+    rows.register_post_accumulate_grad_hook(add)
+    return rows
