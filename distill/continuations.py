@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from distill.local_teacher import common_prefix
-from distill.logits import logits_at, prefix_cache
+from distill.local_teacher import common_prefix, prefix_cache
+from distill.logits import logits_at
 from distill.scoring import Score, of_tokens
 
 

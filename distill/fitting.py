@@ -18,7 +18,8 @@ from distill.compiling import compiled
 from distill.dataset import Sample
 from distill.errors import UserError
 from distill.layer_losses import remove_projections
-from distill.logits import shared_columns
+from distill.logits import late_parameters
+from distill.packing import shared_columns
 from distill.params import Adapter, Schedule, Variant
 from distill.teaching import Lessons
 from distill.trainer import (
@@ -120,9 +121,8 @@ def speed(
         batch = seen[start : start + batch_size]
         ids, mask, predicts = padded([(sample.prompt, sample.predicted) for sample in batch])
         computed += int(mask.sum()) - shared_columns(ids, predicts) * (len(batch) - 1)
-    output = network.get_output_embeddings().weight.numel()
     asked = round(with_logits * predicted)
-    flops = throughput.training_flops(models.parameter_count(network), output, computed, asked)
+    flops = throughput.training_flops(models.parameter_count(network), late_parameters(network), computed, asked)
     if training.adapter is not None:
         flops = flops * 2 // 3  # frozen weights have no gradient of their own: 4 operations for each and token, not 6
     return throughput.report(flops, predicted, seconds, training.dtype, network.device)

@@ -10,7 +10,6 @@ from transformers import DynamicCache
 from distill import few_shot
 from distill.answers import Answer, Request, Sampling
 from distill.chat import end_of_turn, prompt_ids
-from distill.logits import prefix_cache
 
 COMPACT_BELOW = 0.8  # rows still being written, as a share of the batch, at which finished ones leave it
 
@@ -106,6 +105,14 @@ def common_prefix(prompts: list[list[int]]) -> int:
     columns = zip(*prompts, strict=False)
     same = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
     return min(same, min(map(len, prompts)) - 1)
+
+
+def prefix_cache(model: Any, prefix: torch.Tensor, rows: int) -> DynamicCache:
+    """The keys and values of a prefix [1, tokens] for that many rows."""
+    cache = DynamicCache(config=model.config)
+    model.get_decoder()(input_ids=prefix, past_key_values=cache, use_cache=True)
+    cache.batch_repeat_interleave(rows)
+    return cache
 
 
 def _choose(logits: torch.Tensor, generators: list[torch.Generator], sampling: Sampling) -> torch.Tensor:

@@ -1,6 +1,7 @@
-"""Logits at the response's positions only (or what they are made of), and what all prompts begin with computed once.
+"""Logits at the response's positions only (or what they are made of), of a batch without its padding.
 
-The vocabulary's matmul is the dearest of a small model, and the system prompt the same in every row of a batch.
+The vocabulary's matmul is the dearest of a small model, and of its last layer nothing else but these positions is
+needed either.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,12 +10,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.nn.functional import pad
-from transformers import DynamicCache
 
-# Kernels are made and kept for each shape (oneDNN in bfloat16: 1.2 GB over 43 steps of training), so that batches of
-# like size have the same: columns, and rows of the output matrix's product, come in multiples of these.
-COLUMN_STEP, ROW_STEP = 8, 64
+from distill import packing
 
 
 def response_logits(
@@ -23,9 +20,9 @@ def response_logits(
     """The logits at the positions that `predicts` marks, [positions marked, vocab], read row by row.
 
     `ids`, `mask` and `predicts` are [batch, seq], padded on the right (see `batches.padded`). The columns before
-    the first difference between rows go through the model once, as a batch of one whose keys and values all rows
-    attend to; gradients add up there, so that the result is that of the whole batch. A `wrapper` of the model
-    (DDP, FSDP) is called in its place with the whole batch, as is a model whose cache is off.
+    the first difference between rows go through the model once, and padding does not (see `packing`); gradients add
+    up there, so that the result is that of the whole batch. That goes through a `wrapper` of the model (DDP, FSDP),
+    called in its place, and a model that can not be packed.
     """
     return _run(model, ids, mask, predicts, wrapper, logits_at)
 
@@ -59,34 +56,14 @@ def response_layers(
 def _run(
     model: Any, ids: torch.Tensor, mask: torch.Tensor, predicts: torch.Tensor, wrapper: Any, at: Callable[..., Any]
 ) -> torch.Tensor:
-    """The model's logits, with the columns that all rows share computed once, inside `at(model, positions)`."""
+    """The model's logits inside `at(model, positions)`, of the batch packed where it can be."""
     ids, mask, predicts = (part.to(model.device) for part in (ids, mask, predicts))
-    cache, shared = None, 0
-    if wrapper is None and model.config.get_text_config().use_cache:
-        shared = shared_columns(ids, predicts)
-    ids, mask, predicts = (pad(part, (0, (shared - ids.shape[1]) % COLUMN_STEP)) for part in (ids, mask, predicts))
-    if shared:
-        cache = prefix_cache(model, ids[:1, :shared], len(ids))
-    with at(model, predicts[:, shared:]):
-        return (wrapper or model)(
-            input_ids=ids[:, shared:], attention_mask=mask, past_key_values=cache, use_cache=cache is not None
-        ).logits
-
-
-def shared_columns(ids: torch.Tensor, predicts: torch.Tensor) -> int:
-    """How many columns all rows have in common before the first that predicts; 0 for a batch of one."""
-    if len(ids) == 1:
-        return 0
-    same = (ids == ids[:1]).all(0) & ~predicts.any(0)
-    return int(same.int().cumprod(0).sum())
-
-
-def prefix_cache(model: Any, prefix: torch.Tensor, rows: int) -> DynamicCache:
-    """The keys and values of a prefix [1, tokens] for that many rows."""
-    cache = DynamicCache(config=model.config)
-    model.get_decoder()(input_ids=prefix, past_key_values=cache, use_cache=True)
-    cache.batch_repeat_interleave(rows)
-    return cache
+    if wrapper is not None or not packing.is_possible(model, ids.shape[1]):
+        with at(model, predicts):
+            return (wrapper or model)(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    packed = packing.pack(ids, mask, predicts, model.dtype)
+    with packing.attention(model), at(model, packed.predicts), _feed_forward_at(model, packed.predicts):
+        return model(input_ids=packed.ids, position_ids=packed.positions, packed=packed, use_cache=False).logits
 
 
 @contextmanager
@@ -94,20 +71,73 @@ def logits_at(model: Any, positions: torch.Tensor) -> Iterator[None]:
     """Inside the block the model's `logits` are [positions chosen, vocab], row by row, instead of [batch, seq, vocab].
 
     `positions` is a mask [batch, seq]. Only the input of the output embedding is selected, so that what an
-    architecture does to its logits afterwards (scaling, capping) still happens. Its last row is repeated up to a
-    multiple of ROW_STEP for the product alone.
+    architecture does to its logits afterwards (scaling, capping) still happens.
     """
     head = model.get_output_embeddings()
-    places = positions.flatten().nonzero()[:, 0]
-    count = len(places)
-    places = torch.cat([places, places[-1:].repeat(-count % ROW_STEP)])
-    before = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].flatten(0, 1)[places], *inputs[1:]))
+    places, count = _places(positions)
+    before = head.register_forward_pre_hook(
+        lambda _, inputs: (inputs[0].flatten(0, 1).index_select(0, places), *inputs[1:])
+    )
     after = head.register_forward_hook(lambda _, inputs, output: output[:count])
     try:
         yield
     finally:
         before.remove()
         after.remove()
+
+
+def last_feed_forward(model: Any) -> Any:
+    """The last part of a model before its output matrix that computes token by token; None where there is none.
+
+    There is none in layers that are compiled, which would be compiled anew for each batch.
+    """
+    layers = getattr(model.get_decoder(), "layers", None)
+    if not layers or layers[-1]._compiled_call_impl is not None:
+        return None
+    return getattr(layers[-1], "mlp", None)
+
+
+def late_parameters(model: Any) -> int:
+    """How many parameters are needed only for tokens that are predicted: of that part and of the output matrix."""
+    part = last_feed_forward(model)
+    before = 0 if part is None else sum(weight.numel() for weight in part.parameters())
+    return before + model.get_output_embeddings().weight.numel()
+
+
+@contextmanager
+def _feed_forward_at(model: Any, positions: torch.Tensor) -> Iterator[None]:
+    """Inside the block the last feed-forward part is computed at `positions` only, of which alone its result is read.
+
+    It gives 0 everywhere else.
+    """
+    part = last_feed_forward(model)
+    if part is None:
+        yield
+        return
+    places, count = _places(positions)
+
+    def spread(found: torch.Tensor) -> torch.Tensor:
+        nothing = found.new_zeros(positions.numel(), found.shape[-1])
+        return nothing.index_copy(0, places[:count], found[0, :count]).view(*positions.shape, -1)
+
+    def after(_: Any, inputs: Any, output: Any) -> Any:
+        return (spread(output[0]), *output[1:]) if isinstance(output, tuple) else spread(output)
+
+    hooks = [
+        part.register_forward_pre_hook(lambda _, inputs: (inputs[0].flatten(0, 1).index_select(0, places)[None],)),
+        part.register_forward_hook(after),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _places(positions: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """The places of a mask in one row, of which the last is repeated to the next TOKEN_STEP, and how many there are."""
+    places = positions.flatten().nonzero()[:, 0]
+    return torch.cat([places, places[-1:].repeat(-len(places) % packing.TOKEN_STEP)]), len(places)
 
 
 @contextmanager

@@ -9,13 +9,13 @@ import torch
 SIDE, TRIALS = 2048, 5  # of the square matrices whose product is timed
 
 
-def training_flops(parameters: int, embedding: int, tokens: int, predicted: int) -> int:
+def training_flops(parameters: int, late: int, tokens: int, predicted: int) -> int:
     """The floating-point operations of forward and backward: 6 for each weight and token (Kaplan et al. 2020).
 
-    `embedding` is the size of the output matrix, which only the `predicted` tokens go through; all other weights
-    meet all `tokens`. Attention itself is left out: for short rows it is nothing beside the rest.
+    `late` of them are needed for the `predicted` tokens only (`logits.late_parameters`); all others meet all `tokens`.
+    Attention itself is left out: for short rows it is nothing beside the rest.
     """
-    return 6 * ((parameters - embedding) * tokens + embedding * predicted)
+    return 6 * ((parameters - late) * tokens + late * predicted)
 
 
 def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:

@@ -260,5 +260,5 @@ def arguments(
         project="distill",
         trackio_static_space_id=False,
         use_cpu=not torch.cuda.is_available(),
-        use_cache=True,  # Trainer's default switches it off in the model, and with it the shared beginning of a batch
+        use_cache=True,  # Trainer's default switches it off in the model, and in the config that is saved
     )

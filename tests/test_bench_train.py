@@ -10,6 +10,7 @@ from distill.chat import Example
 from distill.dataset import Sample
 from distill.errors import UserError
 from distill.files import file_hash
+from distill.logits import late_parameters
 from tools.bench_train import compare, plan
 from tools.bench_train.ours import flops
 
@@ -63,10 +64,10 @@ def test_the_fastest_run_of_each_is_compared():
 
 def test_flops_are_six_for_each_weight_and_token_without_padding_and_what_rows_share():
     network = tiny.model(100, layers=1)
-    head = 100 * 32
-    layers = sum(part.numel() for part in network.parameters()) - head
+    late = late_parameters(network)
+    rest = sum(part.numel() for part in network.parameters()) - late
     batch = [Sample("a", [1, 2, 3], [4, 5], 1.0, None), Sample("b", [1, 2, 6, 7], [8], 1.0, None)]
-    assert flops(network, [batch]) == 6 * (layers * (5 + 5 - 2) + head * 3)
+    assert flops(network, [batch]) == 6 * (rest * (5 + 5 - 2) + late * 3)
 
 
 @pytest.mark.proof

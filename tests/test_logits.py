@@ -1,10 +1,10 @@
-"""Logits at response positions, with the beginning that rows share computed once."""
+"""Logits at response positions, of batches without their padding."""
 
 import pytest
 import tiny
 import torch
 
-from distill import logits
+from distill import logits, packing
 from distill.batches import padded
 
 SYSTEM = [1, 7, 9, 4]
@@ -45,40 +45,48 @@ def test_a_ragged_batch_has_the_logits_and_the_states_of_batches_of_one(model):
     assert not model.get_output_embeddings()._forward_pre_hooks
 
 
-def test_columns_are_shared_up_to_the_first_difference_and_before_the_first_prediction():
-    ids, _, predicts = padded(PAIRS)
-    assert logits.shared_columns(ids, predicts) == len(SYSTEM)
-    same = [([1, 7, 9], [5, 2]), ([1, 7, 9], [5, 2])]
-    ids, _, predicts = padded(same)
-    assert logits.shared_columns(ids, predicts) == 2, "the last prompt token predicts, so it is needed in every row"
-    ids, _, predicts = padded(same[:1])
-    assert logits.shared_columns(ids, predicts) == 0
-    ids, _, predicts = padded([([1, 7], [2]), ([3, 7], [2])])
-    assert logits.shared_columns(ids, predicts) == 0
-
-
-def test_a_shared_beginning_goes_through_the_model_once(model):
+def test_only_tokens_go_through_the_model_and_a_shared_beginning_once(model):
     seen = []
-    model.model.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[:2])))
+    model.model.embed_tokens.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].tolist()))
     logits.response_logits(model, *padded(PAIRS))
-    assert seen == [(1, len(SYSTEM)), (len(PAIRS), logits.COLUMN_STEP)]
+    own = [token for prompt, response in PAIRS for token in [*prompt, *response][len(SYSTEM) :]]
+    assert len(seen) == 1
+    assert seen[0][0][: len(SYSTEM) + len(own)] == [*SYSTEM, *own]
+    assert len(seen[0][0]) == packing.TOKEN_STEP
 
 
 def test_batches_of_like_size_have_the_same_shapes(model):
     seen = set()
-    model.model.layers[0].register_forward_pre_hook(lambda _, inputs: seen.add(tuple(inputs[0].shape)))
-    model.get_output_embeddings().register_forward_hook(lambda _, inputs, __: seen.add(tuple(inputs[0].shape)))
+    for part in (model.model.layers[0], model.model.layers[-1].mlp.up_proj, model.get_output_embeddings()):
+        part.register_forward_hook(lambda _, inputs, __: seen.add(inputs[0].shape[:-1].numel()))
     for response in range(1, 6):
         pairs = [([1], [2] * response), ([3], [4])]
         assert len(logits.response_logits(model, *padded(pairs))) == response + 1
-    width = model.config.hidden_size
-    assert seen == {(2, logits.COLUMN_STEP, width), (logits.ROW_STEP, width)}
+    assert seen == {packing.TOKEN_STEP}
 
 
-def test_a_wrapped_model_and_one_without_cache_get_the_whole_batch(model):
+def test_the_last_feed_forward_part_is_computed_where_a_token_is_predicted(model, monkeypatch):
+    monkeypatch.setattr(packing, "TOKEN_STEP", 1)
+    seen = []
+    for layer in model.model.layers:
+        layer.mlp.up_proj.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0][0])))
+    logits.response_logits(model, *padded(PAIRS))
+    everything = len(SYSTEM) + sum(len(prompt) + len(response) - len(SYSTEM) for prompt, response in PAIRS)
+    assert seen == [everything, 6]
+    seen.clear()
+    model(input_ids=torch.tensor([SYSTEM]))
+    assert seen == [len(SYSTEM)] * 2, "afterwards it is as it was"
+
+
+def test_the_parameters_of_late_parts_are_those_of_the_output_and_the_last_feed_forward_part(model):
+    last = sum(weight.numel() for name, weight in model.named_parameters() if "layers.1.mlp" in name)
+    assert logits.late_parameters(model) == last + model.get_output_embeddings().weight.numel()
+
+
+def test_a_wrapped_model_and_one_that_can_not_be_packed_get_the_whole_batch(model):
     wrapper = torch.nn.Module()
     wrapper.forward = model.forward
     whole = logits.response_logits(model, *padded(PAIRS), wrapper=wrapper)
     torch.testing.assert_close(whole, plain(model, PAIRS))
-    model.config.use_cache = False
+    model.config.sliding_window = 4
     torch.testing.assert_close(logits.response_logits(model, *padded(PAIRS)), plain(model, PAIRS))

@@ -7,8 +7,8 @@ import torch
 
 from distill import trainer
 from distill.dataset import Sample, collate
-from distill.logits import COLUMN_STEP
 from distill.losses import Settings, TopK, total
+from distill.packing import TOKEN_STEP
 from distill.params import Schedule
 
 CE = Settings("cross_entropy", 0.0, 1.0, 0.5, "bucket")
@@ -133,5 +133,5 @@ def test_the_beginning_that_all_rows_share_is_computed_once_in_training(tmp_path
         args=trainer.arguments(tmp_path, SCHEDULE, 1, seed=0),
         train_dataset=trainer.Ordered(data, list(range(8))),
     ).train()
-    assert seen == [(1, 4), (8, COLUMN_STEP)], seen
+    assert seen == [(1, TOKEN_STEP)], seen
     assert model.config.use_cache

@@ -16,7 +16,8 @@ from distill.dataset import Sample, collate, samples
 from distill.errors import run
 from distill.files import read_rows, write_json
 from distill.live_teacher import LiveTeacher
-from distill.logits import shared_columns
+from distill.logits import late_parameters
+from distill.packing import shared_columns
 from distill.params import Params
 from distill.trainer import DistillTrainer, Ordered, arguments
 from tools.bench_train import plan as plans
@@ -50,8 +51,7 @@ def flops(network: Any, batches: list[list[Sample]]) -> int:
         shared = shared_columns(batch["input_ids"], batch["predicts"])
         computed += int(batch["attention_mask"].sum()) - shared * (len(batch["input_ids"]) - 1)
         predicted += len(batch["labels"])
-    output = network.get_output_embeddings().weight.numel()
-    return throughput.training_flops(models.parameter_count(network), output, computed, predicted)
+    return throughput.training_flops(models.parameter_count(network), late_parameters(network), computed, predicted)
 
 
 def main() -> None:

@@ -1,0 +1,154 @@
+"""A batch without its padding: its rows one after the other, and what all of them begin with only once.
+
+What a model computes for each token by itself, it computes for these tokens alone; in attention each row sees the
+shared beginning and itself.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+from transformers import AttentionInterface
+
+# Kernels are made and kept for each shape (oneDNN in bfloat16: 1.2 GB over 43 steps of training), so that batches of
+# like size have the same: tokens come in multiples of this.
+TOKEN_STEP = 64
+LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}  # whose tokens meet in attention alone
+PACKED = {"eager": "packed_eager", "sdpa": "packed_sdpa"}  # transformers' attention, and ours that calls it for rows
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Tokens of a batch in one row [1, tokens]: the shared beginning, each row's own, and what fills up the last step.
+
+    `rows` [batch x columns] says where each row's own tokens are, and 0 behind the end of a row; `own` [own tokens]
+    are the places in `rows` before those ends. `mask` is what attention adds, [batch, 1, columns, shared + columns],
+    and `shared_mask` the same within the beginning, [1, 1, shared, shared].
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    predicts: torch.Tensor
+    shared: int
+    rows: torch.Tensor
+    own: torch.Tensor
+    mask: torch.Tensor
+    shared_mask: torch.Tensor
+
+
+def pack(ids: torch.Tensor, mask: torch.Tensor, predicts: torch.Tensor, dtype: torch.dtype) -> Packed:
+    """A batch [batch, seq] that is padded on the right (see `batches.padded`), its attention masks of this type."""
+    shared = shared_columns(ids, predicts)
+    present = mask[:, shared:].bool()
+    batch, columns = present.shape
+    own = present.flatten().nonzero()[:, 0]
+    count = shared + len(own)
+
+    def packed(values: torch.Tensor) -> torch.Tensor:
+        """The values [batch, seq] in one row."""
+        one = torch.cat([values[0, :shared], values[:, shared:].flatten()[own]])
+        return pad(one, (0, -count % TOKEN_STEP))[None]
+
+    rows = own.new_zeros(batch * columns)
+    rows[own] = torch.arange(shared, count, device=own.device)
+    places = torch.arange(shared + columns, device=ids.device)
+    causal = places[:, None] >= places
+    seen = torch.cat([causal.new_ones(batch, shared), present], dim=1)[:, None] & causal[shared:]
+
+    def added(seen: torch.Tensor) -> torch.Tensor:
+        """A mask of what is seen as what attention adds."""
+        return torch.zeros(seen.shape, dtype=dtype, device=ids.device).masked_fill_(~seen, torch.finfo(dtype).min)
+
+    return Packed(
+        packed(ids),
+        packed(places.expand(batch, -1)),
+        packed(predicts),
+        shared,
+        rows,
+        own,
+        added(seen)[:, None],
+        added(causal[:shared, :shared])[None, None],
+    )
+
+
+def shared_columns(ids: torch.Tensor, predicts: torch.Tensor) -> int:
+    """How many columns all rows have in common before the first that predicts; 0 for a batch of one."""
+    if len(ids) == 1:
+        return 0
+    same = (ids == ids[:1]).all(0) & ~predicts.any(0)
+    return int(same.int().cumprod(0).sum())
+
+
+def is_possible(model: Any, columns: int) -> bool:
+    """Whether the model computes its tokens one by one but for an attention that sees so many columns at once."""
+    config = model.get_decoder().config
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    return (
+        model._supports_attention_backend
+        and not model._is_stateful
+        and set(getattr(config, "layer_types", None) or ()) <= LAYERS
+        and config._attn_implementation in PACKED
+        and all(window is None or columns <= window for window in windows)
+    )
+
+
+@contextmanager
+def attention(model: Any) -> Iterator[None]:
+    """Inside the block the model takes packed batches: `model(input_ids, position_ids, packed=...)`."""
+    config = model.get_decoder().config
+    before = config._attn_implementation
+    config._attn_implementation = PACKED[before]
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _attend(
+    plain: Callable[[Any], Callable[..., Any]],
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    packed: Packed,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """What attention gives packed tokens, [1, tokens, heads, width], by theirs of [1, heads, tokens, width].
+
+    `plain` finds the attention of padded batches for a module; the shared beginning is a batch of its own.
+    """
+    attend = partial(plain(module), module, **options)
+    shared, batch = packed.shared, len(packed.mask)
+
+    def padded(states: torch.Tensor) -> torch.Tensor:
+        """The states of each row's own tokens, [batch, heads, columns, width]."""
+        _, heads, tokens, width = states.shape
+        found = states[0].transpose(0, 1).reshape(tokens, heads * width).index_select(0, packed.rows)
+        return found.view(batch, -1, heads, width).transpose(1, 2)
+
+    keys, values = padded(key), padded(value)
+    first = [states[:, :, :shared] for states in (query, key, value)]
+    if shared:
+        keys, values = (
+            torch.cat([beginning.expand(batch, -1, -1, -1), own], dim=2)
+            for beginning, own in zip(first[1:], (keys, values), strict=True)
+        )
+    found = attend(padded(query), keys, values, packed.mask)[0].flatten(0, 1).index_select(0, packed.own)
+    if shared:
+        found = torch.cat([attend(*first, packed.shared_mask)[0][0], found])
+    return pad(found, (0, 0, 0, 0, 0, query.shape[2] - len(found)))[None], None
+
+
+def _eager(module: Any) -> Callable[..., Any]:
+    """The plain attention of the module's architecture."""
+    return sys.modules[type(module).__module__].eager_attention_forward
+
+
+AttentionInterface.register(PACKED["eager"], partial(_attend, _eager))
+AttentionInterface.register(PACKED["sdpa"], partial(_attend, lambda _: AttentionInterface()["sdpa"]))

@@ -1,0 +1,73 @@
+"""Batches without padding: the same logits and gradients for every architecture that is packed."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from distill import packing
+from distill.batches import padded
+from distill.logits import response_logits
+
+SIZES = {
+    "vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "initializer_range": 0.2,
+}  # fmt: skip
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+ARCHITECTURES = {
+    "llama": {}, "qwen2": {}, "qwen3": {}, "gemma2": {}, "gemma3_text": {}, "mistral": {}, "phi3": {}, "smollm3": {},
+    "olmo2": {}, "granite": {}, "gpt_neox": {}, "mixtral": EXPERTS, "gpt_oss": EXPERTS,
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
+}  # fmt: skip
+MIXED = {kind: ["linear_attention", "full_attention"] for kind in ("qwen3_next", "minimax")}
+MIXED["lfm2"] = ["conv", "full_attention"]
+SYSTEM = [1, 7, 9, 4, 3, 8]
+RAGGED = [([*SYSTEM, 11, 12, 6], [13, 14, 2]), ([*SYSTEM, 15, 12, 6], [16, 2]), ([*SYSTEM, 11, 12, 17, 18], [19])]
+APART = [([5, 6], [7, 2]), ([8, 9, 10, 11], [12]), ([13], [14, 15, 16, 2])]
+
+
+def model(kind: str, **sizes):
+    torch.manual_seed(0)
+    given = SIZES | ARCHITECTURES.get(kind, {}) | sizes
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **given), attn_implementation="eager").eval()
+
+
+def results(network, logits) -> list[torch.Tensor]:
+    network.zero_grad()
+    logits.logsumexp(-1).sum().backward()
+    gradients = [torch.zeros_like(part) if part.grad is None else part.grad for part in network.parameters()]
+    return [logits.detach(), *(gradient.clone() for gradient in gradients)]
+
+
+@pytest.mark.parametrize("pairs", [RAGGED, APART, RAGGED[:1]], ids=["a shared beginning", "none", "one row"])
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_packed_batches_have_the_logits_and_gradients_of_padded_ones(kind, pairs):
+    network = model(kind)
+    ids, mask, predicts = padded(pairs)
+    assert packing.is_possible(network, ids.shape[1])
+    whole = results(network, network(input_ids=ids, attention_mask=mask).logits[predicts])
+    for one, other in zip(results(network, response_logits(network, ids, mask, predicts)), whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert network.get_decoder().config._attn_implementation == "eager"
+
+
+def test_a_model_that_mixes_tokens_elsewhere_or_sees_a_window_only_is_not_packed():
+    assert not packing.is_possible(model("mistral", sliding_window=8), 9)
+    assert packing.is_possible(model("mistral", sliding_window=8), 8)
+    for kind, layers in {
+        "lfm2": ["conv", "full_attention"],
+        "qwen3_next": ["linear_attention", "full_attention"],
+    }.items():
+        assert not packing.is_possible(model(kind, layer_types=layers), 8), "its tokens meet outside of attention too"
+
+
+def test_columns_are_shared_up_to_the_first_difference_and_before_the_first_prediction():
+    ids, _, predicts = padded(RAGGED)
+    assert packing.shared_columns(ids, predicts) == len(SYSTEM)
+    same = [([1, 7, 9], [5, 2]), ([1, 7, 9], [5, 2])]
+    ids, _, predicts = padded(same)
+    assert packing.shared_columns(ids, predicts) == 2, "the last prompt token predicts, so it is needed in every row"
+    ids, _, predicts = padded(same[:1])
+    assert packing.shared_columns(ids, predicts) == 0
+    ids, _, predicts = padded([([1, 7], [2]), ([3, 7], [2])])
+    assert packing.shared_columns(ids, predicts) == 0
