@@ -21,8 +21,8 @@ def response_logits(
 
     `ids`, `mask` and `predicts` are [batch, seq], padded on the right (see `batches.padded`). The columns before
     the first difference between rows go through the model once, and padding does not (see `packing`); gradients add
-    up there, so that the result is that of the whole batch. That goes through a `wrapper` of the model (DDP, FSDP),
-    called in its place, and a model that can not be packed.
+    up there, so that the result is that of the whole batch. The whole batch goes through a `wrapper` of the model
+    (DDP, FSDP), which is called in its place, and through a model that can not be packed.
     """
     return _run(model, ids, mask, predicts, wrapper, logits_at)
 
@@ -61,7 +61,9 @@ def _run(
     if wrapper is not None or not packing.is_possible(model, ids.shape[1]):
         with at(model, predicts):
             return (wrapper or model)(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    packed = packing.pack(ids, mask, predicts, model.dtype)
+    kind = model.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
+    packed = packing.pack(ids, mask, predicts, dtype)
     with packing.attention(model), at(model, packed.predicts), _feed_forward_at(model, packed.predicts):
         return model(input_ids=packed.ids, position_ids=packed.positions, packed=packed, use_cache=False).logits
 
@@ -87,31 +89,26 @@ def logits_at(model: Any, positions: torch.Tensor) -> Iterator[None]:
 
 
 def last_feed_forward(model: Any) -> Any:
-    """The last part of a model before its output matrix that computes token by token; None where there is none.
-
-    There is none in layers that are compiled, which would be compiled anew for each batch.
-    """
+    """The feed-forward part of the last layer, which computes token by token; None where a layer has none."""
     layers = getattr(model.get_decoder(), "layers", None)
-    if not layers or layers[-1]._compiled_call_impl is not None:
-        return None
-    return getattr(layers[-1], "mlp", None)
+    return getattr(layers[-1], "mlp", None) if layers else None
 
 
 def late_parameters(model: Any) -> int:
     """How many parameters are needed only for tokens that are predicted: of that part and of the output matrix."""
     part = last_feed_forward(model)
-    before = 0 if part is None else sum(weight.numel() for weight in part.parameters())
-    return before + model.get_output_embeddings().weight.numel()
+    feed_forward = 0 if part is None else sum(weight.numel() for weight in part.parameters())
+    return feed_forward + model.get_output_embeddings().weight.numel()
 
 
 @contextmanager
 def _feed_forward_at(model: Any, positions: torch.Tensor) -> Iterator[None]:
-    """Inside the block the last feed-forward part is computed at `positions` only, of which alone its result is read.
+    """Inside the block the last feed-forward part is computed at `positions` only: its result is read nowhere else.
 
-    It gives 0 everywhere else.
+    There it is 0. In a compiled layer nothing changes, since that would be compiled anew for each batch.
     """
     part = last_feed_forward(model)
-    if part is None:
+    if part is None or model.get_decoder().layers[-1]._compiled_call_impl is not None:
         yield
         return
     places, count = _places(positions)
@@ -124,7 +121,9 @@ def _feed_forward_at(model: Any, positions: torch.Tensor) -> Iterator[None]:
         return (spread(output[0]), *output[1:]) if isinstance(output, tuple) else spread(output)
 
     hooks = [
-        part.register_forward_pre_hook(lambda _, inputs: (inputs[0].flatten(0, 1).index_select(0, places)[None],)),
+        part.register_forward_pre_hook(
+            lambda _, inputs: (inputs[0].flatten(0, 1).index_select(0, places)[None], *inputs[1:])
+        ),
         part.register_forward_hook(after),
     ]
     try:

@@ -14,21 +14,24 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 # Kernels are made and kept for each shape (oneDNN in bfloat16: 1.2 GB over 43 steps of training), so that batches of
-# like size have the same: tokens come in multiples of this.
-TOKEN_STEP = 64
+# like size have the same: tokens, and in attention the columns of rows, come in multiples of these.
+TOKEN_STEP, COLUMN_STEP = 64, 8
 LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}  # whose tokens meet in attention alone
+OWN_MASKS = {"doge"}  # architectures whose attention computes a mask of its own
 PACKED = {"eager": "packed_eager", "sdpa": "packed_sdpa"}  # transformers' attention, and ours that calls it for rows
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Tokens of a batch in one row [1, tokens]: the shared beginning, each row's own, and what fills up the last step.
+    """Tokens of a batch in one row [1, tokens]: the shared beginning, each row's own, padding to a TOKEN_STEP.
 
-    `rows` [batch x columns] says where each row's own tokens are, and 0 behind the end of a row; `own` [own tokens]
-    are the places in `rows` before those ends. `mask` is what attention adds, [batch, 1, columns, shared + columns],
-    and `shared_mask` the same within the beginning, [1, 1, shared, shared].
+    `positions` are their places in their rows, and `predicts` says which predict a token of the response.
+    `rows` [batch x columns] says where each row's own tokens are, and 0 behind the end of a row, where nothing is
+    read; `own` [own tokens] are the places in `rows` before those ends. `mask` is what attention adds,
+    [batch, 1, columns, shared + columns], and `shared_mask` the same within the beginning, [1, 1, shared, shared].
     """
 
     ids: torch.Tensor
@@ -44,6 +47,7 @@ class Packed:
 def pack(ids: torch.Tensor, mask: torch.Tensor, predicts: torch.Tensor, dtype: torch.dtype) -> Packed:
     """A batch [batch, seq] that is padded on the right (see `batches.padded`), its attention masks of this type."""
     shared = shared_columns(ids, predicts)
+    ids, mask, predicts = (pad(part, (0, (shared - ids.shape[1]) % COLUMN_STEP)) for part in (ids, mask, predicts))
     present = mask[:, shared:].bool()
     batch, columns = present.shape
     own = present.flatten().nonzero()[:, 0]
@@ -86,14 +90,16 @@ def shared_columns(ids: torch.Tensor, predicts: torch.Tensor) -> int:
 
 def is_possible(model: Any, columns: int) -> bool:
     """Whether the model computes its tokens one by one but for an attention that sees so many columns at once."""
-    config = model.get_decoder().config
+    decoder = model.get_decoder()
+    config = decoder.config
     windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     return (
-        model._supports_attention_backend
-        and not model._is_stateful
+        all(part._supports_attention_backend and not part._is_stateful for part in (model, decoder))
         and set(getattr(config, "layer_types", None) or ()) <= LAYERS
+        and config.model_type not in OWN_MASKS
         and config._attn_implementation in PACKED
         and all(window is None or columns <= window for window in windows)
+        and not model.is_activation_checkpointing
     )
 
 
@@ -115,7 +121,7 @@ def _attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: None,
+    attention_mask: torch.Tensor | None,
     packed: Packed,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
@@ -123,23 +129,25 @@ def _attend(
 
     `plain` finds the attention of padded batches for a module; the shared beginning is a batch of its own.
     """
+    if attention_mask is not None:
+        raise ValueError(f"{type(module).__name__} has a mask of its own, which packed batches would lose")
     attend = partial(plain(module), module, **options)
     shared, batch = packed.shared, len(packed.mask)
 
-    def padded(states: torch.Tensor) -> torch.Tensor:
+    def by_row(states: torch.Tensor) -> torch.Tensor:
         """The states of each row's own tokens, [batch, heads, columns, width]."""
         _, heads, tokens, width = states.shape
         found = states[0].transpose(0, 1).reshape(tokens, heads * width).index_select(0, packed.rows)
         return found.view(batch, -1, heads, width).transpose(1, 2)
 
-    keys, values = padded(key), padded(value)
+    keys, values = by_row(key), by_row(value)
     first = [states[:, :, :shared] for states in (query, key, value)]
     if shared:
         keys, values = (
             torch.cat([beginning.expand(batch, -1, -1, -1), own], dim=2)
             for beginning, own in zip(first[1:], (keys, values), strict=True)
         )
-    found = attend(padded(query), keys, values, packed.mask)[0].flatten(0, 1).index_select(0, packed.own)
+    found = attend(by_row(query), keys, values, packed.mask)[0].flatten(0, 1).index_select(0, packed.own)
     if shared:
         found = torch.cat([attend(*first, packed.shared_mask)[0][0], found])
     return pad(found, (0, 0, 0, 0, 0, query.shape[2] - len(found)))[None], None
@@ -151,4 +159,4 @@ def _eager(module: Any) -> Callable[..., Any]:
 
 
 AttentionInterface.register(PACKED["eager"], partial(_attend, _eager))
-AttentionInterface.register(PACKED["sdpa"], partial(_attend, lambda _: AttentionInterface()["sdpa"]))
+AttentionInterface.register(PACKED["sdpa"], partial(_attend, lambda _: sdpa_attention_forward))

@@ -55,14 +55,22 @@ def test_only_tokens_go_through_the_model_and_a_shared_beginning_once(model):
     assert len(seen[0][0]) == packing.TOKEN_STEP
 
 
-def test_batches_of_like_size_have_the_same_shapes(model):
-    seen = set()
+def test_batches_of_like_size_have_the_same_shapes(model, monkeypatch):
+    seen, masks = set(), set()
+    pack = packing.pack
+
+    def recorded(*given):
+        masks.add((packed := pack(*given)).mask.shape)
+        return packed
+
+    monkeypatch.setattr(packing, "pack", recorded)
     for part in (model.model.layers[0], model.model.layers[-1].mlp.up_proj, model.get_output_embeddings()):
         part.register_forward_hook(lambda _, inputs, __: seen.add(inputs[0].shape[:-1].numel()))
     for response in range(1, 6):
         pairs = [([1], [2] * response), ([3], [4])]
         assert len(logits.response_logits(model, *padded(pairs))) == response + 1
     assert seen == {packing.TOKEN_STEP}
+    assert masks == {(2, 1, packing.COLUMN_STEP, packing.COLUMN_STEP)}
 
 
 def test_the_last_feed_forward_part_is_computed_where_a_token_is_predicted(model, monkeypatch):
@@ -84,9 +92,24 @@ def test_the_parameters_of_late_parts_are_those_of_the_output_and_the_last_feed_
 
 
 def test_a_wrapped_model_and_one_that_can_not_be_packed_get_the_whole_batch(model):
+    seen = []
+    model.model.embed_tokens.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    ids, mask, predicts = padded(PAIRS)
     wrapper = torch.nn.Module()
     wrapper.forward = model.forward
-    whole = logits.response_logits(model, *padded(PAIRS), wrapper=wrapper)
+    whole = logits.response_logits(model, ids, mask, predicts, wrapper=wrapper)
     torch.testing.assert_close(whole, plain(model, PAIRS))
     model.config.sliding_window = 4
-    torch.testing.assert_close(logits.response_logits(model, *padded(PAIRS)), plain(model, PAIRS))
+    torch.testing.assert_close(logits.response_logits(model, ids, mask, predicts), plain(model, PAIRS))
+    assert set(seen) == {ids.shape}
+
+
+def test_a_model_is_as_it_was_after_an_error(model):
+    handle = model.model.norm.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        logits.response_logits(model, *padded(PAIRS))
+    handle.remove()
+    assert model.config._attn_implementation in packing.PACKED
+    for part in (model.model.layers[-1].mlp, model.get_output_embeddings()):
+        assert not part._forward_pre_hooks
+        assert not part._forward_hooks

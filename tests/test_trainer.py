@@ -5,10 +5,9 @@ import pytest
 import tiny
 import torch
 
-from distill import trainer
+from distill import packing, trainer
 from distill.dataset import Sample, collate
 from distill.losses import Settings, TopK, total
-from distill.packing import TOKEN_STEP
 from distill.params import Schedule
 
 CE = Settings("cross_entropy", 0.0, 1.0, 0.5, "bucket")
@@ -119,7 +118,8 @@ def test_a_checkpoint_that_was_cut_off_is_removed_and_not_resumed_from(tmp_path)
     assert trainer.last_whole_checkpoint(tmp_path / "none") is None
 
 
-def test_the_beginning_that_all_rows_share_is_computed_once_in_training(tmp_path):
+def test_the_beginning_that_all_rows_share_is_computed_once_in_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "TOKEN_STEP", 1)
     model = tiny.model(VOCABULARY, layers=1)
     data = [Sample(str(number), [3, 4, 5, 6, 7 + number], [8, 2], 1.0, None) for number in range(8)]
     seen = []
@@ -133,5 +133,5 @@ def test_the_beginning_that_all_rows_share_is_computed_once_in_training(tmp_path
         args=trainer.arguments(tmp_path, SCHEDULE, 1, seed=0),
         train_dataset=trainer.Ordered(data, list(range(8))),
     ).train()
-    assert seen == [(1, TOKEN_STEP)], seen
+    assert seen == [(1, 4 + 8 * 3)], seen
     assert model.config.use_cache
