@@ -27,7 +27,7 @@ SYSTEM = [1, 7, 9, 4, 3, 8]
 RAGGED = [([*SYSTEM, 11, 12, 6], [13, 14, 2]), ([*SYSTEM, 15, 12, 6], [16, 2]), ([*SYSTEM, 11, 12, 17, 18], [19])]
 EVEN = [([5, 6], [7, 2]), ([8, 9], [12, 2])]
 APART = [([5, 6], [7, 2]), ([8, 9, 10, 11], [12]), ([13], [14, 15, 16, 2])]
-BATCHES = {"a shared beginning": RAGGED, "none": APART, "no padding": EVEN, "one row": RAGGED[:1]}
+BATCHES = {"shared": RAGGED, "none": APART, "no padding": EVEN, "one row": RAGGED[:1]}
 
 
 def model(kind: str, attention: str = "eager", **sizes):

@@ -312,7 +312,7 @@ FAULTS = [
         "distill/packing.py",
         "packed(places.expand(batch, -1))",
         "torch.arange(packed(ids).shape[1])[None]",
-        "test_packing.py::test_packed_batches_have_the_logits_and_gradients_of_padded_ones[llama-eager-a shared beginning]",
+        "test_packing.py::test_packed_batches_have_the_logits_and_gradients_of_padded_ones[llama-eager-shared]",
     ),
     Fault(
         "a packed row sees what comes behind",
