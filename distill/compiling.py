@@ -25,7 +25,7 @@ def compiled(network: Any, wanted: bool) -> Iterator[None]:
     layers = network.get_decoder().layers
     for layer in layers:
         layer.compile(dynamic=True)
-    # a layer is told by its place among the cached states, and is compiled anew with and without these and gradients
+    # a layer is compiled anew with and without gradients, and with the cached states of a student that answers
     with torch._dynamo.config.patch(recompile_limit=VARIANTS * len(layers)):
         try:
             yield

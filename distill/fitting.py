@@ -111,18 +111,24 @@ def fit(
 def speed(
     network: Any, seen: list[Sample], batch_size: int, seconds: float, training: Training, with_logits: float
 ) -> str:
-    """One line on the training that saw these samples, in this order: a prompt's beginning counts once a batch.
-
-    In the share `with_logits` of the steps there were logits.
-    """
+    """One line on the training that saw these samples, in this order; in the share `with_logits` there were logits."""
     predicted = sum(len(sample.predicted) for sample in seen)
-    computed = 0
+    needed = flops(network, seen, batch_size, with_logits)
+    if training.adapter is not None:
+        needed = needed * 2 // 3  # frozen weights have no gradient of their own: 4 operations for each and token, not 6
+    return throughput.report(needed, predicted, seconds, training.dtype, network.device)
+
+
+def flops(network: Any, seen: Sequence[Sample], batch_size: int, with_logits: float = 1.0) -> int:
+    """Model FLOPs of these samples' steps, `throughput.training_flops`: forward and backward of the student.
+
+    Padding does not count, and a beginning that all rows of a batch share counts once; nor does a teacher.
+    """
+    computed = predicted = 0
     for start in range(0, len(seen), batch_size):
         batch = seen[start : start + batch_size]
         ids, mask, predicts = padded([(sample.prompt, sample.predicted) for sample in batch])
         computed += int(mask.sum()) - shared_columns(ids, predicts) * (len(batch) - 1)
+        predicted += int(predicts.sum())
     asked = round(with_logits * predicted)
-    flops = throughput.training_flops(models.parameter_count(network), late_parameters(network), computed, asked)
-    if training.adapter is not None:
-        flops = flops * 2 // 3  # frozen weights have no gradient of their own: 4 operations for each and token, not 6
-    return throughput.report(flops, predicted, seconds, training.dtype, network.device)
+    return throughput.training_flops(models.parameter_count(network), late_parameters(network), computed, asked)

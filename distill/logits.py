@@ -22,7 +22,7 @@ def response_logits(
     `ids`, `mask` and `predicts` are [batch, seq], padded on the right (see `batches.padded`). The columns before
     the first difference between rows go through the model once, and padding does not (see `packing`); gradients add
     up there, so that the result is that of the whole batch. The whole batch goes through a `wrapper` of the model
-    (DDP, FSDP), which is called in its place, and through a model that can not be packed.
+    (DDP, FSDP), which is called in its place, and through a model that cannot be packed.
     """
     return _run(model, ids, mask, predicts, wrapper, logits_at)
 

@@ -7,12 +7,9 @@ import pytest
 import tiny
 
 from distill.chat import Example
-from distill.dataset import Sample
 from distill.errors import UserError
 from distill.files import file_hash
-from distill.logits import late_parameters
 from tools.bench_train import compare, plan
-from tools.bench_train.ours import flops
 
 COMMAND = ["python", "-m", "tools.bench", "train", "--steps", "3", "--warmup", "1", "--rounds", "1", "--layers", "2"]
 TRL = tiny.ROOT / ".distill" / f"trl-{file_hash(tiny.ROOT / compare.REQUIREMENTS)[:16]}"
@@ -60,14 +57,6 @@ def test_the_fastest_run_of_each_is_compared():
     assert (found["stored_memory_share"], found["online_memory_share"]) == (0.25, 0.5)
     assert (found["mfu"], found["stored_tokens_per_processor_s"], found["trl_kl"]) == (0.5, 250, 1.45)
     assert found["trl_kl_of_rounds"] == [1.5, 1.4]
-
-
-def test_flops_are_six_for_each_weight_and_token_without_padding_and_what_rows_share():
-    network = tiny.model(100, layers=1)
-    late = late_parameters(network)
-    rest = sum(part.numel() for part in network.parameters()) - late
-    batch = [Sample("a", [1, 2, 3], [4, 5], 1.0, None), Sample("b", [1, 2, 6, 7], [8], 1.0, None)]
-    assert flops(network, [batch]) == 6 * (rest * (5 + 5 - 2) + late * 3)
 
 
 @pytest.mark.proof

@@ -6,8 +6,9 @@ import tiny
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill import models, packing, throughput
+from distill import fitting, models, packing, throughput
 from distill.batches import padded
+from distill.dataset import Sample
 from distill.logits import late_parameters, response_logits
 
 CPU = torch.device("cpu")
@@ -29,6 +30,15 @@ def test_the_operations_of_a_step_are_those_that_torch_counts_less_attention(mon
     assert counted in (expected, expected - first)
     small = models.parameter_count(model) - weights
     assert small / weights < 0.01, "norms are no matrices, and count for nothing"
+
+
+def test_flops_are_six_for_each_weight_and_token_without_padding_and_what_rows_share():
+    network = tiny.model(100, layers=1)
+    late = late_parameters(network)
+    rest = sum(part.numel() for part in network.parameters()) - late
+    batch = [Sample("a", [1, 2, 3], [4, 5], 1.0, None), Sample("b", [1, 2, 6, 7], [8], 1.0, None)]
+    assert fitting.flops(network, batch, 2) == 6 * (rest * (5 + 5 - 2) + late * 3)
+    assert fitting.flops(network, batch, 1) == 6 * (rest * (5 + 5) + late * 3), "rows of other batches share nothing"
 
 
 def test_the_line_says_rate_share_and_memory():

@@ -10,14 +10,12 @@ from typing import Any
 
 import torch
 
-from distill import embeddings, models, targets, throughput, vocabulary
+from distill import embeddings, fitting, models, targets, throughput, vocabulary
 from distill import params as params_file
-from distill.dataset import Sample, collate, samples
+from distill.dataset import Sample, samples
 from distill.errors import run
 from distill.files import read_rows, write_json
 from distill.live_teacher import LiveTeacher
-from distill.logits import late_parameters
-from distill.packing import shared_columns
 from distill.params import Params
 from distill.trainer import DistillTrainer, Ordered, arguments
 from tools.bench_train import plan as plans
@@ -39,19 +37,6 @@ def data(params: Params, plan: plans.Plan, student: Any, teacher: Any, online: b
         dtype = str(models.compute_dtype(params.runtime.dtype)).removeprefix("torch.")
         stored = targets.read(TARGETS, targets.source(spec, teacher, rows, dtype, wanted))
     return samples(chosen, student, params.train.schedule.max_length, teacher, stored)
-
-
-def flops(network: Any, batches: list[list[Sample]]) -> int:
-    """Model FLOPs of these steps, `throughput.training_flops`: forward and backward of the student.
-
-    Padding does not count, and a beginning that all rows of a batch share counts once; nor does a teacher.
-    """
-    computed = predicted = 0
-    for batch in (collate(batch) for batch in batches):
-        shared = shared_columns(batch["input_ids"], batch["predicts"])
-        computed += int(batch["attention_mask"].sum()) - shared * (len(batch["input_ids"]) - 1)
-        predicted += len(batch["labels"])
-    return throughput.training_flops(models.parameter_count(network), late_parameters(network), computed, predicted)
 
 
 def main() -> None:
@@ -82,8 +67,7 @@ def main() -> None:
     with embeddings.gradients_in_place(network):
         trainer.train()
     size = len(items) // plan.steps
-    timed = [items[start : start + size] for start in range(plan.warmup * size, len(items), size)]
-    achieved = flops(network, timed) / clock.result["seconds"]
+    achieved = fitting.flops(network, items[plan.warmup * size :], size) / clock.result["seconds"]
     network.save_pretrained(folder / name)
     tokenizer.save_pretrained(folder / name)
     share = achieved / throughput.matmul_rate(dtype, network.device)
