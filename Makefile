@@ -30,7 +30,7 @@ proofs: install  ## the long tests: real servers, experiments, many kills, each 
 	$(PYTEST) -m "proof and timed"
 
 interruptions: install  ## kill every stage at 20 random moments, drawn anew each time, and fill its disk
-	INTERRUPTIONS=20 INTERRUPTIONS_SEED=$$(date +%s) $(PYTEST) -rs tests/test_interruptions.py
+	INTERRUPTIONS=20 INTERRUPTIONS_SEED=$$(date +%s) $(PYTEST) -rs tests/pipeline/test_interruptions.py
 
 verify: install  ## run HEAD's experiment again elsewhere from nothing, and compare every output
 	$(BIN)/python -m tools.verify

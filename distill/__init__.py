@@ -1,1 +1,1 @@
-"""What two stages need, or a formula that deserves its own test. Imported, never run."""
+"""Rooms of the pipeline, each a package. A room imports only rooms above it: the order stands in pyproject.toml."""

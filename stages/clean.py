@@ -15,17 +15,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from distill import evaluation_texts, mixture
-from distill import params as params_file
-from distill.contamination import Forbidden, forbidden
-from distill.duplicates import Kept, Sketcher
-from distill.errors import UserError, run
-from distill.files import write_json, write_rows
-from distill.language import Languages
-from distill.params import Clean
-from distill.quality import Fault, is_label, quality
-from distill.responses import Responses, Row
-from distill.text import words
+from distill.cleaning import benchmark_texts, selection
+from distill.cleaning.decontamination import Forbidden, forbidden
+from distill.cleaning.dedup import Kept, Sketcher
+from distill.cleaning.filters import Fault, Languages, is_label, quality
+from distill.cleaning.responses import Responses, Row
+from distill.core.errors import UserError, run
+from distill.core.files import write_json, write_rows
+from distill.core.text import words
+from distill.params import loading as params_file
+from distill.params.clean import Clean
 
 RESPONSES = Path("data/raw/responses.jsonl")
 FOLDER = Path("data/clean")
@@ -42,7 +41,7 @@ REASONS = (
     "too_long",
     "repetitive",
     "language",
-    *mixture.REASONS,
+    *selection.REASONS,
     "duplicate",
     "near_duplicate",
     "contaminated",
@@ -98,7 +97,7 @@ def held_out(rows: Responses, claim: np.ndarray, clean: Clean) -> Forbidden:
     A source is a row's place, or beyond the rows that of a name in [*evaluation_texts, *evaluation_tasks].
     """
     files, tasks = clean.evaluation_texts, clean.evaluation_tasks
-    texts = [*map(evaluation_texts.of_file, files), *map(evaluation_texts.of_task, tasks)]
+    texts = [*map(benchmark_texts.of_file, files), *map(benchmark_texts.of_task, tasks)]
 
     def sources() -> Iterator[tuple[int, str]]:
         for place, messages in prompts(rows, compress(range(len(rows)), claim == FIRST_CLAIM.index("test"))):
@@ -173,7 +172,7 @@ def verdicts(
     with Kept(clean.near_duplicate, lambda number: compared(rows[order[number]])) as kept:
         for _, group in groupby(sound(), key=lambda item: item[1]["prompt_id"]):
             answers = {row["id"]: (number, row) for number, row in group}
-            passed = mixture.select(policy, [mixture.candidate(row) for _, row in answers.values()])
+            passed = selection.select(policy, [selection.candidate(row) for _, row in answers.values()])
             for name, (number, row) in answers.items():
                 if name in passed:
                     why, preferred = passed[name]

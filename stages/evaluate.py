@@ -22,38 +22,38 @@ import datasets
 import pandas as pd
 import torch
 
-from distill import (
-    choices,
-    classification,
-    environment,
-    extra_tasks,
-    label_items,
-    latency,
-    model_files,
-    models,
-    own_tasks,
+from distill.core.code import imported_code
+from distill.core.errors import UserError, run
+from distill.core.files import file_hash, read_rows, value_hash, whole_file, write_json, write_rows
+from distill.core.home import home
+from distill.evaluation import benchmarks, class_labels, classification, held_out, latency, multiple_choice
+from distill.evaluation.bootstrap import Estimate
+from distill.evaluation.cache import cached
+from distill.evaluation.goals import GOALS
+from distill.evaluation.lm_eval_model import DistillLM
+from distill.evaluation.multiple_choice import Row, subset
+from distill.evaluation.regressions import largest
+from distill.evaluation.scores import (
+    all_rounded,
+    calibration,
+    chance_of,
+    estimates,
+    lengths,
+    mean_of,
+    mean_tasks,
+    over_seeds,
+    rounded,
 )
-from distill import params as params_file
-from distill.bootstrap import Estimate
-from distill.calibration import calibration, lengths
-from distill.choices import Row, subset
-from distill.errors import UserError, run
-from distill.files import file_hash, read_rows, value_hash, whole_file, write_json, write_rows
-from distill.goals import GOALS
-from distill.home import home
-from distill.lm import DistillLM
-from distill.measures import chance_of, estimates
-from distill.params import Latency, LocalTeacher, Params
-from distill.regressions import largest
-from distill.results_cache import cached
-from distill.rounding import all_rounded, rounded
-from distill.runs import TRAINED, Run, require_model, students
-from distill.seeds import mean_of, mean_tasks, over_seeds
+from distill.modeling import environment, loading, runtime
+from distill.params import loading as params_file
+from distill.params.evaluate import Latency
+from distill.params.schema import Params
+from distill.params.teachers import LocalTeacher
+from distill.students.runs import TRAINED, Run, require_model, students
 
 TEST = Path("data/clean/test.jsonl")
 METRICS = Path("metrics")
 EXTRA_SAMPLES = Path("data/evaluated/extra_samples.jsonl")
-CODE = [Path(__file__), *sorted(Path(choices.__file__).parent.rglob("*.py")), *sorted(own_tasks.TASKS.glob("*.yaml"))]
 GENERATED_AT_ONCE = 128
 
 Places = dict[str, tuple[str, str | None]]  # of each model: what `models.load` takes, and the revision
@@ -72,8 +72,8 @@ def load_all(teacher: LocalTeacher, runs: list[Run], dtype: torch.dtype) -> dict
     """Each run's model with its tokenizer, the teacher first. Raises UserError where a student is missing."""
     for one in runs:
         require_model(one)
-    loaded = {"teacher": models.load(teacher.model, dtype, teacher.revision, teacher.sha256)}
-    return loaded | {one.name: models.load(str(one.folder), dtype) for one in runs}
+    loaded = {"teacher": loading.load(teacher.model, dtype, teacher.revision, teacher.sha256)}
+    return loaded | {one.name: loading.load(str(one.folder), dtype) for one in runs}
 
 
 def conditions(params: Params) -> Row:
@@ -83,7 +83,7 @@ def conditions(params: Params) -> Row:
         "batch_tokens": params.evaluate.batch_tokens,
         "max_new_tokens": params.evaluate.max_new_tokens,
         "environment": environment.manifest(params.runtime),
-        "code": [file_hash(path) for path in CODE],
+        "code": [file_hash(path) for path in [*imported_code(Path(__file__)), *held_out.task_files()]],
     }
 
 
@@ -130,7 +130,7 @@ def all_scores(
 ) -> Row:
     """metrics/evaluate.json: scores with intervals, over seeds, calibration, lengths, compression, extra tasks."""
     (small, small_bytes), (large, large_bytes) = sizes["distilled"], sizes["teacher"]
-    whole, cut = extra_tasks.parted({name: mean_tasks(seeds) for name, seeds in extra.items()})
+    whole, cut = benchmarks.parted({name: mean_tasks(seeds) for name, seeds in extra.items()})
     return {
         "models": {name: {key: asdict(value) for key, value in score.items()} for name, score in scores.items()},
         "seeds": {name: over_seeds(tables[name], scores[name], chance) for name in TRAINED},
@@ -166,7 +166,7 @@ def extra_results(
     limit, seed = params.evaluate.extra_limit, params.seed
     for extra, digest in zip(params.evaluate.extra_tasks, data, strict=True):
         key = alike | {"extra": extra.model_dump(), "limit": limit, "data": digest}
-        found, asked = cached(folder, f"{name}-extra", key, partial(extra_tasks.run, *model, extra, limit, seed))
+        found, asked = cached(folder, f"{name}-extra", key, partial(benchmarks.run, *model, extra, limit, seed))
         scores |= found
         rows += [{"model": name} | row for row in asked]
     return scores, rows
@@ -182,8 +182,8 @@ def measured(
 ) -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, Row]], list[Row]]:
     """Each model's items, its scores in extra tasks, and all samples of those; `written` are the items to generate."""
     evaluate, folder, alike = params.evaluate, home(os.environ, Path.cwd()) / "evaluations", conditions(params)
-    labels, data = params.generate.labels, [extra_tasks.data_hash(extra) for extra in evaluate.extra_tasks]
-    picked = choices.choices(rows, pool, params.seed) if labels is None else []
+    labels, data = params.generate.labels, [benchmarks.data_hash(extra) for extra in evaluate.extra_tasks]
+    picked = multiple_choice.choices(rows, pool, params.seed) if labels is None else []
     references = {row["id"]: row["response"] for row in rows}
     teacher_tokenizer = loaded["teacher"][1]
     tables: dict[str, pd.DataFrame] = {}
@@ -191,17 +191,17 @@ def measured(
     samples: list[Row] = []
     for name, (network, tokenizer) in loaded.items():
         print(f"{name}: {len(rows)} items, {len(written)} generations", flush=True)
-        own = alike | {"model": model_files.identity(*where[name])}
+        own = alike | {"model": loading.identity(*where[name])}
         if labels is None:
-            docs = own_tasks.documents(rows, pool, picked, tokenizer, teacher_tokenizer)
+            docs = held_out.documents(rows, pool, picked, tokenizer, teacher_tokenizer)
             key = own | {"documents": value_hash(docs), "generations": sorted(written)}
             lm = DistillLM(network, tokenizer, evaluate.batch_tokens, GENERATED_AT_ONCE, evaluate.max_new_tokens)
-            items = cached(folder, name, key, partial(own_tasks.items, lm, docs, written))
+            items = cached(folder, name, key, partial(held_out.items, lm, docs, written))
         else:
             key = own | {"rows": value_hash(rows), "labels": labels}
-            choose = partial(label_items.items, network, tokenizer, rows, labels, evaluate.batch_tokens)
+            choose = partial(class_labels.items, network, tokenizer, rows, labels, evaluate.batch_tokens)
             items = cached(folder, name, key, choose)
-        tables[name] = pd.DataFrame(own_tasks.compared(items, references, teacher_tokenizer))
+        tables[name] = pd.DataFrame(held_out.compared(items, references, teacher_tokenizer))
         extra[name], asked = extra_results(params, data, name, (network, tokenizer), own, folder)
         samples += asked
     return tables, extra, samples
@@ -242,7 +242,7 @@ def write_items(tables: dict[str, pd.DataFrame], runs: list[Run]) -> None:
 def main() -> None:
     params = params_file.load()
     evaluate, seed = params.evaluate, params.seed
-    models.prepare(params.runtime.threads, seed)
+    runtime.prepare(params.runtime.threads, seed)
     datasets.disable_progress_bars()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     pool = list(read_rows(TEST, "stage clean"))
@@ -251,7 +251,7 @@ def main() -> None:
     teacher, runs = teacher_of(params), students(params.seeds)
     where: Places = {"teacher": (teacher.model, teacher.revision)}
     where |= {one.name: (str(one.folder), None) for one in runs}
-    loaded = load_all(teacher, runs, models.compute_dtype(params.runtime.dtype))
+    loaded = load_all(teacher, runs, runtime.compute_dtype(params.runtime.dtype))
     tables, extra, extra_samples = measured(params, loaded, where, pool, rows, written)
     names = {"teacher": ["teacher"]} | {
         model: [one.name for one in runs if one.variant == model] for model in ("init", *TRAINED)
@@ -264,7 +264,7 @@ def main() -> None:
     chance = chance_of(params.generate.labels)
     scores = {model: estimates(items, evaluate.bootstrap, seed, chance) for model, items in by_seed.items()}
     sizes = {
-        model: (models.parameter_count(network), model_files.bytes_on_disk(*where[first[model]]))
+        model: (loading.parameter_count(network), loading.bytes_on_disk(*where[first[model]]))
         for model, network in networks.items()
     }
     table = main_table(scores, sizes, speed["latency_gain"], chance)

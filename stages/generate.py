@@ -13,23 +13,25 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from distill import environment
-from distill import params as params_file
-from distill.answers import Answer, Sampling
-from distill.asking import Setup, ask, budget, request
-from distill.budget import cost
-from distill.chat import Messages
-from distill.errors import UserError, run
-from distill.estimate import Forecast
-from distill.files import write_json, write_rows
-from distill.fusing import fused
-from distill.growing import grown
-from distill.helping import Help, helped, with_help
-from distill.home import home
-from distill.journal import TOKENS
-from distill.judging import judged
-from distill.params import Generate, Grow, Mixture, Prompts, Teacher
-from distill.prompts import Prompt, dressed, from_folder, from_jsonl, require_labels
+from distill.core.errors import UserError, run
+from distill.core.files import write_json, write_rows
+from distill.core.home import home
+from distill.generation.aggregator import fused
+from distill.generation.auxiliary import Help, helped, with_help
+from distill.generation.budget import cost
+from distill.generation.completions import Answer
+from distill.generation.estimate import Forecast
+from distill.generation.journal import TOKENS
+from distill.generation.judge import judged
+from distill.generation.prompts import Prompt, dressed, from_folder, from_jsonl, require_labels
+from distill.generation.query import Setup, ask, budget, request
+from distill.generation.self_instruct import grown
+from distill.modeling import environment
+from distill.modeling.chat import Messages
+from distill.modeling.sampling import Sampling
+from distill.params import loading as params_file
+from distill.params.generate import Generate, Grow, Mixture, Prompts
+from distill.params.teachers import Teacher
 
 RESPONSES = Path("data/raw/responses.jsonl")
 METRICS = Path("metrics/generate.json")
@@ -44,7 +46,7 @@ def read_prompts(source: Prompts) -> list[Prompt]:
         return from_jsonl(source)
     if source.source == "folder":
         return from_folder(source)
-    from distill.dataset_prompts import from_dataset  # takes a second to import, and files need none of it
+    from distill.generation.hub_prompts import from_dataset  # takes a second to import, and files need none of it
 
     prompts, passed_over = from_dataset(source)
     print(f"{source.name}: {len(prompts)} prompts; {passed_over} rows without one or with an earlier one's passed over")

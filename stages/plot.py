@@ -16,13 +16,15 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from distill import figures, methods_table, model_card, page, report
-from distill import params as params_file
-from distill.errors import UserError, run
-from distill.files import file_hash, read_json, read_rows, whole_file, write_text
-from distill.goals import GOALS
-from distill.runs import TRAINED, Run
-from distill.score_tables import MODELS
+from distill.cards import model_card
+from distill.core.errors import UserError, run
+from distill.core.files import file_hash, read_json, read_rows, whole_file, write_text
+from distill.evaluation.goals import GOALS
+from distill.params import loading as params_file
+from distill.reporting import figures, methods_table, report
+from distill.reporting import html as page
+from distill.reporting.score_tables import MODELS
+from distill.students.runs import TRAINED, Run
 
 METRICS = Path("metrics")
 WEIGHTED = Path("data/weighted/train.jsonl")

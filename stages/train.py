@@ -18,63 +18,55 @@ from typing import Any
 import pandas as pd
 import torch
 
-from distill import (
-    adapters,
-    course,
-    environment,
-    fitting,
-    label_lessons,
-    model_card,
-    models,
-    student,
-    targets,
-    teaching,
-    tracking,
-    untrained,
-)
-from distill import labels as closed_set
-from distill import params as params_file
-from distill.chat import encode
-from distill.dataset import samples
-from distill.errors import run
-from distill.files import file_hash, read_rows, value_hash, whole_file, whole_folder, write_json
-from distill.home import home
-from distill.params import Distilled, Params, TeacherStudent, Variant
-from distill.runs import TRAINED, Run, weights_hash
-from distill.scoring import negative_log_likelihood
-from distill.teaching import Lessons, Rows
+from distill.cards import model_card
+from distill.core.code import imported_code
+from distill.core.errors import run
+from distill.core.files import file_hash, read_rows, value_hash, whole_file, whole_folder, write_json
+from distill.core.home import home
+from distill.modeling import class_labels as closed_set
+from distill.modeling import environment, loading, runtime
+from distill.modeling.chat import encode
+from distill.modeling.scoring import negative_log_likelihood
+from distill.params import loading as params_file
+from distill.params.schema import Params
+from distill.params.students import TeacherStudent
+from distill.params.train import Distilled, Variant
+from distill.students import build, lora
+from distill.students.runs import TRAINED, Run, weights_hash
+from distill.targets import store
+from distill.training import class_labels, fit, phases, trackers
+from distill.training import data as teaching
+from distill.training.data import Lessons, Rows
+from distill.training.dataset import samples
 
 TRAIN = Path("data/weighted/train.jsonl")
 TARGETS = Path("data/weighted/targets")
 VALIDATION = Path("data/clean/validation.jsonl")
 LIVE = Path("metrics/live")
-CODE = [Path(__file__), *sorted(Path(fitting.__file__).parent.glob("*.py"))]
 VALIDATION_TOKENS = 4096  # padded tokens of one validation batch
 
 
-def untrained_student(
-    params: Params, choices: list[TeacherStudent], rows: Rows, validation: Rows
-) -> untrained.Untrained:
+def untrained_student(params: Params, choices: list[TeacherStudent], rows: Rows, validation: Rows) -> build.Untrained:
     """The first student before training, its tokenizer, and what there is to report of them.
 
     `choices` is what each rung keeps of the one above, the first of the teacher and the last the student.
     """
     choice, wanted = params.train.student, params.weight.targets
     if choice.source == "pretrained":
-        return untrained.pretrained(choice)
+        return build.pretrained(choice)
     spec = teaching.teacher_of(params.teachers, choice.teacher)
     theirs, stored, expected = None, None, None
     if wanted is not None:
         teacher = teaching.teacher_of(params.teachers, wanted.teacher)
-        dtype = models.compute_dtype(params.runtime.dtype)
+        dtype = runtime.compute_dtype(params.runtime.dtype)
         theirs, stored = teaching.stored_targets(TARGETS, teacher, wanted, rows, dtype)
-        expected = targets.read_expected(TARGETS) if wanted.kind in targets.WHOLE else None
+        expected = store.read_expected(TARGETS) if wanted.kind in store.WHOLE else None
     rung = None if params.train.ladder is None else "rung-1"
-    return untrained.cut_from(spec, choices[0], rows, validation, theirs, stored, expected, rung)
+    return build.cut_from(spec, choices[0], rows, validation, theirs, stored, expected, rung)
 
 
 def lessons(
-    step: course.Step,
+    step: phases.Step,
     network: Any,
     teacher: Path | None,
     seed: int,
@@ -89,13 +81,13 @@ def lessons(
     """
     wanted, max_length = params.weight.targets, params.train.schedule.max_length
     if params.generate.labels is not None:
-        return Lessons(label_lessons.samples(rows, tokenizer, params.generate.labels, max_length))
+        return Lessons(class_labels.samples(rows, tokenizer, params.generate.labels, max_length))
     layer_loss = None
     if isinstance(settings, Distilled) and not step.is_rung:  # its pairs are numbered by the student's own layers
         layer_loss = settings.layer_loss
     if wanted is None or not (settings.needs_teacher or layer_loss):
         return Lessons(samples(rows, tokenizer, max_length))
-    dtype = models.compute_dtype(params.runtime.dtype)
+    dtype = runtime.compute_dtype(params.runtime.dtype)
     if teacher is not None:
         return teaching.of_a_student(rows, network, tokenizer, max_length, teacher, wanted, dtype, seed)
     spec = teaching.teacher_of(params.teachers, wanted.teacher)
@@ -122,14 +114,14 @@ def label_loss(network: Any, validation: Rows, tokenizer: Any, labels: list[str]
 
 def checkpoint_folder(params: Params, this: Run) -> Path:
     """Where this run's checkpoints are: a run that differs in seed, params, data, code or torch has another folder."""
-    data = [TRAIN, VALIDATION, TARGETS / targets.MANIFEST, TARGETS / targets.LAYERS / targets.MANIFEST]
+    data = [TRAIN, VALIDATION, TARGETS / store.MANIFEST, TARGETS / store.LAYERS / store.MANIFEST]
     key = {
         "run": this.name,
         "params": [params.train.model_dump(exclude={"report_to"}), params.runtime.model_dump()],
         "targets": params.weight.targets and params.weight.targets.model_dump(),
         "labels": params.generate.labels,
         "data": [file_hash(path) for path in data if path.exists()],
-        "code": [file_hash(path) for path in CODE],
+        "code": [file_hash(path) for path in imported_code(Path(__file__))],
         "torch": torch.__version__,
     }
     return home(os.environ, Path.cwd()) / "checkpoints" / f"{this.name}-{value_hash(key)[:16]}"
@@ -163,19 +155,19 @@ def main() -> None:
         parser.error("sft and distilled need a training seed, one of `seeds` in params.yaml, and init takes none")
     this = Run(given.variant, given.seed)
     params = params_file.load()
-    tracking.require(params.train.report_to)
+    trackers.require(params.train.report_to)
     tracked = home(os.environ, Path.cwd()) / "tracking"
     tracked.mkdir(parents=True, exist_ok=True)
-    for name, value in tracking.offline(tracked.absolute()).items():
+    for name, value in trackers.offline(tracked.absolute()).items():
         os.environ.setdefault(name, value)
-    models.prepare(params.runtime.threads, params.seed if this.seed is None else this.seed)
+    runtime.prepare(params.runtime.threads, params.seed if this.seed is None else this.seed)
     rows, validation = list(read_rows(TRAIN, "stage weight")), list(read_rows(VALIDATION, "stage clean"))
     choices = (
-        [] if params.train.student.source == "pretrained" else course.cuts(params.train.student, params.train.ladder)
+        [] if params.train.student.source == "pretrained" else phases.cuts(params.train.student, params.train.ladder)
     )
     network, tokenizer, report = untrained_student(params, choices, rows, validation)
     teacher_tokens = sum(len(row["logprobs"] or row["response"].split()) for row in validation)
-    dtype = models.compute_dtype(params.runtime.dtype)
+    dtype = runtime.compute_dtype(params.runtime.dtype)
     measured_as = (
         partial(validation_loss, teacher_tokens=teacher_tokens)
         if params.generate.labels is None
@@ -184,14 +176,14 @@ def main() -> None:
     measure = partial(measured_as, validation=validation, tokenizer=tokenizer, dtype=dtype)
     folder = checkpoint_folder(params, this)
     adapter = params.train.student.adapter if params.train.student.source == "pretrained" else None
-    done: list[course.Trained] = []
+    done: list[phases.Trained] = []
     if this.seed is None:
-        network, report = untrained.cut_down(network, tokenizer, choices[1:], rows, report)
+        network, report = build.cut_down(network, tokenizer, choices[1:], rows, report)
         first = loss = measure(network)
-        print(f"{models.parameter_count(network):,} parameters, validation perplexity {math.exp(first):.4g} untrained")
+        print(f"{loading.parameter_count(network):,} parameters, validation perplexity {math.exp(first):.4g} untrained")
     else:
         settings = settings_of(params, this)
-        training = fitting.Training(
+        training = fit.Training(
             name=this.name,
             seed=this.seed,
             schedule=params.train.schedule,
@@ -204,25 +196,25 @@ def main() -> None:
             report_to=params.train.report_to,
             measure=measure,
         )
-        plan = course.steps(choices, params.train.ladder, params.train.rounds, params.train.schedule.epochs)
+        plan = phases.steps(choices, params.train.ladder, params.train.rounds, params.train.schedule.epochs)
         decay = params.train.rounds.average_decay if params.train.rounds and settings.needs_teacher else None
         teach = partial(lessons, params=params, settings=settings, rows=rows, tokenizer=tokenizer)
-        network, done, best = course.run(plan, network, report.get("layers"), tokenizer, rows, training, teach, decay)
+        network, done, best = phases.run(plan, network, report.get("layers"), tokenizer, rows, training, teach, decay)
         report |= {"layers": best.layers} if best.layers else {}
-        report |= {"loss": settings.loss} | course.report(done, best)
+        report |= {"loss": settings.loss} | phases.report(done, best)
         first, loss = done[0].first, best.loss
-    table = log_table(course.joined(done), first)
-    report |= {"parameters": models.parameter_count(network), "validation_loss": round(loss, 4)}
+    table = log_table(phases.joined(done), first)
+    report |= {"parameters": loading.parameter_count(network), "validation_loss": round(loss, 4)}
     if adapter is not None and this.seed is not None:
-        report |= adapters.report(network, adapter)
+        report |= lora.report(network, adapter)
         if adapter.quantization is not None:  # what was trained is not quite what is kept
             report |= {"merged_validation_loss": round(measure(network.eval()), 4)}
     save_dtype = getattr(torch, params.train.save_dtype)
     with whole_folder(this.folder) as target:
-        student.save(network.to(save_dtype), tokenizer, target)
-        for one in course.rungs(done):
-            rung, _ = models.load(str(course.folder_of(folder, one.name)), save_dtype)
-            student.save(rung, tokenizer, target / one.name)
+        loading.save(network.to(save_dtype), tokenizer, target)
+        for one in phases.rungs(done):
+            rung, _ = loading.load(str(phases.folder_of(folder, one.name)), save_dtype)
+            loading.save(rung, tokenizer, target / one.name)
         model_card.write(target, model_card.lineage(params, this, rows, [TRAIN]), report)
     with whole_file(this.record.with_name(f"{this.name}_log.csv")) as target:
         table.to_csv(target, index=False, lineterminator="\n")

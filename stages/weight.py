@@ -14,18 +14,22 @@ import torch
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from distill import confidence, data_card, environment, models, targets
-from distill import params as params_file
-from distill.answers import request_seed
-from distill.batches import by_length, padded
-from distill.chat import Example, encode
-from distill.confidence_measures import MEASURES, Evidence
-from distill.errors import UserError, run
-from distill.files import read_json, read_rows, whole_folder, write_json, write_rows, write_text
-from distill.layer_states import layer_states
-from distill.logits import response_logits, response_states
-from distill.params import Params, Targets, Weight
-from distill.scoring import scores
+from distill.cards import data_card
+from distill.core.errors import UserError, run
+from distill.core.files import read_json, read_rows, whole_folder, write_json, write_rows, write_text
+from distill.modeling import environment, loading, runtime
+from distill.modeling.batches import by_length, padded
+from distill.modeling.chat import Example, encode
+from distill.modeling.forward import response_logits, response_states
+from distill.modeling.sampling import request_seed
+from distill.modeling.scoring import scores
+from distill.params import loading as params_file
+from distill.params.schema import Params
+from distill.params.weight import Targets, Weight
+from distill.targets import store
+from distill.targets.teacher_pass import layer_states
+from distill.weighting import weights as confidence
+from distill.weighting.confidence import MEASURES, Evidence
 
 TRAIN = Path("data/clean/train.jsonl")
 DROPPED = Path("data/clean/dropped.jsonl")
@@ -123,7 +127,7 @@ def teacher_rows(
     seed: int,
     seen: dict[str, Seen] | None,
     expected: torch.Tensor | None = None,
-) -> Iterator[tuple[str, targets.Rows | targets.Draws | targets.States]]:
+) -> Iterator[tuple[str, store.Rows | store.Draws | store.States]]:
     """Yields (sample id, what is stored of the teacher's distributions for it) from one teacher-forced pass.
 
     `size` is how many tokens the tokenizer has: a model may have more logits, which are padding.
@@ -146,11 +150,11 @@ def teacher_rows(
                 if expected is not None:
                     expected += logits.float().softmax(-1).sum(0).cpu()
                 if wanted.kind == "stored":
-                    yield example.id, targets.top_k(part[:, :size], wanted.top_k)
+                    yield example.id, store.top_k(part[:, :size], wanted.top_k)
                 elif wanted.kind == "sampled":
-                    yield example.id, targets.draw(part[:, :size], wanted.draws, request_seed(seed, example.id))
+                    yield example.id, store.draw(part[:, :size], wanted.draws, request_seed(seed, example.id))
                 elif wanted.kind == "hidden":
-                    yield example.id, targets.States(part.bfloat16().cpu())
+                    yield example.id, store.States(part.bfloat16().cpu())
                 start += len(example.response)
                 bar.update(len(example.response))
 
@@ -194,9 +198,9 @@ def write_targets(folder: Path, rows: list[Row], params: Params, wanted: Targets
     """
     teacher = next(teacher for teacher in params.teachers if teacher.name == wanted.teacher)
     assert teacher.kind == "local", "the schema refuses targets of an API teacher"
-    dtype = models.compute_dtype(params.runtime.dtype)
-    model, tokenizer = models.load(teacher.model, dtype, teacher.revision, teacher.sha256, teacher.template)
-    source = targets.source(teacher, tokenizer, rows, str(dtype).removeprefix("torch."), wanted)
+    dtype = runtime.compute_dtype(params.runtime.dtype)
+    model, tokenizer = loading.load(teacher.model, dtype, teacher.revision, teacher.sha256, teacher.template)
+    source = store.source(teacher, tokenizer, rows, str(dtype).removeprefix("torch."), wanted)
     examples = [encode(tokenizer, row) for row in rows]
     if wanted.kind == "hidden" and not ends_in_a_product(model, examples[0]):
         raise UserError(
@@ -206,14 +210,14 @@ def write_targets(folder: Path, rows: list[Row], params: Params, wanted: Targets
     measure = params.weight.confidence
     seen: dict[str, Seen] | None = {} if measure in SHOWN else None
     size = len(tokenizer)
-    expected = torch.zeros(size) if wanted.kind in targets.WHOLE else None
+    expected = torch.zeros(size) if wanted.kind in store.WHOLE else None
     found = teacher_rows(model, examples, wanted, size, params.seed, seen, expected)
-    targets.write(folder, source, found, expected)
+    store.write(folder, source, found, expected)
     layers = params.weight.layers
     if layers is not None:
-        (folder / targets.LAYERS).mkdir()
+        (folder / store.LAYERS).mkdir()
         states = layer_states(model, examples, layers, wanted.batch_tokens)
-        targets.write(folder / targets.LAYERS, targets.layers_source(source, layers), states)
+        store.write(folder / store.LAYERS, store.layers_source(source, layers), states)
     if seen is None:
         return {}
     if measure == "ifd":
@@ -226,7 +230,7 @@ def write_targets(folder: Path, rows: list[Row], params: Params, wanted: Targets
 def main() -> None:
     params = params_file.load()
     weight = params.weight
-    models.prepare(params.runtime.threads, params.seed)
+    runtime.prepare(params.runtime.threads, params.seed)
     rows = list(read_rows(TRAIN, "stage clean"))
     if not rows:
         raise UserError(f"{TRAIN} has no rows: metrics/clean.json says why they were dropped.")

@@ -16,13 +16,12 @@ from typing import Any
 
 import pandas as pd
 
-from distill.bootstrap import paired_difference
-from distill.document import flat, number
-from distill.errors import UserError, run
-from distill.files import whole_file
-from distill.measures import chance_of, measures
-from distill.score_tables import MODELS, SCORES
-from distill.verdicts import BETTER, NOISE, WORSE, verdict
+from distill.cards.document import flat, number
+from distill.core.errors import UserError, run
+from distill.core.files import whole_file
+from distill.evaluation.bootstrap import paired_difference
+from distill.evaluation.scores import chance_of, measures
+from distill.reporting.score_tables import BETTER, MODELS, NOISE, SCORES, WORSE, verdict
 from tools import revision
 from tools.revision import Revision
 

@@ -10,11 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from distill import markdown, model_card, report
-from distill import params as params_file
-from distill.errors import UserError, run
-from distill.files import read_json, whole_folder, write_text
-from distill.runs import Run, require_model
+from distill.cards import markdown, model_card
+from distill.core.errors import UserError, run
+from distill.core.files import read_json, whole_folder, write_text
+from distill.params import loading as params_file
+from distill.reporting import report
+from distill.students.runs import Run, require_model
 
 METRICS = Path("metrics/metrics.json")
 

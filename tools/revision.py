@@ -11,8 +11,8 @@ from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.scm import RevError, SCMError
 
-from distill.document import flat
-from distill.errors import UserError
+from distill.cards.document import flat
+from distill.core.errors import UserError
 
 ITEMS, METRICS, LATENCY = "metrics/items.csv", "metrics/metrics.json", "metrics/latency.json"
 ENVIRONMENT = "metrics/environment"

@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
-from distill import markdown, report
-from distill.errors import UserError, run
-from distill.files import read_json, write_text
-from distill.markdown import BEGIN, END, between
+from distill.cards import markdown
+from distill.cards.markdown import BEGIN, END, between
+from distill.core.errors import UserError, run
+from distill.core.files import read_json, write_text
+from distill.reporting import report
 
 METRICS = Path("metrics/metrics.json")
 

@@ -27,13 +27,13 @@ import yaml
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 
-from distill import environment
-from distill import params as params_file
-from distill.errors import UserError, run
-from distill.files import write_json, write_text
-from distill.goals import GOALS
-from distill.home import VARIABLE, home
-from distill.params import Params
+from distill.core.errors import UserError, run
+from distill.core.files import write_json, write_text
+from distill.core.home import VARIABLE, home
+from distill.evaluation.goals import GOALS
+from distill.modeling import environment
+from distill.params import loading as params_file
+from distill.params.schema import Params
 
 LOCK, PIPELINE = "dvc.lock", "dvc.yaml"
 LATENCY, TABLE = Path("metrics/latency.json"), Path("metrics/metrics.json")

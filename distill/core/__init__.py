@@ -1,0 +1,4 @@
+"""Errors, files, text and the home of journals: plain Python, for every room.
+
+No torch, no params and no model here.
+"""

@@ -1,0 +1,1 @@
+"""Tasks for lm-eval: YAML files and the scores that they name."""

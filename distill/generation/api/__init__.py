@@ -1,0 +1,1 @@
+"""Teachers behind an OpenAI-compatible endpoint: client, live and batch queries, capabilities, rate limits."""

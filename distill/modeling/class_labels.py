@@ -1,0 +1,32 @@
+"""Log-likelihoods of class labels as a model's whole response."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax
+
+from distill.modeling.chat import Messages, prompt_ids, response_ids
+from distill.modeling.continuations import Question, scores
+
+
+def log_probs(
+    model: Any, tokenizer: Any, prompts: Sequence[Messages], labels: Sequence[str], batch_tokens: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The labels' log-likelihoods after each prompt, and these normalised over the set, [prompts, labels] nats each."""
+    sums = np.zeros((len(prompts), len(labels)))
+    for index, found in scores(model, asked(tokenizer, prompts, labels), batch_tokens):
+        sums[index] = [math.fsum(score.log_probs) for score in found]
+    return sums, log_softmax(sums, axis=-1)
+
+
+def asked(tokenizer: Any, prompts: Sequence[Messages], labels: Sequence[str]) -> list[Question]:
+    """Each prompt with every label as a continuation."""
+    continuations = encoded(tokenizer, labels)
+    return [Question(prompt_ids(tokenizer, messages), continuations) for messages in prompts]
+
+
+def encoded(tokenizer: Any, labels: Sequence[str]) -> list[list[int]]:
+    """The ids of each label with the end of turn after it."""
+    return [response_ids(tokenizer, label, ended=True) for label in labels]

@@ -1,0 +1,146 @@
+"""What is asked, and where it comes from: section `generate`."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from distill.params.fields import Count, Name, Part, Positive, Real, Section, Text
+
+Label = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
+BUILDERS = ("csv", "json", "parquet", "text")  # of the `datasets` library, for local files
+ColumnOrBuckets = Annotated[
+    Annotated[Count, Tag("buckets")] | Annotated[Text, Tag("column")],
+    Discriminator(lambda value: "column" if isinstance(value, str) else "buckets"),
+]
+
+
+class JsonlPrompts(Section):
+    """A JSONL file with `id`, `topic` and `messages` in each line."""
+
+    source: Literal["jsonl"]
+    path: Text
+
+
+class FolderPrompts(Section):
+    """A folder of texts: each chunk of at most `chunk_words` words, in place of {text} in `template`, is a prompt."""
+
+    source: Literal["folder"]
+    path: Text
+    pattern: Text
+    chunk_words: Count
+    template: Annotated[str, Field(pattern=r"\{text\}")]
+
+
+class DatasetPrompts(Section):
+    """A Hugging Face data set: a hub name at a pinned revision, or a builder (`BUILDERS`) for local files.
+
+    `path` is what DVC watches: the files themselves; for a hub name, whose version is the revision, a note in git
+    that says where the prompts come from. `topic` names a column, or is a number of hash buckets.
+    """
+
+    source: Literal["dataset"]
+    path: Text
+    name: Text
+    config: Text | None
+    split: Text
+    column: Text
+    topic: ColumnOrBuckets
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    streaming: bool
+    limit: Count | None
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        if self.name in BUILDERS and self.revision is not None:
+            raise ValueError(f"revision: must be null for local files ({self.name}); DVC versions them")
+        if self.name not in BUILDERS and self.revision is None:
+            raise ValueError(
+                f"revision: must be the 40 digits of a commit of {self.name!r}, so that the prompts stay the same; "
+                f"for local files name must be one of {BUILDERS}"
+            )
+        return self
+
+
+Prompts = Annotated[JsonlPrompts | FolderPrompts | DatasetPrompts, Field(discriminator="source")]
+
+
+class Shot(Section):
+    """An example that is put before every prompt."""
+
+    user: Text
+    assistant: Text
+
+
+class Grow(Section):
+    """New prompts by a teacher (Self-Instruct): in each round `per_round` requests with examples of one topic each.
+
+    A new prompt whose ROUGE-L with any other is `novelty` or more is refused.
+    """
+
+    teacher: Name
+    rounds: Count
+    per_round: Count
+    examples_per_request: Count
+    novelty: Part
+    max_tokens: Count
+    sampling_temperature: Annotated[Real, Field(ge=0, le=2)]
+    top_p: Part
+
+
+class Mixture(Section):
+    """What becomes of several answers to one prompt; `clean` carries it out (distill/mixture.py)."""
+
+    policy: Literal["all", "best", "vote", "fuse"]
+    judge: Name | None
+    aggregator: Name | None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.policy == "best" and self.judge is None:
+            raise ValueError("judge: policy best needs one, the name of a teacher")
+        if (self.policy == "fuse") != (self.aggregator is not None):
+            raise ValueError(
+                f"aggregator: policy fuse, and no other, needs one, the name of a teacher; given policy {self.policy} "
+                f"and aggregator {self.aggregator}"
+            )
+        return self
+
+
+class Generate(Section):
+    """How the teachers are asked, and what."""
+
+    prompts: Prompts
+    system_prompt: Text | None
+    few_shot: list[Shot]
+    grow: Grow | None
+    labels: Annotated[list[Label], Field(min_length=2)] | None
+    mixture: Mixture
+    max_tokens: Count
+    sampling_temperature: Annotated[Real, Field(ge=0, le=2)]
+    top_p: Part
+    samples: Count
+    batch_size: Count
+    needs: list[Literal["logprobs", "temperature", "seed", "usage"]]
+    budget_usd: Positive | None
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.samples > 1 and self.sampling_temperature == 0:
+            raise ValueError(
+                f"samples: {self.samples} greedy answers are one and the same; set sampling_temperature above 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_a_choice(self) -> Self:
+        if self.labels is None:
+            return self
+        if len(self.labels) != len(set(self.labels)):
+            raise ValueError(f"labels: two are the same, given {self.labels}")
+        if self.samples > 1:
+            raise ValueError(
+                f"samples: must be 1 with labels, since a teacher's choice is always the same, given {self.samples}"
+            )
+        if self.mixture.judge is not None or self.mixture.aggregator is not None:
+            raise ValueError("mixture: with labels judge and aggregator must be null, and policy all or vote")
+        return self

@@ -1,0 +1,14 @@
+"""Section `plot` of params.yaml."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from distill.params.fields import Count, Section
+
+
+class Plot(Section):
+    """How the figures look."""
+
+    dpi: Annotated[int, Field(ge=50, le=600)]
+    samples: Count

@@ -1,0 +1,60 @@
+"""Who answers: the entries of `teachers`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from distill.params.fields import Count, Name, NotNegative, Positive, Section, Share, Text
+
+
+class LocalTeacher(Section):
+    """A transformers model in this process: a folder, a hub name, or a GGUF file.
+
+    `package:NAME/FILE` names a file inside an installed Python package. `sha256` pins a GGUF file, and
+    `revision` a hub name; null where they do not apply. `template` null is the model's own chat template;
+    few_shot is for base models (distill/few_shot.py). `licence` is what the data card says of licence and terms.
+    """
+
+    name: Name
+    kind: Literal["local"]
+    model: Text
+    revision: Text | None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    template: Literal["few_shot"] | None
+    share: Share
+    licence: Text | None
+
+
+class Price(Section):
+    """US dollars for a million tokens; of the Batch API where the teacher's mode is batch."""
+
+    prompt: NotNegative
+    completion: NotNegative
+
+
+class ApiTeacher(Section):
+    """An OpenAI-compatible chat endpoint. `api_key_env` names the environment variable with the key.
+
+    `extra` are fields of a request that its server has beside OpenAI's. `on_missing` says what happens where it
+    lacks what generate.needs names: fail, or degrade for rows that say so.
+    """
+
+    name: Name
+    kind: Literal["openai"]
+    model: Text
+    base_url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$")]
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+    mode: Literal["live", "batch"]
+    concurrency: Count
+    requests_per_minute: Count | None
+    tokens_per_minute: Count | None
+    timeout_s: Positive
+    max_retries: Annotated[int, Field(ge=0)]
+    price: Price | None
+    on_missing: Literal["fail", "degrade"]
+    extra: dict[str, str | int | float | bool | None]
+    share: Share
+    licence: Text | None
+
+
+Teacher = Annotated[LocalTeacher | ApiTeacher, Field(discriminator="kind")]

@@ -1,0 +1,1 @@
+"""Tables, figures and the report, as markdown and as an HTML page."""

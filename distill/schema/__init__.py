@@ -1,1 +1,0 @@
-"""The sections of params.yaml, by what they are about; distill/params.py puts them together."""

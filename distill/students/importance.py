@@ -1,0 +1,89 @@
+"""Which of a model's layers, MLP neurons and attention heads matter, measured on some of the training rows.
+
+All values are means over the tokens of prompts and responses, higher is more important, and none needs a gradient.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from distill.core.errors import UserError
+from distill.modeling.batches import by_length, padded
+from distill.modeling.chat import Example
+
+BATCH_TOKENS = 4096  # padded tokens of one batch
+
+
+def block_influence(model: Any, examples: Sequence[Example]) -> list[float]:
+    """1 - cos(x, y) of each layer's input x and output y, both hidden states of one token: ShortGPT (Men et al. 2024).
+
+    A layer that changes nothing has 0.
+    """
+    layers = model.get_decoder().layers
+    sums = torch.zeros(len(layers), dtype=torch.float64)
+
+    def hook_of(place: int, mask: list[torch.Tensor]) -> Any:
+        def hook(_: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            before, after = inputs[0].float(), (output[0] if isinstance(output, tuple) else output).float()
+            cosine = torch.cosine_similarity(before, after, dim=-1)
+            sums[place] += (1 - cosine)[mask[0]].double().sum().cpu()
+
+        return layers[place].register_forward_hook(hook)
+
+    tokens = _pass(model, examples, lambda mask: [hook_of(place, mask) for place in range(len(layers))])
+    return (sums / tokens).tolist()
+
+
+def activations(model: Any, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The importance of each MLP neuron [layers, neurons] and of each key-value head [layers, key-value heads].
+
+    Of a neuron it is the mean of |a|, with `a` what goes into the layer's second matmul (`down_proj`); of a head
+    the mean of the L2 norm of its output, added up over the query heads that share the key-value head: Minitron
+    (Muralidharan et al. 2024), with the mean over batch and sequence. Raises UserError for a model whose layers have
+    other names.
+    """
+    layers = model.get_decoder().layers
+    try:
+        downs, outs = [layer.mlp.down_proj for layer in layers], [layer.self_attn.o_proj for layer in layers]
+    except AttributeError as error:
+        raise UserError(
+            f"train.student: neurons and kv_heads cannot be cut from a {model.config.model_type} model ({error}). "
+            "Leave both null."
+        ) from None
+    queries, groups = model.config.num_attention_heads, model.config.num_key_value_heads
+    neurons = torch.zeros(len(layers), downs[0].in_features, dtype=torch.float64)
+    heads = torch.zeros(len(layers), groups, dtype=torch.float64)
+
+    def hook_of(module: Any, size: Callable[[torch.Tensor], torch.Tensor], total: torch.Tensor, mask: Any) -> Any:
+        def hook(_: Any, inputs: tuple[Any, ...]) -> None:
+            total.add_(size(inputs[0][mask[0]].float()).double().sum(0).cpu())
+
+        return module.register_forward_pre_hook(hook)
+
+    def head_norms(values: torch.Tensor) -> torch.Tensor:
+        return values.view(len(values), groups, queries // groups, -1).norm(dim=-1).sum(-1)
+
+    def hooks(mask: list[torch.Tensor]) -> list[Any]:
+        found = [hook_of(module, torch.abs, neurons[place], mask) for place, module in enumerate(downs)]
+        return found + [hook_of(module, head_norms, heads[place], mask) for place, module in enumerate(outs)]
+
+    tokens = _pass(model, examples, hooks)
+    return neurons / tokens, heads / tokens
+
+
+@torch.inference_mode()
+def _pass(model: Any, examples: Sequence[Example], hooks: Callable[[list[torch.Tensor]], list[Any]]) -> int:
+    """One forward pass over the examples with hooks that see the mask of real tokens; returns how many there were."""
+    tokens, mask = 0, [torch.empty(0)]
+    handles = hooks(mask)
+    try:
+        for batch in by_length(examples, BATCH_TOKENS):
+            ids, real, _ = padded([(examples[i].prompt, examples[i].response) for i in batch])
+            mask[0] = real.bool().to(model.device)
+            tokens += int(real.sum())
+            model.get_decoder()(input_ids=ids.to(model.device), attention_mask=real.to(model.device), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return tokens

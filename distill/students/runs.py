@@ -1,0 +1,69 @@
+"""The runs that make a student each: init, and sft and distilled once for every training seed.
+
+A run has one name in its stage, its files and its model's folder. DVC's deps cannot list what a list of params
+names, so that `evaluate` depends on the records of all runs, small files in git with the hash of the run's weights,
+and reads the models that params name, each only where it is the one that its record tells of.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill.core.errors import UserError
+from distill.core.files import file_hash, read_json, value_hash
+
+MODELS = Path("models")
+RECORDS = Path("metrics/train")
+TRAINED = ("sft", "distilled")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A variant and its training seed, None for init, which no training seed changes."""
+
+    variant: str
+    seed: int | None
+
+    @property
+    def name(self) -> str:
+        """`init` or `distilled-20`."""
+        return self.variant if self.seed is None else f"{self.variant}-{self.seed}"
+
+    @property
+    def stage(self) -> str:
+        """Its stage in dvc.yaml."""
+        return self.name if self.seed is None else f"train@{self.name}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its model is."""
+        return MODELS / self.name
+
+    @property
+    def record(self) -> Path:
+        """Its metrics file."""
+        return RECORDS / f"{self.name}.json"
+
+
+def students(seeds: Sequence[int]) -> list[Run]:
+    """All runs of these training seeds, variant by variant."""
+    return [Run("init", None), *(Run(variant, seed) for variant in TRAINED for seed in seeds)]
+
+
+def weights_hash(folder: Path) -> str:
+    """One SHA-256 for all safetensors files of a model."""
+    return value_hash({file.name: file_hash(file) for file in sorted(folder.glob("*.safetensors"))})
+
+
+def require_model(run: Run) -> None:
+    """Raises UserError where the run's model is missing or is not the one that its record tells of."""
+    if not (run.folder / "model.safetensors").exists():
+        raise UserError(
+            f"{run.folder} has no model: stage {run.stage} writes it (`dvc repro {run.stage}`, or "
+            f"`dvc pull {run.stage}` where a colleague has pushed it)."
+        )
+    if read_json(run.record, f"stage {run.stage}").get("weights") != weights_hash(run.folder):
+        raise UserError(
+            f"{run.folder} is not the model that {run.record} tells of: bring both back with "
+            f"`dvc checkout {run.stage}`, or make them again with `dvc repro --force --single-item {run.stage}`."
+        )

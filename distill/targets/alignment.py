@@ -1,0 +1,143 @@
+"""Where two tokenizers without a common vocabulary agree: stretches of equal bytes, and tokens that spell the same.
+
+Both cut a response into tokens that spell the same bytes. A span runs from one place where both have a cut to the
+next, so that it is as short as can be; its tokens say the same on both sides, whether the cuts fall between words or
+within a character of UTF-8. The end of a turn has a span of its own: the two tokens differ in their text and say the
+same. So every token from the first to the end of turn is in a span (GOLD, Patiño et al. 2025, has such spans over
+decoded text, where half a character cannot be told apart).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from distill.core.errors import UserError
+from distill.modeling import few_shot
+from distill.modeling.chat import end_of_turn
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """What each token id of a tokenizer adds to a text."""
+
+    tokens: list[bytes]  # by id; a special token spells its name
+    special: frozenset[int]
+    end: int  # the end-of-turn token
+    prefix: bool  # whether a response's first token begins with a space that the text has not (SentencePiece, few_shot)
+    ends: tuple[int, ...] = ()  # of a base model, all tokens that say what `end` says, itself among them
+
+
+@dataclass(frozen=True)
+class Span:
+    """Tokens of both sides that spell the same bytes: the first and the end, as places in the two responses."""
+
+    teacher: tuple[int, int]
+    student: tuple[int, int]
+
+
+def spelling(tokenizer: Any) -> Spelling:
+    """The bytes of every token of a byte-level or SentencePiece-like tokenizer, and which of them end a response.
+
+    Raises UserError for one of another kind, whose tokens do not spell the text that they came from.
+    """
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    decoder = json.dumps(spec["decoder"])
+    added = {token["id"]: token["content"].encode() for token in spec["added_tokens"]}
+    if '"ByteLevel"' in decoder:
+        byte_of = {character: bytes([byte]) for byte, character in bytes_to_unicode().items()}
+        parts = {place: [byte_of.get(c, c.encode()) for c in token] for token, place in tokenizer.get_vocab().items()}
+    elif any(word in decoder for word in ('"ByteFallback"', '"Metaspace"')):
+        parts = {place: [_piece(token)] for token, place in tokenizer.get_vocab().items()}
+    else:
+        raise UserError(
+            f"the tokenizer of {tokenizer.name_or_path!r} is neither byte-level nor SentencePiece-like, so that its "
+            "tokens cannot be compared with another tokenizer's. Train with loss: cross_entropy."
+        )
+    tokens = [b"".join(parts.get(place, [])) for place in range(max(parts) + 1)]
+    for place, text in added.items():
+        tokens[place] = text
+    special = frozenset(token["id"] for token in spec["added_tokens"] if token["special"])
+    if few_shot.is_used(tokenizer):
+        ends = few_shot.end_tokens(tokenizer, tokens)
+        return Spelling(tokens, special, few_shot.end_token(tokenizer), True, tuple(ends))
+    first = b"".join(tokens[place] for place in tokenizer("a", add_special_tokens=False).input_ids)
+    return Spelling(tokens, special, end_of_turn(tokenizer), first == b" a")
+
+
+def response_spans(
+    teacher: Spelling, student: Spelling, teacher_ids: Sequence[int], student_ids: Sequence[int], ended: bool
+) -> list[Span]:
+    """The spans of a response, given as ids of both sides, of which the student's may be cut short.
+
+    `ended` says that the teacher's ids end with its end-of-turn token. Where the two sides do not spell the same
+    bytes (a tokenizer that normalises its text), the spans end before the first difference.
+    """
+    both_end = ended and len(student_ids) > 0 and student_ids[-1] == student.end
+    texts = [_pieces(teacher, teacher_ids[: len(teacher_ids) - ended])]
+    texts.append(_pieces(student, student_ids[: len(student_ids) - both_end]))
+    agreed = _agreement(*(b"".join(pieces) for pieces in texts))
+    ends = [{end: place for place, end in enumerate(accumulate(map(len, pieces)), 1)} for pieces in texts]
+    result, last = [], (0, 0)
+    for end in sorted(ends[0].keys() & ends[1].keys()):
+        if 0 < end <= agreed:
+            place = (ends[0][end], ends[1][end])
+            result.append(Span((last[0], place[0]), (last[1], place[1])))
+            last = place
+    if both_end:
+        result.append(Span((len(teacher_ids) - 1, len(teacher_ids)), (len(student_ids) - 1, len(student_ids))))
+    return result
+
+
+def shared(teacher: Spelling, student: Spelling, first: bool) -> torch.Tensor:
+    """For each teacher id the student's id of the token that spells the same, or -1, [teacher vocabulary] long.
+
+    Special tokens go with special tokens, the end of turn with the end of turn. Of several tokens that spell the same
+    the last one counts, which is a piece and not a single byte. `first` is for the first token of a text, where one
+    side may write a space that the other does not.
+    """
+    theirs, own = _by_spelling(teacher, first), _by_spelling(student, first)
+    result = torch.full((len(teacher.tokens),), -1)
+    for text, place in theirs.items():
+        result[place] = own.get(text, -1)
+    return result
+
+
+def _by_spelling(side: Spelling, first: bool) -> dict[tuple[str, bytes], int]:
+    result = {}
+    for place, text in enumerate(side.tokens):
+        if place == side.end:
+            result["end of turn", b""] = place
+        elif place in side.special:
+            result["special", text] = place
+        elif first and side.prefix:
+            if text.startswith(b" "):
+                result["text", text[1:]] = place
+        elif text:
+            result["text", text] = place
+    return result
+
+
+def _agreement(one: bytes, other: bytes) -> int:
+    """How many bytes two texts have in common before the first difference."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def _pieces(side: Spelling, ids: Sequence[int]) -> list[bytes]:
+    """The bytes of each token, without the space that the tokenizer writes before a text."""
+    pieces = [side.tokens[place] for place in ids]
+    if pieces and side.prefix:
+        pieces[0] = pieces[0].removeprefix(b" ")
+    return pieces
+
+
+def _piece(token: str) -> bytes:
+    """A SentencePiece token as bytes: `▁` is a space, `<0xE2>` one byte."""
+    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+        return bytes([int(token[3:5], 16)])
+    return token.replace("▁", " ").encode()

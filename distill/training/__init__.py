@@ -1,0 +1,1 @@
+"""Training a student: samples, trainer, phases, online teacher, checkpoints, validation, trackers."""

@@ -1,0 +1,1 @@
+"""Confidence measures and the sample weights made of them: numpy only."""

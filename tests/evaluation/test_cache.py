@@ -1,0 +1,86 @@
+"""What was measured once is not measured again, unless anything that it depends on changed or the file is damaged."""
+
+import json
+
+import pytest
+
+from distill.evaluation.cache import cached
+from distill.modeling import loading
+
+KEY = {"model": {"model.safetensors": "ab"}, "environment": {"torch": "1"}, "code": ["c"]}
+VALUE = [{"item": "a", "nll": 0.1 + 0.2, "generated": "é\n"}, {"item": "b", "nll": 1e-17}]
+
+
+class Maker:
+    """Counts how often it is asked."""
+
+    def __init__(self, value: object) -> None:
+        self.value, self.calls = value, 0
+
+    def __call__(self) -> object:
+        self.calls += 1
+        return self.value
+
+
+def test_the_second_time_the_very_same_value_is_read_and_nothing_made(tmp_path, capsys):
+    make = Maker(VALUE)
+    assert cached(tmp_path, "teacher", KEY, make) == VALUE
+    assert cached(tmp_path, "teacher", KEY, make) == VALUE
+    assert make.calls == 1
+    assert "teacher: measured before" in capsys.readouterr().out
+    assert [path.name.startswith("teacher-") for path in tmp_path.iterdir()] == [True]
+
+
+@pytest.mark.parametrize("part", list(KEY))
+def test_another_model_environment_or_code_is_measured_anew(tmp_path, part):
+    make = Maker(VALUE)
+    cached(tmp_path, "teacher", KEY, make)
+    cached(tmp_path, "teacher", KEY | {part: "other"}, make)
+    cached(tmp_path, "distilled", KEY, make)
+    assert make.calls == 3
+
+
+def damaged(text: str) -> list[str]:
+    """The file cut off, empty, of another shape, with a digit changed, and with another key's value."""
+    stored = json.loads(text)
+    other = json.dumps(stored | {"key": {"model": "other"}})
+    return [text[:-20], "", "[]", text.replace('"item": "b"', '"item": "c"'), other]
+
+
+@pytest.mark.parametrize("kind", range(5))
+def test_a_damaged_file_is_named_ignored_and_written_anew(tmp_path, capsys, kind):
+    make = Maker(VALUE)
+    cached(tmp_path, "teacher", KEY, make)
+    [path] = tmp_path.iterdir()
+    whole = path.read_text()
+    path.write_text(damaged(whole)[kind])
+    assert path.read_text() != whole
+    assert cached(tmp_path, "teacher", KEY, make) == VALUE
+    assert make.calls == 2
+    assert f"{path} is damaged" in capsys.readouterr().out
+    assert path.read_text() == whole
+
+
+def test_what_fails_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        cached(tmp_path, "teacher", KEY, Maker([float("nan")]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_is_its_files_and_its_size_that_of_the_weights(tmp_path):
+    for name, text in {
+        "model.safetensors": "w" * 9,
+        "config.json": "{}",
+        "chat_template.jinja": "t",
+        "x.md": "x",
+    }.items():
+        (tmp_path / name).write_text(text)
+    first = loading.identity(str(tmp_path), None)
+    assert sorted(first) == ["chat_template.jinja", "config.json", "model.safetensors"]
+    assert loading.bytes_on_disk(str(tmp_path), None) == 9
+    (tmp_path / "chat_template.jinja").write_text("u")
+    assert loading.identity(str(tmp_path), None) != first
+    gguf = tmp_path / "model.gguf"
+    gguf.write_text("gguf")
+    assert list(loading.identity(str(gguf), None)) == ["model.gguf"]
+    assert loading.bytes_on_disk(str(gguf), None) == 4

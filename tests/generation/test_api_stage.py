@@ -1,0 +1,110 @@
+"""The stage itself with an API teacher: what it says, what it writes, and what it never lets out."""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import asking_run
+import pytest
+import yaml
+from asking_run import teacher
+from chat_server import Reply, chat_server
+
+from distill.generation.api import capabilities
+from distill.params.teachers import ApiTeacher
+
+ROOT = Path(__file__).parents[2]
+PROBES, PROMPTS = len(capabilities.SEEDS), 12
+PRICE = {"prompt": 1.0, "completion": 10.0}
+SPENT = (5 * 1.0 + 8 * 10.0) / 1e6  # USD, of an answer of the scripted server
+
+
+def experiment(folder: Path, api: ApiTeacher) -> Path:
+    """The shipped params with that teacher in a folder of their own; the local teacher has no prompt."""
+    value = yaml.safe_load((ROOT / "params.yaml").read_text())
+    value["teachers"] = [value["teachers"][0] | {"share": 1e-9}, api.model_dump()]
+    value["generate"]["prompts"]["path"] = "prompts.jsonl"
+    (folder / "params.yaml").write_text(yaml.safe_dump(value))
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asking_run.prompts(PROMPTS)))
+    return folder
+
+
+def stage(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    ours = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "TINY_KEY": asking_run.KEY, "DISTILL_HOME": ""}
+    return subprocess.run(
+        [sys.executable, "-m", "stages.generate", *options], cwd=folder, env=os.environ | ours | environment,
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+
+
+def test_no_key_is_in_any_file_log_exception_or_process_listing(tmp_path):
+    key, seen = asking_run.KEY, []
+
+    def listing() -> str:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # it has ended
+                found.append(path.read_text(errors="replace"))
+        return "\n".join(found)
+
+    def script(number, body):
+        seen.append(listing())
+        if number > PROBES:
+            message = json.dumps({"error": {"message": f"odd {key}", "code": f"c-{key}"}})
+            return Reply(401 if number == PROBES + 6 else 400, message, {"x-key": key})
+        return None
+
+    with chat_server(script) as server:
+        folder = experiment(tmp_path, teacher(server.url))
+        done = stage(folder, OPENAI_LOG="debug")
+    assert server.keys[0] == f"Bearer {key}"
+    assert done.returncode == 1
+    assert "refused the key" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "stages.generate" in seen[0]
+    places = [done.stdout, done.stderr, *seen, *(path.read_text(errors="replace") for path in files(folder))]
+    assert any("***" in place for place in places)
+    assert not any(key in place for place in places)
+
+
+def files(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_the_estimate_names_requests_tokens_and_cost_and_sends_nothing(tmp_path):
+    with chat_server() as server:
+        folder = experiment(tmp_path, teacher(server.url, price=PRICE))
+        before = stage(folder, "--estimate").stdout
+        assert server.bodies == []
+        assert not list(folder.rglob("journal/*"))
+        stage(folder)
+        sent = len(server.bodies)
+        after = stage(folder, "--estimate").stdout
+        assert len(server.bodies) == sent == PROMPTS + PROBES
+    assert re.search(rf"^api +0 +{PROMPTS + PROBES} ", before, re.MULTILINE)
+    assert re.search(rf"^api +{PROMPTS} +0 +0 +0 +0\.0000", after, re.MULTILINE)
+    assert f"spent so far {sent * SPENT:.4f}" in after
+    metrics = json.loads((folder / "metrics/generate.json").read_text())["api"]
+    assert metrics["cost_usd"] == pytest.approx(sent * SPENT)
+    assert metrics["probe"]["temperature_matters"] is True
+    assert (metrics["requests"], metrics["answered"], metrics["failed"]) == (PROMPTS, PROMPTS, {})
+
+
+def test_three_samples_of_a_prompt_are_three_requests_each_with_a_seed_and_a_row_of_its_own(tmp_path):
+    with chat_server() as server:
+        folder = experiment(tmp_path, teacher(server.url))
+        value = yaml.safe_load((folder / "params.yaml").read_text())
+        value["generate"] |= {"samples": 3, "sampling_temperature": 0.7}
+        (folder / "params.yaml").write_text(yaml.safe_dump(value))
+        done = stage(folder)
+        assert done.returncode == 0, done.stderr
+        sent = server.bodies[PROBES:]
+    assert len(sent) == len({body["seed"] for body in sent}) == 3 * PROMPTS
+    assert len({json.dumps(body["messages"]) for body in sent}) == PROMPTS
+    assert all(body.get("n", 1) == 1 for body in sent)
+    rows = [json.loads(line) for line in (folder / "data/raw/responses.jsonl").read_text().splitlines()]
+    assert [row["sample"] for row in rows] == [0, 1, 2] * PROMPTS

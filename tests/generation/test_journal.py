@@ -1,0 +1,142 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from distill.core.errors import UserError
+from distill.generation.completions import Answer, Request, failed
+from distill.generation.journal import Journal
+
+SETTINGS = {"model": "m", "seed": 1}
+
+
+def answer(name: str, text: str = "hello") -> Answer:
+    return Answer(name, text, "stop", [-0.5], {"prompt_tokens": 1, "completion_tokens": 1}, None)
+
+
+def test_what_was_answered_is_there_on_the_next_opening(tmp_path):
+    path = tmp_path / "deep" / "journal.jsonl"
+    with Journal(path, SETTINGS) as journal:
+        journal.append([answer("a"), answer("b", "naïve 😀")])
+    with Journal(path, SETTINGS) as journal:
+        assert dict(journal.latest) == {"a": answer("a"), "b": answer("b", "naïve 😀")}
+
+
+def test_a_torn_last_line_is_cut_and_the_file_goes_on(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, SETTINGS) as journal:
+        journal.append([answer("a"), answer("b")])
+    path.write_bytes(path.read_bytes()[:-10])
+    with Journal(path, SETTINGS) as journal:
+        assert list(journal.latest) == ["a"]
+        journal.append([answer("c")])
+    with Journal(path, SETTINGS) as journal:
+        assert list(journal.latest) == ["a", "c"]
+
+
+def test_a_torn_header_is_written_anew(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b'{"schema": 1, "sett')
+    with Journal(path, SETTINGS) as journal:
+        assert dict(journal.latest) == {}
+    assert path.read_bytes().count(b"\n") == 1
+
+
+def test_a_failure_is_kept_and_counts_as_not_answered(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    failure = failed(Request("a", [], 1), "timeout", "late")
+    with Journal(path, SETTINGS) as journal:
+        journal.append([failure])
+    with Journal(path, SETTINGS) as journal:
+        assert journal.answered == set()
+        assert dict(journal.latest) == {"a": failure}
+        journal.append([answer("a")])
+        assert journal.answered == {"a"}
+        assert dict(journal.latest) == {"a": answer("a")}
+
+
+def test_a_broken_line_in_the_middle_is_named(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, SETTINGS) as journal:
+        journal.append([answer("a")])
+    path.write_bytes(path.read_bytes() + b'{"id": 3}\n')
+    with pytest.raises(UserError, match="line 3 is broken"):
+        Journal(path, SETTINGS)
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, SETTINGS), pytest.raises(UserError, match="in use by another run"):
+        Journal(path, SETTINGS)
+    with Journal(path, SETTINGS):
+        pass
+
+
+def test_a_journal_of_other_settings_is_refused(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, SETTINGS):
+        pass
+    with pytest.raises(UserError, match="other settings"):
+        Journal(path, SETTINGS | {"seed": 2})
+
+
+def test_answers_stay_readable_after_the_journal_is_closed(tmp_path):
+    with Journal(tmp_path / "journal.jsonl", SETTINGS) as journal:
+        journal.append([answer("a", "first"), answer("b")])
+        journal.append([answer("a", "second")])
+    assert journal.latest["a"].response == "second"
+    assert len(journal.latest) == 2
+
+
+def test_what_was_sent_counts_in_full_until_its_answer_says_less(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    most, used = {"prompt_tokens": 50, "completion_tokens": 10}, {"prompt_tokens": 5, "completion_tokens": 2}
+    with Journal(path, SETTINGS) as journal:
+        journal.sent("a", most)  # killed before its answer
+    with Journal(path, SETTINGS) as journal:
+        assert dict(journal.billed) == most
+        journal.sent("a", most)
+        journal.append([replace(answer("a"), billed=used)])
+    with Journal(path, SETTINGS) as journal:
+        assert dict(journal.billed) == {"prompt_tokens": 55, "completion_tokens": 12}
+        assert journal.on_their_way == {}
+
+
+def test_a_note_is_there_on_the_next_opening_in_its_newest_form(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, SETTINGS) as journal:
+        journal.note("batch/1", {"ended": False})
+        journal.note("batch/1", {"ended": True})
+    with Journal(path, SETTINGS) as journal:
+        assert journal.notes == {"batch/1": {"ended": True}}
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from distill.generation.completions import Answer
+from distill.generation.journal import Journal
+with Journal(Path(sys.argv[1]), {"model": "m"}) as journal:
+    for number in range(len(journal.latest), 100_000):
+        journal.append([Answer(str(number), "x" * 2000, "stop", None, None, None)])
+        print(number, flush=True)
+"""
+
+
+def test_nothing_that_append_returned_from_is_lost_to_sigkill(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    for pause in (0.1, 0.23, 0.37):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE)
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        time.sleep(pause)
+        os.kill(writer.pid, signal.SIGKILL)
+        told = writer.stdout.read().split()
+        writer.wait()
+        with Journal(path, {"model": "m"}) as journal:
+            assert int(told[-1]) < len(journal.latest) <= int(told[-1]) + 2
+            assert list(journal.latest) == [str(number) for number in range(len(journal.latest))]

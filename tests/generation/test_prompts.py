@@ -1,0 +1,230 @@
+"""Where prompts come from, and how they are dressed."""
+
+import csv
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+
+from distill.core.errors import UserError
+from distill.generation import hub_prompts, prompts
+from distill.params import loading
+from distill.params.generate import DatasetPrompts, FolderPrompts, JsonlPrompts, Shot
+
+PROMPT = {"id": "ants/what", "topic": "ants", "messages": [{"role": "user", "content": "What are ants?"}]}
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+def written(path: Path, *rows: object) -> JsonlPrompts:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return JsonlPrompts(source="jsonl", path=str(path))
+
+
+def user(content: str) -> dict[str, str]:
+    return {"role": "user", "content": content}
+
+
+def test_prompts_of_a_jsonl_file_are_sorted_by_id(tmp_path):
+    source = written(tmp_path / "p.jsonl", PROMPT, PROMPT | {"id": "ants/a"})
+    assert [row["id"] for row in prompts.from_jsonl(source)] == ["ants/a", "ants/what"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": ""}, {"topic": None}, {"messages": []}, {"messages": "hi"},
+        {"messages": [{"role": "assistant", "content": "hi"}]}, {"messages": [{"role": "user", "content": " "}]},
+        {"messages": [{"role": "robot", "content": "hi"}]}, {"messages": [{"content": "hi"}]},
+    ],
+)  # fmt: skip
+def test_a_row_that_is_no_prompt_is_named_by_its_place(tmp_path, change):
+    source = written(tmp_path / "p.jsonl", PROMPT, PROMPT | {"id": "b"} | change)
+    with pytest.raises(UserError, match="row 2"):
+        prompts.from_jsonl(source)
+
+
+def test_two_prompts_of_one_id_and_a_file_without_any_are_refused(tmp_path):
+    with pytest.raises(UserError, match="two prompts with the id 'ants/what'"):
+        prompts.from_jsonl(written(tmp_path / "p.jsonl", PROMPT, PROMPT))
+    with pytest.raises(UserError, match="has no prompts"):
+        prompts.from_jsonl(written(tmp_path / "q.jsonl"))
+
+
+def test_system_prompt_examples_and_messages_stand_in_this_order():
+    talk = [user("Hi."), {"role": "assistant", "content": "Hello."}, user("What are ants?")]
+    shots = [Shot(user="What is 1 + 1?", assistant="2."), Shot(user="And 2 + 2?", assistant="4.")]
+    dressed = prompts.dressed(PROMPT | {"messages": talk}, "Be brief.", shots)
+    assert [turn["role"][0] for turn in dressed["messages"]] == ["s", "u", "a", "u", "a", "u", "a", "u"]
+    assert [turn["content"] for turn in dressed["messages"]][:3] == ["Be brief.", "What is 1 + 1?", "2."]
+    assert dressed["messages"][-3:] == talk
+    assert (dressed["id"], dressed["topic"]) == ("ants/what", "ants")
+    assert prompts.dressed(PROMPT, None, []) == PROMPT
+
+
+def test_a_prompts_own_system_message_takes_the_place_of_the_common_one():
+    own = PROMPT | {"messages": [{"role": "system", "content": "Rhyme."}, *PROMPT["messages"]]}
+    contents = [
+        turn["content"] for turn in prompts.dressed(own, "Be brief.", [Shot(user="a", assistant="b")])["messages"]
+    ]
+    assert contents == ["Rhyme.", "a", "b", "What are ants?"]
+
+
+def test_chunks_are_whole_paragraphs_as_far_as_they_fit_and_lose_no_word():
+    text = "a b c\n\nd e\n \nf g h i j k l\n\n\nm"
+    assert list(prompts.chunks(text, 5)) == ["a b c\n\nd e", "f g h i j", "k l\n\nm"]
+    assert list(prompts.chunks(text, 1)) == list("abcdefghijklm")
+    assert list(prompts.chunks(" \n\n ", 5)) == []
+
+
+def folder(path: Path, **changes: object) -> FolderPrompts:
+    values = {"pattern": "**/*.txt", "chunk_words": 3, "template": "Ask about {text}: {braces} stay."}
+    return FolderPrompts(**{"source": "folder", "path": str(path)} | values | changes)
+
+
+def test_each_chunk_of_a_folder_of_texts_is_a_prompt_and_its_file_the_topic(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/bees.txt").write_text("one two three\n\nfour")
+    (tmp_path / "ants.txt").write_text("five")
+    (tmp_path / "notes.md").write_text("never read")
+    (tmp_path / "empty.txt").write_text("\n")
+    found = prompts.from_folder(folder(tmp_path))
+    assert [(row["id"], row["topic"]) for row in found] == [
+        ("ants.txt/0000", "ants.txt"),
+        ("deep/bees.txt/0000", "deep/bees.txt"),
+        ("deep/bees.txt/0001", "deep/bees.txt"),
+    ]
+    assert found[2]["messages"] == [user("Ask about four: {braces} stay.")]
+
+
+def test_a_folder_without_texts_or_with_bytes_that_are_none_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no file that matches"):
+        prompts.from_folder(folder(tmp_path))
+    (tmp_path / "a.txt").write_text(" ")
+    with pytest.raises(UserError, match="hold no words"):
+        prompts.from_folder(folder(tmp_path))
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"b\.txt is not UTF-8"):
+        prompts.from_folder(folder(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
+def dataset(path: Path, name: str = "json", **changes: object) -> DatasetPrompts:
+    values: dict[str, object] = {
+        "source": "dataset", "path": str(path), "name": name, "config": None, "split": "train", "column": "q",
+        "topic": 4, "revision": None, "streaming": False, "limit": None,
+    }  # fmt: skip
+    return DatasetPrompts(**values | changes)
+
+
+QUESTIONS = [f"What is {number}?" for number in range(40)]
+
+
+def files(tmp_path: Path) -> dict[str, Path]:
+    rows = [{"q": text, "about": f"n{place % 3}"} for place, text in enumerate(QUESTIONS)]
+    found = {name: tmp_path / f"rows.{name}" for name in ("json", "csv", "parquet")}
+    found["json"].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with found["csv"].open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["q", "about"])
+        writer.writeheader()
+        writer.writerows(rows)
+    datasets.Dataset.from_list(rows).to_parquet(found["parquet"])
+    return found
+
+
+def test_a_data_set_gives_the_same_prompts_from_json_csv_and_parquet_streamed_or_not(tmp_path):
+    ways = [
+        hub_prompts.from_dataset(dataset(path, name, streaming=streaming))
+        for name, path in files(tmp_path).items()
+        for streaming in (False, True)
+    ]
+    assert all(way == ways[0] for way in ways)
+    found, passed_over = ways[0]
+    assert sorted(row["messages"][0]["content"] for row in found) == sorted(QUESTIONS)
+    assert [row["id"] for row in found] == sorted(row["id"] for row in found)
+    assert passed_over == 0
+
+
+def test_a_row_keeps_its_id_and_bucket_when_rows_come_before_it(tmp_path):
+    path = files(tmp_path)["json"]
+    before = {row["id"]: row["topic"] for row in hub_prompts.from_dataset(dataset(path))[0]}
+    path.write_text(json.dumps({"q": "New?", "about": "n"}) + "\n" + path.read_text())
+    after = {row["id"]: row["topic"] for row in hub_prompts.from_dataset(dataset(path))[0]}
+    assert len(after) == 41
+    assert before.items() < after.items()
+    assert set(before.values()) == {f"bucket-{number}" for number in range(4)}
+
+
+def test_a_column_names_the_topics_and_the_limit_takes_the_first_rows(tmp_path):
+    path = files(tmp_path)["json"]
+    found, _ = hub_prompts.from_dataset(dataset(path, topic="about", limit=4, streaming=True))
+    assert {row["messages"][0]["content"]: row["topic"] for row in found} == {
+        "What is 0?": "n0", "What is 1?": "n1", "What is 2?": "n2", "What is 3?": "n0",
+    }  # fmt: skip
+
+
+def test_rows_without_a_prompt_and_repeated_ones_are_passed_over_and_counted(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"q": text}) + "\n" for text in ["One?", " ", None, "One? ", "Two?"]))
+    found, passed_over = hub_prompts.from_dataset(dataset(path))
+    assert sorted(row["messages"][0]["content"] for row in found) == ["One?", "Two?"]
+    assert passed_over == 3
+    path.write_text('{"q": ""}\n')
+    with pytest.raises(UserError, match="no row of data set 'json' has a prompt in column 'q'"):
+        hub_prompts.from_dataset(dataset(path))
+
+
+def test_a_folder_of_files_is_read_in_the_order_of_their_names(tmp_path):
+    for name, text in (("b", "Two?"), ("a", "One?")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    found, _ = hub_prompts.from_dataset(dataset(tmp_path, "text", column="text", limit=1))
+    assert [row["messages"] for row in found] == [[user("One?")]]
+
+
+def test_a_conversation_ends_with_its_last_question():
+    says = {"role": "assistant", "content": "Hello."}
+    assert hub_prompts.as_messages([user("Hi."), says, user("Why? "), says]) == [user("Hi."), says, user("Why?")]
+    share_gpt = [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hello."}]
+    assert hub_prompts.as_messages(share_gpt) == [user("Hi.")]
+    for none in ([], [says], [user(" ")], [{"role": "tool", "content": "x"}], ["text"], 3, None):
+        assert hub_prompts.as_messages(none) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"column": "prompt"}, "has no column 'prompt'; it has about, q"),
+        ({"topic": "subject"}, "has no column 'subject'; it has about, q"),
+        ({"split": "test"}, "cannot be read: Unknown split"),
+        ({"name": "parquet"}, "cannot be read"),
+    ],
+)
+def test_what_a_data_set_lacks_is_named(tmp_path, change, words):
+    source = dataset(files(tmp_path)["json"], **change)
+    with pytest.raises(UserError, match=words):
+        hub_prompts.from_dataset(source)
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        (dict(dataset(Path("p"))) | {"name": "owner/set"}, "generate.prompts: revision: must be the 40 digits"),
+        (dict(dataset(Path("p"))) | {"revision": REVISION}, "generate.prompts: revision: must be null for local"),
+        (dict(dataset(Path("p"))) | {"topic": 0}, "generate.prompts.topic: input should be greater"),
+        (dict(folder(Path("p"))) | {"template": "no place"}, "generate.prompts.template: string should match"),
+        ({"source": "web"}, "generate.prompts: input tag 'web'"),
+        ("data/prompts/prompts.jsonl", "generate.prompts:"),
+    ],
+)
+def test_a_mistake_in_the_section_is_named_with_its_path(section, words):
+    import yaml
+
+    value = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+    value["generate"]["prompts"] = section
+    with pytest.raises(UserError) as error:
+        loading.check(value)
+    assert words in str(error.value)

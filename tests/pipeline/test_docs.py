@@ -1,0 +1,103 @@
+"""The README and the pages of docs/: each link leads somewhere, and each example is one that params.yaml takes."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+
+from tools import set_params as overlay
+
+README = Path("README.md")
+PAGES = sorted(path.relative_to(tiny.ROOT) for path in (tiny.ROOT / "docs").glob("*.md"))
+SHIPPED = (tiny.ROOT / "params.yaml").read_text()
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+MENTION = re.compile(r"\bdocs/[\w-]+\.md(?:#[\w-]+)?")  # in a comment, a docstring or a message
+SOURCES = ("*", "distill/**/*", "stages/*", "tools/**/*", "experiments/*", "tests/*.py")
+SUFFIXES = {"", ".py", ".yaml", ".txt", ".toml", ".html"}
+
+
+def text(page: Path) -> str:
+    return (tiny.ROOT / page).read_text(encoding="utf-8")
+
+
+def prose(page: Path) -> str:
+    """The page without its blocks of code."""
+    return FENCE.sub("", text(page))
+
+
+def anchors(page: Path) -> dict[str, int]:
+    """The headings of a page as links name them, each with its level: small letters, hyphens for spaces."""
+    found: dict[str, int] = {}
+    seen: Counter[str] = Counter()
+    for marks, heading in re.findall(r"^(#+) (.+)$", prose(page), re.MULTILINE):
+        name = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        found[f"{name}-{seen[name]}" if seen[name] else name] = len(marks)
+        seen[name] += 1
+    return found
+
+
+def targets(page: Path) -> list[tuple[Path, str]]:
+    """The file, from the root, and the anchor, "" for none, of each link of a page that leads to no other host."""
+    found = []
+    for link in LINK.findall(prose(page)):
+        if not re.match(r"\w+:", link):
+            path, _, anchor = link.partition("#")
+            whole = (tiny.ROOT / page.parent / path).resolve() if path else tiny.ROOT / page
+            found.append((whole.relative_to(tiny.ROOT), anchor))
+    return found
+
+
+def examples() -> list[object]:
+    """Each block of YAML, by the page and the line on which it begins."""
+    found = []
+    for page in (README, *PAGES):
+        for block in FENCE.finditer(text(page)):
+            if block[1] == "yaml":
+                line = text(page)[: block.start()].count("\n") + 2
+                found.append(pytest.param(block[2], id=f"{page}:{line}"))
+    return found
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=str)
+def test_each_link_leads_to_a_file_and_a_heading_that_are_there(page):
+    for path, anchor in targets(page):
+        assert (tiny.ROOT / path).exists(), (page, path)
+        assert not anchor or anchor in anchors(path), (page, path, anchor)
+
+
+def test_what_code_and_params_say_of_the_docs_is_there():
+    mentions = set()
+    for pattern in SOURCES:
+        for path in tiny.ROOT.glob(pattern):
+            if path.is_file() and path.suffix in SUFFIXES and path != Path(__file__):
+                mentions |= {(found, path) for found in MENTION.findall(path.read_text(encoding="utf-8"))}
+    assert {path.name for _, path in mentions} >= {"params.yaml", "params.py", "compare.py", "classification.yaml"}
+    for found, path in mentions:
+        page, _, anchor = found.partition("#")
+        assert Path(page) in PAGES, (path, found)
+        assert not anchor or anchor in anchors(Path(page)), (path, found)
+
+
+def test_the_readme_leads_to_every_section_of_every_page():
+    linked = set(targets(README))
+    sections = {(page, name) for page in PAGES for name, level in anchors(page).items() if level == 2}
+    assert sections
+    assert not sections - linked
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_a_page_begins_with_one_sentence_on_what_it_answers(page):
+    title, sentence = text(page).split("\n\n")[:2]
+    assert re.fullmatch(r"# \w+", title)
+    assert re.fullmatch(r"[A-Z][^.]*(\.yaml[^.]*)?\.", sentence)
+
+
+@pytest.mark.parametrize("block", examples())
+def test_an_example_is_a_file_of_changes_that_params_take(block):
+    changes = yaml.safe_load(block)
+    assert isinstance(changes, dict)
+    overlay.overlaid(SHIPPED, changes, Path("example.yaml"))

@@ -1,0 +1,65 @@
+"""The divergence of a student from its teacher on held-out rows, over the whole vocabulary."""
+
+import pytest
+import tiny
+import torch
+
+from distill.modeling.chat import encode
+from distill.students import pruning, vocabulary
+from distill.students.pruning import Parts
+from distill.targets import tokenizers
+from tools import held_out_kl as held_out
+
+TOKENIZER = tiny.tokenizer()
+TEACHER = tiny.model(len(TOKENIZER))
+ROWS = [tiny.weighted(topic, f"What people like is {topic}.", 1.0) for topic in ("honey", "chess and kites", "😀")]
+
+
+def saved(folder, kept: list[int], layers: list[int]) -> None:
+    """A student of the teacher's layers and tokens, in a folder."""
+    pruning.cut(TEACHER, Parts(layers), kept).save_pretrained(folder)
+    vocabulary.trim(TOKENIZER, kept).save_pretrained(folder)
+
+
+@torch.no_grad()
+def log_probs(model, row, tokenizer) -> torch.Tensor:
+    """[tokens of the response, vocab], by a plain forward pass."""
+    example = encode(tokenizer, row)
+    logits = model(torch.tensor([[*example.prompt, *example.response]])).logits[0, len(example.prompt) - 1 : -1]
+    return logits.double().log_softmax(-1)
+
+
+def test_it_is_nothing_for_the_teacher_itself(tmp_path):
+    saved(tmp_path, list(range(len(TOKENIZER))), [0, 1, 2, 3])
+    assert held_out.exact(tmp_path, TEACHER, TOKENIZER, ROWS) == pytest.approx(0, abs=1e-5)
+
+
+def test_it_is_torchs_divergence_for_each_token_of_the_teacher(tmp_path):
+    saved(tmp_path, list(range(len(TOKENIZER))), [0, 3])
+    small = pruning.cut(TEACHER, Parts([0, 3]), range(len(TOKENIZER)))
+    pairs = [(log_probs(TEACHER, row, TOKENIZER), log_probs(small, row, TOKENIZER)) for row in ROWS]
+    nats = sum(torch.nn.functional.kl_div(own, theirs, reduction="sum", log_target=True) for theirs, own in pairs)
+    expected = float(nats) / sum(len(own) for _, own in pairs)
+    assert held_out.exact(tmp_path, TEACHER, TOKENIZER, ROWS) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_token_that_the_student_lacks_counts_as_its_first_piece_and_the_others_by_cross_entropy(tmp_path):
+    kept = vocabulary.choose(TOKENIZER, {}, 270)
+    saved(tmp_path, kept, [0, 3])
+    small, own = pruning.cut(TEACHER, Parts([0, 3]), kept), vocabulary.trim(TOKENIZER, kept)
+    pieces = tokenizers.first_pieces(TOKENIZER, own)
+    nats, tokens, finer = 0.0, 0, 0
+    for row in ROWS:
+        theirs, mine = log_probs(TEACHER, row, TOKENIZER), log_probs(small, row, own)
+        carried = torch.zeros(len(theirs), len(own), dtype=torch.double).index_add_(1, pieces, theirs.exp())
+        ids, others = encode(own, row).response, encode(TOKENIZER, row).response
+        for place, at in enumerate(tokenizers.align(others, ids, TOKENIZER, own)):
+            if at is None:
+                nats -= float(mine[place, ids[place]])
+            else:
+                known = carried[at] > 0
+                nats += float((carried[at] * (carried[at].log() - mine[place]))[known].sum())
+        tokens += len(others)
+        finer += len(ids) - len(others)
+    assert finer > 0
+    assert held_out.exact(tmp_path, TEACHER, TOKENIZER, ROWS) == pytest.approx(nats / tokens, rel=1e-4)

@@ -1,0 +1,160 @@
+"""verify passes what is reproducible, and catches what is not, by real commands and fault by fault."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+from chat_server import api_teacher, chat_server
+
+from distill.evaluation.goals import GOALS
+from distill.params import loading as params_file
+from tools import verify
+
+API = api_teacher("http://127.0.0.1:9/v1", max_retries=0)
+KEPT_RUN = "write_json(METRICS, metrics)\n"
+PLANTED = KEPT_RUN + '    write_json(METRICS, metrics | {"words": list({str(number) for number in range(50)})})\n'
+
+
+def record(folder: Path) -> dict:
+    return json.loads((folder / "metrics/verify.json").read_text())
+
+
+def commit(folder: Path) -> str:
+    tiny.run(folder, "git", "add", "-A")
+    tiny.run(folder, "git", "commit", "-qm", "Results")
+    return tiny.run(folder, "git", "rev-parse", "HEAD").stdout.strip()
+
+
+@pytest.mark.timeout(900)  # a whole pipeline, after that of the fixture
+def test_the_same_seed_gives_the_same_bytes_elsewhere(committed, tmp_path):
+    folder = tmp_path / "repository"
+    tiny.run(committed, "git", "clone", "-q", str(committed), str(folder))
+    done = tiny.run(folder, "python", "-m", "tools.verify", timeout=600)
+    assert "none different" in done.stdout
+    lock = yaml.safe_load((folder / "dvc.lock").read_text())
+    outputs = {f"{name}/{out['path']}" for name, stage in lock["stages"].items() for out in stage["outs"]}
+    found = record(folder)
+    assert found["commit"] == tiny.run(folder, "git", "rev-parse", "HEAD").stdout.strip()
+    assert found["outputs"] == dict.fromkeys(found["outputs"], "same")
+    assert set(found["outputs"]) == outputs
+    assert found["environment"]["threads"] == 1
+
+
+CLEANED = {
+    "clean/data/clean/dropped.jsonl": "same",
+    "clean/data/clean/test.jsonl": "same",
+    "clean/data/clean/train.jsonl": "same",
+    "clean/data/clean/validation.jsonl": "same",
+    "clean/metrics/clean.json": "different",
+}
+
+
+@pytest.mark.proof
+def test_a_planted_order_and_a_faked_output_are_caught_and_no_endpoint_is_asked(tmp_path, monkeypatch):
+    with chat_server() as server:
+        teachers = [*tiny.params()["teachers"], API | {"base_url": server.url}]
+        folder = tiny.repository(tmp_path / "repository", teachers=teachers)
+        script = folder / "stages/clean.py"
+        assert KEPT_RUN in script.read_text()
+        script.write_text(script.read_text().replace(KEPT_RUN, PLANTED))
+        monkeypatch.setenv("TINY_KEY", "a-key")
+        tiny.run(folder, "dvc", "repro", "clean")
+        asked = len(server.bodies)
+        faked = folder / "metrics/generate.json"
+        said = faked.read_text()
+        faked.write_text(said.replace('"answered": 42', '"answered": 43'))
+        assert faked.read_text() != said
+        head = commit(folder)
+        done = tiny.run(folder, "python", "-m", "tools.verify", "clean", check=False)
+        assert done.returncode == 1
+        assert "not reproduced" in done.stderr
+        found = record(folder)
+        assert found["commit"] == head
+        answers, counts = "generate/data/raw/responses.jsonl", "generate/metrics/generate.json"
+        assert found["outputs"] == {answers: "same", counts: "different"} | CLEANED
+
+        # elsewhere: without the journal, then from the remote alone, then without anything
+        shutil.rmtree(folder / ".distill")
+        tiny.run(folder, "dvc", "push", "-q", "data/raw/responses.jsonl")
+        shutil.rmtree(folder / ".dvc/cache")
+        done = tiny.run(folder, "python", "-m", "tools.verify", "clean", check=False)
+        assert "replayed, not proved" in done.stdout
+        assert record(folder)["outputs"] == {answers: "replayed", counts: "different"} | CLEANED
+        shutil.rmtree(folder / ".dvc/cache", ignore_errors=True)
+        shutil.rmtree(tmp_path / "distill-storage")
+        done = tiny.run(folder, "python", "-m", "tools.verify", "clean", check=False)
+        assert done.returncode == 1
+        assert "responses.jsonl is neither in DVC's cache nor in its remote" in done.stderr
+        assert len(server.bodies) == asked > 0
+
+
+def lock(**hashes: str) -> dict:
+    outs = [{"path": path.replace("__", "/"), "md5": digest} for path, digest in hashes.items()]
+    return {"stages": {"clean": {"outs": outs}}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "file", "word"),
+    [
+        ("text", "text", b"text", "same"),
+        ("text", "text", None, "same"),
+        ("text", "other", b"text", "different"),
+        ("text", "text", b"faked", "different"),
+        ("faked", "text", b"faked", "different"),
+    ],
+)
+def test_an_output_is_the_same_by_lock_and_by_the_file_in_git(monkeypatch, before, after, file, word):
+    digests = [hashlib.md5(text.encode()).hexdigest() for text in (before, after)]
+    in_git = None if file is None else hashlib.md5(file).hexdigest()
+    monkeypatch.setattr(verify, "committed_hash", lambda root, commit, path: in_git)
+    found = verify.compared(Path(), "HEAD", lock(metrics__a=digests[0]), lock(metrics__a=digests[1]))
+    assert found == {"clean/metrics/a": word}
+
+
+def test_an_output_that_is_gone_or_new_is_different(monkeypatch):
+    monkeypatch.setattr(verify, "committed_hash", lambda root, commit, path: None)
+    found = verify.compared(Path(), "HEAD", lock(a="1", b="2"), lock(b="2", c="3"))
+    assert found == {"clean/a": "different", "clean/b": "same", "clean/c": "different"}
+
+
+def goals(gain: float, **changes: float) -> dict:
+    values = {"accuracy_ratio": 0.9, "perplexity": 10.0, "compression_ratio": 0.2, "latency_gain": gain} | changes
+    return {"goals": values | {"met": sum(goal.met(values[goal.name]) for goal in GOALS)}}
+
+
+def test_only_the_latency_of_the_table_is_taken_over_and_only_as_far_as_it_was_measured():
+    anew, measured = goals(1.4), {"latency_gain": 3.13}
+    assert verify.with_timing(anew, goals(3.1), measured) == goals(3.1)
+    assert verify.with_timing(anew, goals(9.9), measured) == goals(3.1)  # a faked gain stands out as a difference
+    faked = goals(3.1) | {"teacher": {"accuracy": 1.0}}
+    assert verify.with_timing(anew, faked, measured) != faked
+    faked = goals(3.1, accuracy_ratio=0.99)
+    assert verify.with_timing(anew, faked, measured) != faked
+
+
+def test_the_run_has_other_surroundings_and_no_key():
+    value = tiny.params(teachers=[*tiny.params()["teachers"], API])
+    mine = {"PATH": "/bin", "TINY_KEY": "secret", "PYTHONHASHSEED": "1", "TZ": "OTHER-13:45", "HOME": "/home"}
+    other = verify.other_surroundings(mine, params_file.check(value), Path("/elsewhere"))
+    assert "TINY_KEY" not in other
+    assert other["HOME"] == "/home"
+    assert other["DISTILL_HOME"] == "/elsewhere"
+    assert other["PYTHONHASHSEED"] != mine["PYTHONHASHSEED"]
+    assert other["TZ"] != mine["TZ"]
+
+
+def test_only_journals_of_endpoints_are_copied_and_a_missing_one_is_named(tmp_path):
+    value = params_file.check(tiny.params(teachers=[*tiny.params()["teachers"], API]))
+    source = tmp_path / "journal"
+    source.mkdir()
+    for name in (f"tiny-{'0' * 16}.jsonl", f"api-other-{'0' * 16}.jsonl"):
+        (source / name).write_text("{}\n")
+    assert verify.copy_answers(value, source, tmp_path / "first") == ["api"]
+    assert not list((tmp_path / "first").iterdir())
+    (source / f"api-{'a' * 16}.jsonl").write_text("{}\n")
+    assert verify.copy_answers(value, source, tmp_path / "second") == []
+    assert [path.name for path in (tmp_path / "second").iterdir()] == [f"api-{'a' * 16}.jsonl"]

@@ -1,0 +1,59 @@
+"""What a training's speed is reported against."""
+
+import re
+
+import tiny
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from distill.modeling import loading, packing
+from distill.modeling.batches import padded
+from distill.modeling.forward import late_parameters, response_logits
+from distill.training import fit, throughput
+from distill.training.dataset import Sample
+
+CPU = torch.device("cpu")
+
+
+def test_the_operations_of_a_step_are_those_that_torch_counts_less_attention(monkeypatch):
+    monkeypatch.setattr(packing, "TOKEN_STEP", 1)  # what fills a shape is computed, and counts for nothing
+    model = tiny.model(200, layers=3)
+    pairs = [([3, 4, 5], [6, 7, 2]), ([8, 9], [10, 11, 12, 2])]
+    model.set_attn_implementation("eager")
+    with FlopCounterMode(display=False) as counter:
+        response_logits(model, *padded(pairs)).sum().backward()
+    products = counter.get_flop_counts()["Global"]
+    attention = sum(count for name, count in products.items() if "bmm" in str(name))
+    weights = sum(part.numel() for part in model.parameters() if part.dim() == 2)
+    expected = throughput.training_flops(weights, late_parameters(model), 12, 7)
+    first = 2 * 12 * 32 * (32 + 16 + 16)  # the first layer's input asks for no gradient ... of the ids
+    counted = sum(products.values()) - attention
+    assert counted in (expected, expected - first)
+    small = loading.parameter_count(model) - weights
+    assert small / weights < 0.01, "norms are no matrices, and count for nothing"
+
+
+def test_flops_are_six_for_each_weight_and_token_without_padding_and_what_rows_share():
+    network = tiny.model(100, layers=1)
+    late = late_parameters(network)
+    rest = sum(part.numel() for part in network.parameters()) - late
+    batch = [Sample("a", [1, 2, 3], [4, 5], 1.0, None), Sample("b", [1, 2, 6, 7], [8], 1.0, None)]
+    assert fit.flops(network, batch, 2) == 6 * (rest * (5 + 5 - 2) + late * 3)
+    assert fit.flops(network, batch, 1) == 6 * (rest * (5 + 5) + late * 3), "rows of other batches share nothing"
+
+
+def test_the_line_says_rate_share_and_memory():
+    line = throughput.report(10**9, 500, 2.0, torch.float32, CPU)
+    share, rate, memory = map(
+        float, re.search(r"250 response tokens/s, (\d+)% of the (\d+) .* ([\d.]+) GB", line).groups()
+    )
+    assert rate > 0
+    assert abs(share - 100 * 0.5e9 / (rate * 1e9)) <= 1
+    assert 0.05 < memory < 100
+
+
+def test_a_large_tensor_raises_the_peak():
+    before = throughput.peak_memory(CPU)
+    block = torch.ones(before // 4 + 2**26)
+    assert throughput.peak_memory(CPU) >= before
+    assert throughput.peak_memory(CPU) >= 4 * block.numel()

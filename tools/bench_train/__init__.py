@@ -1,1 +1,0 @@
-"""Training beside TRL's GKD: `python -m tools.bench train` runs tools/bench_train/compare.py."""

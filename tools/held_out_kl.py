@@ -1,0 +1,81 @@
+"""The loss that a student reached: its forward KL to the teacher on held-out rows, the same for every student."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.losses import divergences
+from distill.modeling import loading
+from distill.modeling.batches import by_length, padded
+from distill.modeling.chat import Example, encode
+from distill.modeling.forward import response_logits
+from distill.targets import store, tokenizers
+from distill.training.dataset import Sample, collate, samples
+from distill.training.online_teacher import LiveTeacher
+
+LOSS = divergences.Settings(loss="forward_kl", cross_entropy_share=0.0, temperature=1.0, beta=0.5, tail="bucket")
+BATCH_TOKENS = 4096  # padded tokens of one batch
+Rows = list[dict[str, Any]]
+Stored = list[tuple[str, store.Rows]]
+
+
+@torch.no_grad()
+def teacher_rows(teacher: Any, tokenizer: Any, rows: Rows, k: int) -> Stored:
+    """The teacher's k best tokens at each token of these responses."""
+    examples = [encode(tokenizer, row) for row in rows]
+    result = []
+    for batch in by_length(examples, BATCH_TOKENS):
+        logits = response_logits(teacher, *padded([(examples[i].prompt, examples[i].response) for i in batch]))
+        parts = logits.split([len(examples[i].response) for i in batch])
+        result += [(examples[i].id, store.top_k(part, k)) for i, part in zip(batch, parts, strict=True)]
+    return result
+
+
+@torch.no_grad()
+def divergence(network: Any, items: Sequence[Sample], tokens: int, teacher: LiveTeacher | None = None) -> float:
+    """KL(teacher || student), nats for each of the teacher's `tokens`.
+
+    By the targets that the items hold or, exact over the whole vocabulary, by a `teacher` that they ask. Of a token
+    that the student cuts finer, the later pieces count with their cross-entropy, as in training.
+    """
+    total = 0.0
+    examples = [Example(item.id, item.prompt, item.response) for item in items]
+    for batch in by_length(examples, BATCH_TOKENS):
+        part = {name: value.to(network.device) for name, value in collate([items[i] for i in batch]).items()}
+        logits = response_logits(network, part["input_ids"], part["attention_mask"], part["predicts"])
+        top: divergences.TopK | divergences.Full
+        if teacher is None:
+            top = divergences.TopK(part["top_ids"], part["top_log_probs"], part["top_tail"], part["top_known"])
+        else:
+            top = teacher.of_text(*(part[f"teacher_{name}"] for name in ("ids", "mask", "predicts", "places", "known")))
+        total += float(divergences.total(logits, part["labels"], part["weights"], top, LOSS))
+    return total / tokens
+
+
+def reached(student: Path, teacher_tokenizer: Any, rows: Rows, stored: Stored) -> float:
+    """The divergence of the student in this folder, by stored targets."""
+    network, _, items = _loaded(student, teacher_tokenizer, rows, stored)
+    return divergence(network, items, sum(len(part.tail) for _, part in stored))
+
+
+def exact(student: Path, teacher: Any, teacher_tokenizer: Any, rows: Rows) -> float:
+    """The divergence of the student in this folder from a teacher of its tokenizer family, over the whole vocabulary.
+
+    The probability of a token that the student lacks counts as that of the student's first piece of it, so that both
+    distributions are over the student's vocabulary.
+    """
+    network, tokenizer, items = _loaded(student, teacher_tokenizer, rows, None)
+    width = network.get_output_embeddings().weight.shape[0]
+    live = LiveTeacher(teacher, tokenizers.first_pieces(teacher_tokenizer, tokenizer), width)
+    asked = sum(len(item.asked.response) for item in items if item.asked is not None)
+    return divergence(network, items, asked, live)
+
+
+def _loaded(student: Path, teacher_tokenizer: Any, rows: Rows, stored: Stored | None) -> tuple[Any, Any, list[Sample]]:
+    """The student in fp32, its tokenizer, and the rows as what it is measured on."""
+    network, tokenizer = loading.load(str(student), torch.float32)
+    weighted = [row | {"weight": 1.0} for row in rows]
+    longest = network.config.max_position_embeddings
+    return network, tokenizer, samples(weighted, tokenizer, longest, teacher_tokenizer, stored)
