@@ -152,7 +152,7 @@ def text(found: dict[str, Any]) -> str:
     if found["only_seeds_differ"]:
         lines += ["", "only the training seeds differ: whatever differs is the noise that another training brings"]
     elif any(len(seeds) == 1 for seeds in found["seeds"]):
-        more = "docs/measures.md#several-training-seeds"
+        more = "docs/evaluation.md#several-training-seeds"
         lines += ["", f"one training seed: the intervals are about items, and another seed may change more ({more})"]
     if found["environment"]:
         shown = [
