@@ -26,6 +26,7 @@ from distill.core.code import imported_code
 from distill.core.errors import UserError, run
 from distill.core.files import file_hash, read_rows, value_hash, whole_file, write_json, write_rows
 from distill.core.home import home
+from distill.core.numbers import round_number, round_numbers
 from distill.evaluation import benchmarks, class_labels, classification, held_out, latency, multiple_choice
 from distill.evaluation.bootstrap import Estimate
 from distill.evaluation.cache import cached
@@ -34,7 +35,6 @@ from distill.evaluation.lm_eval_model import DistillLM
 from distill.evaluation.multiple_choice import Row, subset
 from distill.evaluation.regressions import largest
 from distill.evaluation.scores import (
-    all_rounded,
     calibration,
     chance_of,
     estimates,
@@ -42,7 +42,6 @@ from distill.evaluation.scores import (
     mean_of,
     mean_tasks,
     over_seeds,
-    rounded,
 )
 from distill.modeling import environment, loading, runtime
 from distill.params import loading as params_file
@@ -95,13 +94,13 @@ def main_table(
     for name, score in scores.items():
         accuracy = score["accuracy"]
         table[name] = {
-            "accuracy": rounded(accuracy.value),
-            "accuracy_ci_low": rounded(accuracy.ci_low),
-            "accuracy_ci_high": rounded(accuracy.ci_high),
-            "accuracy_above_chance": rounded(score["accuracy_above_chance"].value),
-            "perplexity": rounded(score["perplexity"].value),
-            "agreement": rounded(score["agreement"].value),
-            "rouge_l": rounded(score["rouge_l"].value),
+            "accuracy": round_number(accuracy.value),
+            "accuracy_ci_low": round_number(accuracy.ci_low),
+            "accuracy_ci_high": round_number(accuracy.ci_high),
+            "accuracy_above_chance": round_number(score["accuracy_above_chance"].value),
+            "perplexity": round_number(score["perplexity"].value),
+            "agreement": round_number(score["agreement"].value),
+            "rouge_l": round_number(score["rouge_l"].value),
             "parameters": sizes[name][0],
             "bytes": sizes[name][1],
         }
@@ -112,10 +111,12 @@ def main_table(
             "tell models apart. Look at data/clean/test.jsonl: are these the teacher's own answers?"
         )
     goals: dict[str, Any] = {
-        "accuracy_ratio": rounded(student["accuracy"] / teacher["accuracy"]),
-        "accuracy_ratio_above_chance": rounded(student["accuracy_above_chance"] / teacher["accuracy_above_chance"]),
+        "accuracy_ratio": round_number(student["accuracy"] / teacher["accuracy"]),
+        "accuracy_ratio_above_chance": round_number(
+            student["accuracy_above_chance"] / teacher["accuracy_above_chance"]
+        ),
         "perplexity": student["perplexity"],
-        "compression_ratio": rounded(student["parameters"] / teacher["parameters"]),
+        "compression_ratio": round_number(student["parameters"] / teacher["parameters"]),
         "latency_gain": round(gain, 1),
     }
     return table | {"goals": goals | {"met": sum(goal.met(goals[goal.name]) for goal in GOALS)}}
@@ -275,7 +276,7 @@ def main() -> None:
         found["classification"] = {
             model: classification.scores(items, evaluate.bootstrap, seed) for model, items in by_seed.items()
         }
-    report = all_rounded(found)
+    report = round_numbers(found)
     write_json(METRICS / "evaluate.json", report)
     write_seeds(report["seeds"])
     write_items(tables, runs)

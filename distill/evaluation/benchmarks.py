@@ -10,8 +10,8 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from distill.core.errors import UserError
 from distill.core.files import file_hash, value_hash
+from distill.core.numbers import round_number
 from distill.evaluation.lm_eval_run import limited, measure, plain
-from distill.evaluation.scores import rounded
 from distill.params.evaluate import ExtraTask
 
 BATCH = 8
@@ -83,7 +83,7 @@ def run(network: Any, tokenizer: Any, extra: ExtraTask, limit: int | None, seed:
             "num_fewshot": results["n-shot"].get(task),
             "chat_template": extra.chat_template,
             "revision": extra.revision,
-            "scores": {key: rounded(value) for key, value in sorted(values.items()) if isinstance(value, float)},
+            "scores": {key: round_number(value) for key, value in sorted(values.items()) if isinstance(value, float)},
         }
     return scores, [row for task, rows in sorted(results["samples"].items()) for row in _samples(task, rows)]
 

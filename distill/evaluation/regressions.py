@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from distill.evaluation.scores import rounded
+from distill.core.numbers import round_number
 
 SHOWN = 20
 
@@ -28,8 +28,8 @@ def largest(rows: list[dict[str, Any]], tables: dict[str, pd.DataFrame]) -> list
                 name: text if isinstance(text := table.at[item, "generated"], str) else None
                 for name, table in (("teacher", teacher), ("distilled", distilled))
             },
-            "teacher_nll": rounded(teacher.at[item, "nll"]),
-            "distilled_nll": rounded(distilled.at[item, "nll"]),
+            "teacher_nll": round_number(teacher.at[item, "nll"]),
+            "distilled_nll": round_number(distilled.at[item, "nll"]),
             "tokens": int(teacher.at[item, "tokens"]),
         }
         for item in worst

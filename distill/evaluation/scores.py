@@ -134,15 +134,3 @@ def lengths(items: pd.DataFrame) -> dict[str, float]:
         "ratio": float(generated.sum() / reference.sum()),
         "ended": float(rows["ended"].to_numpy(float).mean()),
     }
-
-
-def rounded(value: float) -> float:
-    """Six significant digits: the same text on every run, and no more than the intervals warrant."""
-    return float(f"{value:.6g}")
-
-
-def all_rounded(value: Any) -> Any:
-    """The value with every float in its mappings rounded."""
-    if isinstance(value, dict):
-        return {key: all_rounded(part) for key, part in value.items()}
-    return rounded(value) if isinstance(value, float) else value

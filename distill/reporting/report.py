@@ -9,6 +9,7 @@ from distill.cards import data_card, model_card
 from distill.cards.document import Data, Section, Table, number
 from distill.cards.markdown import quoted, section, table
 from distill.core.errors import UserError
+from distill.core.numbers import round_number
 from distill.evaluation.goals import GOALS, Goal
 from distill.reporting import methods_table, score_tables
 from distill.reporting.score_tables import ESTIMATE, MODELS, SCORES, intervals, statistics
@@ -102,7 +103,7 @@ def score_rows(metrics: dict[str, Any], models: dict[str, Any]) -> list[dict[str
         ratios = {"accuracy_ratio": accuracy, "compression_ratio": size}
         for score, estimate in (models[model] | ratios).items():
             if score in SCORES or score in ratios:
-                rows.append({"model": model, "score": score} | {key: float(f"{estimate[key]:.6g}") for key in ESTIMATE})
+                rows.append({"model": model, "score": score} | {key: round_number(estimate[key]) for key in ESTIMATE})
     return rows
 
 

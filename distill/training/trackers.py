@@ -11,6 +11,7 @@ from scmrepo.exceptions import SCMError
 from transformers import TrainerCallback, TrainingArguments
 
 from distill.core.errors import UserError
+from distill.core.numbers import round_number
 
 # key of the Trainer's log: metric of DVCLive, whose file is plots/metrics/<metric>.tsv
 METRICS = {
@@ -65,7 +66,7 @@ class Curves(TrainerCallback):
         found = {metric: entry[key] for key, metric in METRICS.items() if key in entry}
         self.live.step = entry["step"]
         for metric, value in found.items():
-            self.live.log_metric(metric, float(f"{value:.6g}"))
+            self.live.log_metric(metric, round_number(value))
         if found:
             self.live.next_step()
 
