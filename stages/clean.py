@@ -232,7 +232,7 @@ def refuse_empty(metrics: dict[str, Any]) -> None:
         raise UserError(
             f"cleaning left no row in {' and '.join(empty)}; of {metrics['requested']} rows were dropped: {reasons}. "
             "Loosen section clean of params.yaml for the reason that is too common, hold out more topics, ask more "
-            "prompts, or raise generate.max_tokens where rows are truncated. Nothing was written."
+            "prompts, or raise generate.max_new_tokens where rows are truncated. Nothing was written."
         )
 
 

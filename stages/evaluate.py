@@ -1,7 +1,7 @@
 """Measures teacher, init, sft and distilled side by side on held-out topics: `python -m stages.evaluate`.
 
 Reads  data/clean/test.jsonl, models/init, models/{sft,distilled}-<seed> of every training seed, metrics/train,
-       params seed, seeds, runtime, teachers, generate.labels, evaluate
+       params seed, seeds, runtime, teachers, generate.class_labels, evaluate
 Writes metrics/metrics.json (main table), metrics/evaluate.json (all scores with intervals), metrics/seeds.csv,
        metrics/items.csv, metrics/samples.jsonl, metrics/regressions.jsonl, data/evaluated/extra_samples.jsonl,
        metrics/latency.json; metrics/environment/evaluate.json, and what was measured in .distill/evaluations, not to
@@ -183,7 +183,7 @@ def measured(
 ) -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, Row]], list[Row]]:
     """Each model's items, its scores in extra tasks, and all samples of those; `written` are the items to generate."""
     evaluate, folder, alike = params.evaluate, home(os.environ, Path.cwd()) / "evaluations", conditions(params)
-    labels, data = params.generate.labels, [benchmarks.data_hash(extra) for extra in evaluate.extra_tasks]
+    labels, data = params.generate.class_labels, [benchmarks.data_hash(extra) for extra in evaluate.extra_tasks]
     picked = multiple_choice.choices(rows, pool, params.seed) if labels is None else []
     references = {row["id"]: row["response"] for row in rows}
     teacher_tokenizer = loaded["teacher"][1]
@@ -262,7 +262,7 @@ def main() -> None:
     networks = {model: loaded[name][0] for model, name in first.items()}
     print("latency", flush=True)
     speed = timed(networks, evaluate.latency)
-    chance = chance_of(params.generate.labels)
+    chance = chance_of(params.generate.class_labels)
     scores = {model: estimates(items, evaluate.bootstrap, seed, chance) for model, items in by_seed.items()}
     sizes = {
         model: (loading.parameter_count(network), loading.bytes_on_disk(*where[first[model]]))
@@ -272,7 +272,7 @@ def main() -> None:
     counts = {"items": len(rows), "held_out": len(pool), "generations": len(written)}
     extra_by_seed = {model: [extra[name] for name in own] for model, own in names.items()}
     found: Row = {**counts, **all_scores(by_seed, scores, sizes, extra_by_seed, chance)}
-    if params.generate.labels is not None:
+    if params.generate.class_labels is not None:
         found["classification"] = {
             model: classification.scores(items, evaluate.bootstrap, seed) for model, items in by_seed.items()
         }

@@ -30,7 +30,7 @@ from distill.modeling import environment
 from distill.modeling.chat import Messages
 from distill.modeling.sampling import Sampling
 from distill.params import loading as params_file
-from distill.params.generate import Generate, Grow, Mixture, Prompts
+from distill.params.generate import Generate, Mixture, Prompts, SelfInstruct
 from distill.params.teachers import Teacher
 
 RESPONSES = Path("data/raw/responses.jsonl")
@@ -59,10 +59,10 @@ def divide(prompts: list[dict[str, Any]], teachers: list[Teacher], seed: int) ->
     result: dict[str, list[dict[str, Any]]] = {}
     start = 0.0
     for teacher in teachers:
-        if teacher.share == 1:
+        if teacher.prompt_fraction == 1:
             result[teacher.name] = prompts
             continue
-        end = start + teacher.share
+        end = start + teacher.prompt_fraction
         result[teacher.name] = [row for row in prompts if start <= places[row["id"]] < end]
         start = end
     return result
@@ -71,11 +71,11 @@ def divide(prompts: list[dict[str, Any]], teachers: list[Teacher], seed: int) ->
 def sampling(generate: Generate, seed: int) -> Sampling:
     """How every teacher is asked to sample."""
     return Sampling(
-        max_tokens=generate.max_tokens,
+        max_tokens=generate.max_new_tokens,
         temperature=generate.sampling_temperature,
         top_p=generate.top_p,
         seed=seed,
-        labels=tuple(generate.labels or ()),
+        labels=tuple(generate.class_labels or ()),
     )
 
 
@@ -111,10 +111,10 @@ def labelled(prompt: Prompt, answer: Answer) -> dict[str, Any]:
 
 
 def more_prompts(
-    prompts: list[Prompt], grow: Grow, teacher: Teacher, seed: int, setup: Setup
+    prompts: list[Prompt], grow: SelfInstruct, teacher: Teacher, seed: int, setup: Setup
 ) -> tuple[list[Prompt], list[Help]]:
     """The prompts and those that the teacher wrote from them, and its help, round by round."""
-    how = Sampling(max_tokens=grow.max_tokens, temperature=grow.sampling_temperature, top_p=grow.top_p, seed=seed)
+    how = Sampling(max_tokens=grow.max_new_tokens, temperature=grow.sampling_temperature, top_p=grow.top_p, seed=seed)
     helps = []
 
     def asker(named: dict[str, Messages]) -> list[Answer]:
@@ -156,7 +156,7 @@ def mixed(
         scores, judging = judged(rows(), teachers[mixture.judge], how.seed, setup)
         helps.append(judging)
         unrated = sum(score is None for score in scores.values())
-        if mixture.policy == "best" and unrated == len(scores):
+        if mixture.policy == "best_of_n" and unrated == len(scores):
             raise UserError(
                 f"generate.mixture: teacher {mixture.judge!r} as the judge rated none of {unrated} answers, so that "
                 "none is best. Name a judge that follows instructions, or another policy; all answers so far are kept."
@@ -205,19 +205,33 @@ def main() -> None:
     generate, seed = params.generate, params.seed
     journals = home(os.environ, Path.cwd()) / "journal"
     money = budget(generate.budget_usd, params.teachers, journals)
-    forecast = Forecast(journals, generate.grow.examples_per_request if generate.grow else 1) if only_estimate else None
-    setup = Setup(params.runtime, generate.batch_size, os.environ, journals, tuple(generate.needs), money, forecast)
+    forecast = (
+        Forecast(journals, generate.self_instruct.examples_per_request if generate.self_instruct else 1)
+        if only_estimate
+        else None
+    )
+    setup = Setup(
+        params.runtime,
+        generate.batch_size,
+        os.environ,
+        journals,
+        tuple(generate.required_capabilities),
+        money,
+        forecast,
+    )
     how = sampling(generate, seed)
     teachers = {teacher.name: teacher for teacher in params.teachers}
     prompts = read_prompts(generate.prompts)
     helps: list[Help] = []
-    if generate.grow is not None:
-        prompts, helps = more_prompts(prompts, generate.grow, teachers[generate.grow.teacher], seed, setup)
-    if generate.labels is not None:
-        require_labels(prompts, generate.labels)
+    if generate.self_instruct is not None:
+        prompts, helps = more_prompts(
+            prompts, generate.self_instruct, teachers[generate.self_instruct.teacher], seed, setup
+        )
+    if generate.class_labels is not None:
+        require_labels(prompts, generate.class_labels)
     prompts = [dressed(prompt, generate.system_prompt, generate.few_shot) for prompt in prompts]
     parts = divide(prompts, params.teachers, seed)
-    samples = range(generate.samples)
+    samples = range(generate.num_samples)
     requests = {
         (teacher.name, prompt["id"], sample): request(teacher, how, setup, prompt["id"], prompt["messages"], sample)
         for teacher in params.teachers

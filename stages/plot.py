@@ -103,7 +103,7 @@ def main() -> None:
         "weights": pd.DataFrame(spreads + report.histogram("words", words, 1)),
         "latency": pd.DataFrame(report.latency_rows(latency)),
     }
-    unit = "token" if params.generate.labels is None else "label"
+    unit = "token" if params.generate.class_labels is None else "label"
     mpl.rcdefaults()  # a matplotlibrc of the user's would change the bytes
     mpl.rcParams.update(figures.STYLE)
     wide, narrow = (

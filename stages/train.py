@@ -1,7 +1,7 @@
 """Makes one student: `python -m stages.train init`, or `sft` or `distilled` with a training seed after it.
 
 Reads  data/weighted/train.jsonl, data/weighted/targets, data/clean/validation.jsonl,
-       params seed (of init alone), runtime, teachers, generate.labels, weight.targets, weight.layers, train
+       params seed (of init alone), runtime, teachers, generate.class_labels, weight.targets, weight.layers, train
 Writes models/<run>, metrics/train/<run>.json, metrics/train/<run>_log.csv, and while it trains DVCLive's files
        metrics/live/<run>/metrics.json, metrics/live/<run>/plots/metrics;
        checkpoints to resume from in .distill/checkpoints, metrics/environment/{init,train@<run>}.json
@@ -80,8 +80,8 @@ def lessons(
     Either is there only for a loss that needs it.
     """
     wanted, max_length = params.weight.targets, params.train.schedule.max_length
-    if params.generate.labels is not None:
-        return Lessons(class_labels.samples(rows, tokenizer, params.generate.labels, max_length))
+    if params.generate.class_labels is not None:
+        return Lessons(class_labels.samples(rows, tokenizer, params.generate.class_labels, max_length))
     layer_loss = None
     if isinstance(settings, Distilled) and not step.is_rung:  # its pairs are numbered by the student's own layers
         layer_loss = settings.layer_loss
@@ -119,7 +119,7 @@ def checkpoint_folder(params: Params, this: Run) -> Path:
         "run": this.name,
         "params": [params.train.model_dump(exclude={"report_to"}), params.runtime.model_dump()],
         "targets": params.weight.targets and params.weight.targets.model_dump(),
-        "labels": params.generate.labels,
+        "labels": params.generate.class_labels,
         "data": [file_hash(path) for path in data if path.exists()],
         "code": [file_hash(path) for path in imported_code(Path(__file__))],
         "torch": torch.__version__,
@@ -170,8 +170,8 @@ def main() -> None:
     dtype = runtime.compute_dtype(params.runtime.dtype)
     measured_as = (
         partial(validation_loss, teacher_tokens=teacher_tokens)
-        if params.generate.labels is None
-        else partial(label_loss, labels=params.generate.labels)
+        if params.generate.class_labels is None
+        else partial(label_loss, labels=params.generate.class_labels)
     )
     measure = partial(measured_as, validation=validation, tokenizer=tokenizer, dtype=dtype)
     folder = checkpoint_folder(params, this)

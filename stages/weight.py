@@ -199,7 +199,7 @@ def write_targets(folder: Path, rows: list[Row], params: Params, wanted: Targets
     teacher = next(teacher for teacher in params.teachers if teacher.name == wanted.teacher)
     assert teacher.kind == "local", "the schema refuses targets of an API teacher"
     dtype = runtime.compute_dtype(params.runtime.dtype)
-    model, tokenizer = loading.load(teacher.model, dtype, teacher.revision, teacher.sha256, teacher.template)
+    model, tokenizer = loading.load(teacher.model, dtype, teacher.revision, teacher.sha256, teacher.chat_template)
     source = store.source(teacher, tokenizer, rows, str(dtype).removeprefix("torch."), wanted)
     examples = [encode(tokenizer, row) for row in rows]
     if wanted.kind == "hidden" and not ends_in_a_product(model, examples[0]):
@@ -240,7 +240,7 @@ def main() -> None:
     measure = MEASURES[weight.confidence]
     known = [measure(one, weight.window) for one in evidence(rows, read_rows(DROPPED, "stage clean"), seen)]
     rows, strength = weigh(rows, known, weight, params.seed)
-    teachers = {teacher.name: (teacher.model, teacher.licence) for teacher in params.teachers}
+    teachers = {teacher.name: (teacher.model, teacher.license) for teacher in params.teachers}
     metrics = summary(rows, weight, strength) | data_card.numbers(rows, teachers)
     write_rows(WEIGHTED, rows)
     write_text(CARD, data_card.markdown(rows, metrics, cleaning))

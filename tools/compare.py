@@ -82,7 +82,7 @@ def scored(one: Revision, other: Revision, model: str, paired: bool) -> list[Row
     same_seeds = list(tables[0]) == list(tables[1])
     resamples, seed = other.params["evaluate.bootstrap"], other.params["seed"]
     rows = []
-    for name, measure in measures(chance_of(other.params.get("generate.labels"))).items():
+    for name, measure in measures(chance_of(other.params.get("generate.class_labels"))).items():
         before, after = (measure.ratios(list(seeds.values())) for seeds in tables)
         values = measure.value(*before), measure.value(*after)
         if not paired:

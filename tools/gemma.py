@@ -21,9 +21,9 @@ TEACHER = f"""\
     model: package:{PACKAGE}/data/{FILE}
     revision: null
     sha256: {SHA256}
-    template: few_shot  # a base model: it continues a list of questions and answers
-    share: 1.0
-    licence: Gemma Terms of Use
+    chat_template: few_shot  # a base model: it continues a list of questions and answers
+    prompt_fraction: 1.0
+    license: Gemma Terms of Use
 """
 
 

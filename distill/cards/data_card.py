@@ -38,17 +38,17 @@ def extremes(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def by_teacher(rows: Sequence[Row], known: Mapping[str, tuple[str, str | None]]) -> list[dict[str, Any]]:
-    """What each teacher gave, by name: `known` has its model and licence, null for one that params do not name."""
+    """What each teacher gave, by name: `known` has its model and license, null for one that params do not name."""
     total = sum(row["weight"] for row in rows)
     result = []
     for name in sorted({row["teacher"] for row in rows} | set(known)):
         own = [row for row in rows if row["teacher"] == name]
-        model, licence = known.get(name, (None, None))
+        model, license = known.get(name, (None, None))
         result.append(
             {
                 "name": name,
                 "model": model,
-                "licence": licence,
+                "license": license,
                 "rows": len(own),
                 "words": sum(map(length, own)),
                 "share_of_weight": round(sum(row["weight"] for row in own) / total, 4),
@@ -93,13 +93,13 @@ def teachers(metrics: dict[str, Any]) -> Table:
         [
             Data(one["name"]),
             Data(one["model"] or "not in params.yaml"),
-            Data(one["licence"] or "not stated: find out before you share the data or the student"),
+            Data(one["license"] or "not stated: find out before you share the data or the student"),
             *(f"{one[key]:,}" for key in ("rows", "words")),
             f"{one['share_of_weight']:.1%}",
         ]
         for one in metrics["teachers"]
     ]
-    return Table(["teacher", "model", "licence and terms", "rows", "words", "share of weight"], rows, "lllrrr")
+    return Table(["teacher", "model", "license and terms", "rows", "words", "share of weight"], rows, "lllrrr")
 
 
 def lengths_and_weights(metrics: dict[str, Any]) -> Section:
@@ -139,7 +139,7 @@ def extreme(name: str, some: Sequence[Row]) -> Section:
 def sections(rows: Sequence[Row], metrics: dict[str, Any], clean: dict[str, Any]) -> list[Section]:
     """The card, from the training rows, metrics/weight.json and metrics/clean.json."""
     return [
-        Section("Teachers, licences and terms", [teachers(metrics)]),
+        Section("Teachers, licenses and terms", [teachers(metrics)]),
         kept(clean),
         lengths_and_weights(metrics),
         *(extreme(name, some) for name, some in extremes(rows).items() if some),

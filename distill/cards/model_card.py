@@ -29,8 +29,8 @@ ROLES = {
     "sft": "the student trained by cross-entropy on the teacher's texts",
     "distilled": "the student trained by the loss under test",
 }
-# licences that model hubs know under the same name, in lower case; https://huggingface.co/docs/hub/repositories-licenses
-HUB_LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "gemma")
+# licenses that model hubs know under the same name, in lower case; https://huggingface.co/docs/hub/repositories-licenses
+HUB_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "gemma")
 UNSTATED = "not stated: find out before you share the student"
 MEASURED = {"accuracy": "Accuracy", "perplexity": "Perplexity", "agreement": "Agreement", "rouge_l": "ROUGE-L"}
 
@@ -39,7 +39,7 @@ MEASURED = {"accuracy": "Accuracy", "perplexity": "Perplexity", "agreement": "Ag
 class Lineage:
     """All that a student comes from.
 
-    `teachers` are the entries of params.yaml with name, model and licence; `student`, `schedule` and `settings` (empty
+    `teachers` are the entries of params.yaml with name, model and license; `student`, `schedule` and `settings` (empty
     for init) its sections; `rows` what it learnt from, `hashes` SHA-256 by file; `labels` what it chooses from, if any;
     `targets` names the teacher whose probabilities it learnt from, if there is one.
     """
@@ -64,7 +64,7 @@ class Lineage:
 
     @property
     def sources(self) -> list[list[str]]:
-        """Name, part and licence of each model that the student has weights, answers or else probabilities of."""
+        """Name, part and license of each model that the student has weights, answers or else probabilities of."""
         known = {teacher["name"]: teacher for teacher in self.teachers}
         wrote = Counter(row["teacher"] for row in self.rows) if self.variant != "init" else Counter()
         found = []
@@ -75,15 +75,15 @@ class Lineage:
             parts = ["its weights"] * cut + [f"{wrote[name]:,} answers"] * (name in wrote)
             parts = parts or ["its probabilities"] * (name == self.targets)
             if parts:
-                teacher = known.get(name, {"model": "not in params.yaml", "licence": None})
-                found.append([f"{name}: {teacher['model']}", " and ".join(parts), teacher["licence"] or UNSTATED])
+                teacher = known.get(name, {"model": "not in params.yaml", "license": None})
+                found.append([f"{name}: {teacher['model']}", " and ".join(parts), teacher["license"] or UNSTATED])
         return found
 
     @property
-    def licence(self) -> str | None:
-        """The licence that a hub knows and that all sources share, else None: then a person must decide."""
-        licences = {licence.lower() for _, _, licence in self.sources}
-        return licences.pop() if len(licences) == 1 and licences <= set(HUB_LICENCES) else None
+    def license(self) -> str | None:
+        """The license that a hub knows and that all sources share, else None: then a person must decide."""
+        licenses = {license.lower() for _, _, license in self.sources}
+        return licenses.pop() if len(licenses) == 1 and licenses <= set(HUB_LICENSES) else None
 
 
 def lineage(params: Params, run: Run, rows: Sequence[Row], files: Sequence[Path]) -> Lineage:
@@ -100,7 +100,7 @@ def lineage(params: Params, run: Run, rows: Sequence[Row], files: Sequence[Path]
         seed=params.seed if run.seed is None else run.seed,
         rows=rows,
         hashes={str(path): file_hash(path) for path in files} | pinned,
-        labels=params.generate.labels,
+        labels=params.generate.class_labels,
         targets=wanted.teacher if wanted is not None and learns else None,
     )
 
@@ -115,9 +115,9 @@ def sections(lineage: Lineage, report: Mapping[str, Any]) -> list[Section]:
     made = {name: value for name, value in report.items() if name not in ("variant", "seed")}
     return [
         Section("Made from", [
-            Table(["source", "what the student has of it", "licence and terms"],
+            Table(["source", "what the student has of it", "license and terms"],
                   [list(map(Data, source)) for source in lineage.sources], "lll"),
-            "The student is derived from these sources: their licences and terms apply to it too.",
+            "The student is derived from these sources: their licenses and terms apply to it too.",
         ]),
         Section("How it was made", [
             pairs(["choice", "value"], choices),
@@ -198,10 +198,10 @@ print(probabilities)
 
 
 def front_matter(lineage: Lineage) -> ModelCardData:
-    """What a hub reads: licence, library, task, tags, and the hub's name of what the student's weights come from."""
+    """What a hub reads: license, library, task, tags, and the hub's name of what the student's weights come from."""
     return ModelCardData(
-        license=lineage.licence or "other",
-        license_name=None if lineage.licence else "see-the-sources-below",
+        license=lineage.license or "other",
+        license_name=None if lineage.license else "see-the-sources-below",
         base_model=lineage.base if re.fullmatch(r"[\w.-]+/[\w.-]+", lineage.base) else None,
         library_name="transformers",
         pipeline_tag="text-generation",

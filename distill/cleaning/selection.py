@@ -79,7 +79,7 @@ def _rank(one: Candidate) -> tuple[bool, float]:
 
 POLICIES: dict[str, Callable[[list[Candidate]], dict[str, Verdict]]] = {
     "all": _all,
-    "best": _best,
-    "vote": _vote,
+    "best_of_n": _best,
+    "majority_vote": _vote,
     "fuse": _fuse,
 }

@@ -13,7 +13,9 @@ from distill.modeling.chat import Messages
 from distill.modeling.sampling import Sampling
 from distill.params.teachers import Teacher
 
-NEEDS_SCORES = ("fuse",)  # tasks whose answers students learn from: what generate.needs asks of teachers holds for them
+NEEDS_SCORES = (
+    "fuse",
+)  # tasks whose answers students learn from: what generate.required_capabilities asks of teachers holds for them
 
 
 @dataclass(frozen=True)

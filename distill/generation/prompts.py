@@ -105,7 +105,7 @@ def require_labels(prompts: list[Prompt], labels: list[str]) -> None:
     given = [prompt for prompt in prompts if "label" in prompt]
     if other := [prompt for prompt in given if prompt["label"] not in labels]:
         raise UserError(
-            f"prompt {other[0]['id']!r} has the label {other[0]['label']!r}, which is none of generate.labels "
+            f"prompt {other[0]['id']!r} has the label {other[0]['label']!r}, which is none of generate.class_labels "
             f"({', '.join(labels)}). Mend the prompt or the list."
         )
     if given and len(given) < len(prompts):

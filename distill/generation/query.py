@@ -26,7 +26,7 @@ class Setup:
     """What asking takes beside a teacher, requests and sampling; none of it changes an API's answer.
 
     `environment` has the keys of APIs by the names that params give; `journals` is the folder of journals;
-    `needs` are the abilities without which a teacher is refused or its rows are marked (generate.needs).
+    `needs` is generate.required_capabilities: a teacher without one is refused, or its rows are marked.
     `forecast`, where there is one, answers in place of the teachers: nothing is sent.
     """
 
@@ -84,7 +84,7 @@ def request(
     if sampling.labels:
         depends |= {"labels": list(sampling.labels)}
     if teacher.kind == "openai":
-        depends |= {"extra": teacher.extra}
+        depends |= {"extra": teacher.extra_body}
     else:
         depends |= {
             "revision": teacher.revision,
@@ -92,7 +92,7 @@ def request(
             "dtype": _dtype(setup.runtime),
             "batch_size": setup.batch_size,
         }
-        if teacher.template is not None:
+        if teacher.chat_template is not None:
             depends |= {"template": few_shot.TEMPLATE}
     return Request(value_hash(depends)[:32], messages, seed)
 
@@ -160,7 +160,7 @@ def _ask_local(
 
     modeling_runtime.prepare(setup.runtime.threads, sampling.seed)
     dtype = modeling_runtime.compute_dtype(setup.runtime.dtype)
-    model, tokenizer = loading.load(teacher.model, dtype, teacher.revision, teacher.sha256, teacher.template)
+    model, tokenizer = loading.load(teacher.model, dtype, teacher.revision, teacher.sha256, teacher.chat_template)
     batches = local.batches(tokenizer, requests, setup.batch_size)
     todo = [batch for batch in batches if any(item.id not in answered for item in batch)]
     answering = (

@@ -12,7 +12,7 @@ from distill.core.text import words
 from distill.generation.completions import Answer
 from distill.generation.prompts import Prompt
 from distill.modeling.chat import Messages
-from distill.params.generate import Grow
+from distill.params.generate import SelfInstruct
 
 ITEM = re.compile(r"^\s*(?:\d+\s*[.):]|[-*\u2022])\s*(\S.*)$", re.MULTILINE)
 FEWEST_WORDS, MOST_WORDS = 3, 150  # of an instruction, as in the paper
@@ -40,7 +40,7 @@ class Pool:
         self.texts.append(words(text))
 
 
-def grown(prompts: list[Prompt], grow: Grow, seed: int, ask: Asker) -> tuple[list[Prompt], dict[str, int]]:
+def grown(prompts: list[Prompt], grow: SelfInstruct, seed: int, ask: Asker) -> tuple[list[Prompt], dict[str, int]]:
     """The prompts with the new ones by id, and how many were written, by outcome.
 
     Each request shows prompts of one topic, and what comes of it has that topic: a held-out topic's prompts
@@ -50,8 +50,8 @@ def grown(prompts: list[Prompt], grow: Grow, seed: int, ask: Asker) -> tuple[lis
     pool = Pool({prompt["id"]: prompt for prompt in prompts})
     topics = sorted({prompt["topic"] for prompt in prompts}, key=lambda topic: _order(f"{seed}/{topic}"))
     counts: Counter[str] = Counter()
-    for turn in range(grow.rounds):
-        places = range(turn * grow.per_round, (turn + 1) * grow.per_round)
+    for turn in range(grow.num_rounds):
+        places = range(turn * grow.requests_per_round, (turn + 1) * grow.requests_per_round)
         asked = [topics[place % len(topics)] for place in places]
         answers = ask(
             {
@@ -62,7 +62,7 @@ def grown(prompts: list[Prompt], grow: Grow, seed: int, ask: Asker) -> tuple[lis
         _refuse_failures(answers, turn)
         for topic, answer in zip(asked, answers, strict=True):
             for text in written(answer):
-                outcome = outcome_of(text, topic, pool, grow.novelty)
+                outcome = outcome_of(text, topic, pool, grow.max_rouge_l)
                 counts[outcome] += 1
                 if outcome == "new":
                     pool.add(topic, text)
@@ -148,8 +148,8 @@ def _refuse_failures(answers: list[Answer], turn: int) -> None:
     if failures:
         listed = ", ".join(f"{name} {count}" for name, count in sorted(failures.items()))
         raise UserError(
-            f"generate.grow: {failures.total()} of {len(answers)} requests of round {turn + 1} failed ({listed}). What "
-            "the next round asks depends on them: run again. All answers so far are kept."
+            f"generate.self_instruct: {failures.total()} of {len(answers)} requests of round {turn + 1} failed "
+            f"({listed}). The next round depends on them: run again. All responses so far are kept."
         )
 
 

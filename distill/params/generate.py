@@ -71,18 +71,19 @@ class Shot(Section):
     assistant: Text
 
 
-class Grow(Section):
-    """New prompts by a teacher (Self-Instruct): in each round `per_round` requests with examples of one topic each.
+class SelfInstruct(Section):
+    """New prompts written by a teacher (Self-Instruct, Wang et al. 2023).
 
-    A new prompt whose ROUGE-L with any other is `novelty` or more is refused.
+    Each of `num_rounds` rounds sends `requests_per_round` requests, each with examples of one topic. A new prompt
+    whose ROUGE-L with any other prompt is `max_rouge_l` or more is dropped.
     """
 
     teacher: Name
-    rounds: Count
-    per_round: Count
+    num_rounds: Count
+    requests_per_round: Count
     examples_per_request: Count
-    novelty: Part
-    max_tokens: Count
+    max_rouge_l: Part
+    max_new_tokens: Count
     sampling_temperature: Annotated[Real, Field(ge=0, le=2)]
     top_p: Part
 
@@ -90,14 +91,14 @@ class Grow(Section):
 class Mixture(Section):
     """What becomes of several answers to one prompt; `clean` carries it out (distill/mixture.py)."""
 
-    policy: Literal["all", "best", "vote", "fuse"]
+    policy: Literal["all", "best_of_n", "majority_vote", "fuse"]
     judge: Name | None
     aggregator: Name | None
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.policy == "best" and self.judge is None:
-            raise ValueError("judge: policy best needs one, the name of a teacher")
+        if self.policy == "best_of_n" and self.judge is None:
+            raise ValueError("judge: policy best_of_n needs one, the name of a teacher")
         if (self.policy == "fuse") != (self.aggregator is not None):
             raise ValueError(
                 f"aggregator: policy fuse, and no other, needs one, the name of a teacher; given policy {self.policy} "
@@ -112,35 +113,35 @@ class Generate(Section):
     prompts: Prompts
     system_prompt: Text | None
     few_shot: list[Shot]
-    grow: Grow | None
-    labels: Annotated[list[Label], Field(min_length=2)] | None
+    self_instruct: SelfInstruct | None
+    class_labels: Annotated[list[Label], Field(min_length=2)] | None
     mixture: Mixture
-    max_tokens: Count
+    max_new_tokens: Count
     sampling_temperature: Annotated[Real, Field(ge=0, le=2)]
     top_p: Part
-    samples: Count
+    num_samples: Count
     batch_size: Count
-    needs: list[Literal["logprobs", "temperature", "seed", "usage"]]
+    required_capabilities: list[Literal["logprobs", "temperature", "seed", "usage"]]
     budget_usd: Positive | None
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:
-        if self.samples > 1 and self.sampling_temperature == 0:
+        if self.num_samples > 1 and self.sampling_temperature == 0:
             raise ValueError(
-                f"samples: {self.samples} greedy answers are one and the same; set sampling_temperature above 0"
+                f"num_samples: {self.num_samples} greedy answers are one and the same; set sampling_temperature above 0"
             )
         return self
 
     @model_validator(mode="after")
     def _labels_are_a_choice(self) -> Self:
-        if self.labels is None:
+        if self.class_labels is None:
             return self
-        if len(self.labels) != len(set(self.labels)):
-            raise ValueError(f"labels: two are the same, given {self.labels}")
-        if self.samples > 1:
+        if len(self.class_labels) != len(set(self.class_labels)):
+            raise ValueError(f"class_labels: two are the same, given {self.class_labels}")
+        if self.num_samples > 1:
             raise ValueError(
-                f"samples: must be 1 with labels, since a teacher's choice is always the same, given {self.samples}"
+                f"num_samples: must be 1 with class_labels, since the choice never varies, got {self.num_samples}"
             )
         if self.mixture.judge is not None or self.mixture.aggregator is not None:
-            raise ValueError("mixture: with labels judge and aggregator must be null, and policy all or vote")
+            raise ValueError("mixture: with labels judge and aggregator must be null, and policy all or majority_vote")
         return self

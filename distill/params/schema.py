@@ -49,16 +49,18 @@ class Params(Section):
         names = [teacher.name for teacher in self.teachers]
         if len(names) != len(set(names)):
             raise ValueError(f"teachers: two have the same name, given {names}")
-        if not any(teacher.share for teacher in self.teachers):
-            raise ValueError("teachers: the share of every one is 0, so that none answers the prompts")
+        if not any(teacher.prompt_fraction for teacher in self.teachers):
+            raise ValueError(
+                "teachers: every prompt_fraction is 0, so no teacher responds to a prompt. Set at least one above 0."
+            )
         helpers = {"generate.mixture.judge": self.generate.mixture.judge}
         helpers["generate.mixture.aggregator"] = self.generate.mixture.aggregator
-        if self.generate.grow is not None:
-            helpers["generate.grow.teacher"] = self.generate.grow.teacher
+        if self.generate.self_instruct is not None:
+            helpers["generate.self_instruct.teacher"] = self.generate.self_instruct.teacher
         for key, helper in helpers.items():
             if helper is not None and helper not in names:
                 raise ValueError(f"{key}: must be one of `teachers` ({names}), given {helper!r}")
-        local = [teacher.name for teacher in self.teachers if teacher.kind == "local" and teacher.template is None]
+        local = [teacher.name for teacher in self.teachers if teacher.kind == "local" and teacher.chat_template is None]
         asked = {"evaluate.teacher": self.evaluate.teacher}
         if self.train.student.source == "teacher":
             asked["train.student.teacher"] = self.train.student.teacher
@@ -71,7 +73,7 @@ class Params(Section):
             self._targets_can_be_had(self.weight.targets)
         if (
             self.weight.targets is None
-            and self.generate.labels is None
+            and self.generate.class_labels is None
             and self.train.distilled.loss != "cross_entropy"
         ):
             raise ValueError(
@@ -106,34 +108,40 @@ class Params(Section):
                     "train.distilled.layer_loss: must be null with weight.targets.kind on_policy, since no hidden "
                     "states are stored for the student's own text"
                 )
-        if self.generate.labels is not None:
+        if self.generate.class_labels is not None:
             self._require_what_labels_go_with()
         unpriced = [teacher.name for teacher in self.teachers if teacher.kind == "openai" and teacher.price is None]
         if self.generate.budget_usd is not None and unpriced:
             raise ValueError(
                 f"generate.budget_usd: cannot be kept, since the price of {unpriced} is null; give prices or no budget"
             )
-        parts = sum(teacher.share for teacher in self.teachers if teacher.share < 1)
+        parts = sum(teacher.prompt_fraction for teacher in self.teachers if teacher.prompt_fraction < 1)
         if parts > 1 + 1e-9:
-            raise ValueError(f"teachers: shares below 1 divide the prompts and add up to {parts:g}, more than 1")
+            raise ValueError(
+                f"teachers: prompt_fractions below 1 divide the prompts and must add up to at most 1, got {parts:g}"
+            )
         return self
 
     def _require_what_labels_go_with(self) -> None:
         """Raises ValueError where a choice says something of texts or tokens, which labels have no use for."""
-        others = [one.name for one in self.teachers if one.share and (one.kind != "local" or one.template is not None)]
+        others = [
+            teacher.name
+            for teacher in self.teachers
+            if teacher.prompt_fraction and (teacher.kind != "local" or teacher.chat_template is not None)
+        ]
         if others:
             raise ValueError(
-                "generate.labels: each label is scored by the teacher's own probabilities, so that all who answer must "
-                f"be local with their own chat template, given {others}; set their share to 0"
+                "generate.class_labels: each label is scored by the teacher's probabilities, so every teacher that "
+                f"responds must be local with its own chat template, got {others}. Set their prompt_fraction to 0."
             )
         if self.weight.targets is not None:
             raise ValueError(
-                "weight.targets: must be null with generate.labels, since the probabilities of labels are in the rows"
+                "weight.targets: must be null with generate.class_labels, since the rows have the labels' probabilities"
             )
         if self.train.rounds is not None or (self.train.ladder is not None and self.train.ladder.teacher == "above"):
             raise ValueError(
-                "train: with generate.labels students learn from the teacher's answers alone: rounds must be null, and "
-                "ladder.teacher original"
+                "train: with generate.class_labels students learn from the teacher's responses alone: rounds must be "
+                "null, and ladder.teacher original"
             )
 
     def _targets_can_be_had(self, wanted: Targets) -> None:
@@ -144,15 +152,15 @@ class Params(Section):
                 f"weight.targets.teacher: must be a local teacher of `teachers` ({list(local)}), given "
                 f"{wanted.teacher!r}"
             )
-        if local[wanted.teacher].template is None:
+        if local[wanted.teacher].chat_template is None:
             return
         if wanted.kind != "stored":
             raise ValueError(
-                f"weight.targets.kind: must be stored for teacher {wanted.teacher!r}, a base model (template: "
+                f"weight.targets.kind: must be stored for teacher {wanted.teacher!r}, a base model (chat_template: "
                 f"few_shot) whose answers end otherwise than the student's, given {wanted.kind}"
             )
         if self.weight.layers is not None:
             raise ValueError(
                 f"weight.layers: must be null for teacher {wanted.teacher!r} of weight.targets, a base model "
-                f"(template: few_shot) that reads another prompt than the student, given {self.weight.layers}"
+                f"(chat_template: few_shot) that reads another prompt than the student, given {self.weight.layers}"
             )

@@ -12,7 +12,7 @@ class LocalTeacher(Section):
 
     `package:NAME/FILE` names a file inside an installed Python package. `sha256` pins a GGUF file, and
     `revision` a hub name; null where they do not apply. `template` null is the model's own chat template;
-    few_shot is for base models (distill/few_shot.py). `licence` is what the data card says of licence and terms.
+    few_shot is for base models (distill/few_shot.py). `license` is what the data card says of license and terms.
     """
 
     name: Name
@@ -20,9 +20,9 @@ class LocalTeacher(Section):
     model: Text
     revision: Text | None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
-    template: Literal["few_shot"] | None
-    share: Share
-    licence: Text | None
+    chat_template: Literal["few_shot"] | None
+    prompt_fraction: Share
+    license: Text | None
 
 
 class Price(Section):
@@ -35,8 +35,8 @@ class Price(Section):
 class ApiTeacher(Section):
     """An OpenAI-compatible chat endpoint. `api_key_env` names the environment variable with the key.
 
-    `extra` are fields of a request that its server has beside OpenAI's. `on_missing` says what happens where it
-    lacks what generate.needs names: fail, or degrade for rows that say so.
+    `extra_body` has fields of a request that its server has beside OpenAI's. `on_missing` says what happens where it
+    lacks what generate.required_capabilities names: fail, or degrade for rows that say so.
     """
 
     name: Name
@@ -52,9 +52,9 @@ class ApiTeacher(Section):
     max_retries: Annotated[int, Field(ge=0)]
     price: Price | None
     on_missing: Literal["fail", "degrade"]
-    extra: dict[str, str | int | float | bool | None]
-    share: Share
-    licence: Text | None
+    extra_body: dict[str, str | int | float | bool | None]
+    prompt_fraction: Share
+    license: Text | None
 
 
 Teacher = Annotated[LocalTeacher | ApiTeacher, Field(discriminator="kind")]

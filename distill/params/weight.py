@@ -10,7 +10,7 @@ from distill.params.fields import Count, Name, NotNegative, Part, Real, Section,
 class Stored(Section):
     """The teacher's k best tokens at each place of a response, and the mass of all others, written by `weight`.
 
-    The one kind for a teacher of another tokenizer family than the student's, or of template few_shot.
+    The one kind for a teacher of another tokenizer family than the student's, or of chat_template few_shot.
     """
 
     kind: Literal["stored"]

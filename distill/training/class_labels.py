@@ -23,8 +23,8 @@ def samples(rows: Sequence[dict[str, Any]], tokenizer: Any, labels: Sequence[str
     for row in rows:
         if row["response"] not in labels or len(row.get("label_log_probs") or ()) != len(labels):
             raise UserError(
-                f"row {row['id']!r} was not answered by one of generate.labels ({', '.join(labels)}): run `dvc repro` "
-                "to ask the teacher with them."
+                f"the response of row {row['id']!r} must be one of generate.class_labels ({', '.join(labels)}). Run "
+                "`dvc repro` to query the teacher with them."
             )
         chosen = labels.index(row["response"])
         prompt = prompt_ids(tokenizer, row["messages"], max_length - longest)

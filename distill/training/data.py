@@ -45,7 +45,7 @@ def teacher_of(teachers: Sequence[Teacher], name: str) -> LocalTeacher:
 
 def stored_targets(folder: Path, teacher: LocalTeacher, wanted: Targets, rows: Rows, dtype: torch.dtype) -> Any:
     """The teacher's tokenizer and its targets in `folder`, which are None where it is asked during training."""
-    tokenizer = loading.load_tokenizer(teacher.model, teacher.revision, teacher.sha256, teacher.template)
+    tokenizer = loading.load_tokenizer(teacher.model, teacher.revision, teacher.sha256, teacher.chat_template)
     name = str(dtype).removeprefix("torch.")
     stored = list(store.read(folder, store.source(teacher, tokenizer, rows, name, wanted)))
     return tokenizer, None if wanted.kind in ("online", "on_policy") else stored

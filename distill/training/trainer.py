@@ -101,8 +101,8 @@ class DistillTrainer(Trainer):
         """The micro-batch's weighted sum of the losses of rows that choose a label."""
         if self.accelerator.unwrap_model(model) is not model:
             raise UserError(
-                "generate.labels: students learn labels in one process on one device so far. Start one process, with "
-                "CUDA_VISIBLE_DEVICES=0 where there are several GPUs."
+                "generate.class_labels: students learn labels in one process on one device so far. Start one process, "
+                "with CUDA_VISIBLE_DEVICES=0 where there are several GPUs."
             )
         with torch.autocast(model.device.type, dtype=self.autocast, enabled=self.autocast != torch.float32):
             return losses_class_labels.total(model, inputs, self.settings)

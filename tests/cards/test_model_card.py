@@ -14,7 +14,7 @@ from distill.params import loading as params_file
 from distill.students.runs import Run
 
 REPORT = {"variant": "distilled", "source": "tiny", "loss": "forward_kl", "steps": 3, "parameters": 1234}
-LOCAL = tiny.params()["teachers"][0] | {"licence": "Apache-2.0", "sha256": "0" * 64}
+LOCAL = tiny.params()["teachers"][0] | {"license": "Apache-2.0", "sha256": "0" * 64}
 
 
 def row(teacher: str = "tiny", system: str | None = "Be brief.", prompt: str = "Why?") -> dict[str, Any]:
@@ -33,20 +33,20 @@ def lineage(rows: Any = ROWS, variant: str = "distilled", files: Any = (), **cha
 def test_a_trained_student_has_its_teachers_weights_and_answers_and_licence():
     found = lineage([row(), row()])
     assert found.sources == [["tiny: teacher", "its weights and 2 answers", "Apache-2.0"]]
-    assert found.licence == "apache-2.0"
+    assert found.license == "apache-2.0"
     assert lineage(variant="init").sources == [["tiny: teacher", "its weights", "Apache-2.0"]]
     assert found.hashes == {"teacher": "0" * 64}
 
 
 def test_a_licence_is_given_only_where_every_source_has_the_same():
-    other = LOCAL | {"name": "other", "model": "another", "licence": "MIT"}
-    assert lineage([row()], teachers=[LOCAL, other]).licence == "apache-2.0"
-    assert lineage([row(), row("other")], teachers=[LOCAL, other]).licence is None
-    assert lineage([row(), row("gone")]).licence is None
+    other = LOCAL | {"name": "other", "model": "another", "license": "MIT"}
+    assert lineage([row()], teachers=[LOCAL, other]).license == "apache-2.0"
+    assert lineage([row(), row("other")], teachers=[LOCAL, other]).license is None
+    assert lineage([row(), row("gone")]).license is None
     assert lineage([row(), row("gone")]).sources[1] == ["gone: not in params.yaml", "1 answers", model_card.UNSTATED]
-    assert lineage(teachers=[LOCAL | {"licence": "Our own terms"}]).licence is None
-    assert lineage(teachers=[LOCAL | {"licence": None}]).licence is None
-    matter = ModelCard(model_card.card(lineage(teachers=[LOCAL | {"licence": None}]), REPORT)).data.to_dict()
+    assert lineage(teachers=[LOCAL | {"license": "Our own terms"}]).license is None
+    assert lineage(teachers=[LOCAL | {"license": None}]).license is None
+    matter = ModelCard(model_card.card(lineage(teachers=[LOCAL | {"license": None}]), REPORT)).data.to_dict()
     assert (matter["license"], matter["license_name"]) == ("other", "see-the-sources-below")
 
 
@@ -57,7 +57,7 @@ def test_a_pretrained_student_is_named_and_its_licence_left_to_a_person():
         ["some-org/some-model", "its weights", model_card.UNSTATED],
         ["tiny: teacher", "1 answers", "Apache-2.0"],
     ]
-    assert found.licence is None
+    assert found.license is None
     assert model_card.front_matter(found).base_model == "some-org/some-model"
     assert model_card.front_matter(lineage()).base_model is None
 
@@ -76,7 +76,7 @@ def test_an_adapter_is_named_by_the_card_of_the_student_that_it_made():
 def test_the_card_shows_data_as_it_is_and_its_example_is_python():
     text = "<!-- table:begin --> | **x** ```\n---\n\" ' <script>"
     card = model_card.card(lineage([row(system=text, prompt="longer than that " * 9), row(system=text)],
-                                   teachers=[LOCAL | {"licence": text}]), REPORT)  # fmt: skip
+                                   teachers=[LOCAL | {"license": text}]), REPORT)  # fmt: skip
     assert card.count("<!-- table:begin -->") == card.count(markdown.BEGIN) == 2  # its own, and inside a string
     assert "&lt;script&gt;" in card
     code = re.search(r"```python\n(.*?)\n```\n", card, re.DOTALL)

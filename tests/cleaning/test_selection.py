@@ -21,28 +21,28 @@ def test_all_keeps_every_answer():
 
 def test_best_keeps_the_highest_score_of_each_prompt():
     rows = [one("p@a", score=3), one("p@b", score=9), one("p@c", score=8.5), one("q@a", score=1)]
-    assert select("best", rows) == {
+    assert select("best_of_n", rows) == {
         "p@a": ("not_best", "p@b"),
         "p@c": ("not_best", "p@b"),
     }
 
 
 def test_an_answer_without_a_score_loses_to_any_with_one_and_the_first_of_equals_stays():
-    assert select("best", [one("p@a"), one("p@b", score=1)]) == {"p@a": ("not_best", "p@b")}
-    assert list(select("best", [one("p@a"), one("p@b", score=-2)])) == ["p@a"]
-    assert list(select("best", [one("p@a", score=5), one("p@b", score=5)])) == ["p@b"]
-    assert list(select("best", [one("p@a"), one("p@b")])) == ["p@b"]
+    assert select("best_of_n", [one("p@a"), one("p@b", score=1)]) == {"p@a": ("not_best", "p@b")}
+    assert list(select("best_of_n", [one("p@a"), one("p@b", score=-2)])) == ["p@a"]
+    assert list(select("best_of_n", [one("p@a", score=5), one("p@b", score=5)])) == ["p@b"]
+    assert list(select("best_of_n", [one("p@a"), one("p@b")])) == ["p@b"]
 
 
 def test_a_prompt_is_voted_on_by_its_own_answers_alone():
     rows = [one("p@a", "Rome"), one("p@b", "Paris."), one("p@c", " paris"), one("q@a", "Rome"), one("q@b", "Rome!")]
-    assert select("vote", rows) == {"p@a": ("outvoted", "p@b")}
+    assert select("majority_vote", rows) == {"p@a": ("outvoted", "p@b")}
 
 
 def test_between_as_many_votes_the_higher_score_decides_then_the_first():
     rows = [one("p@a", "Rome"), one("p@b", "Paris", score=2)]
-    assert list(select("vote", rows)) == ["p@a"]
-    assert list(select("vote", [one("p@a", "Rome"), one("p@b", "Paris")])) == ["p@b"]
+    assert list(select("majority_vote", rows)) == ["p@a"]
+    assert list(select("majority_vote", [one("p@a", "Rome"), one("p@b", "Paris")])) == ["p@b"]
 
 
 def test_the_fused_answer_stays_and_the_candidates_where_it_is_missing():
@@ -124,15 +124,15 @@ def two(topic: str, one: str, other: str, **changes: object) -> list[dict]:
 def test_cleaning_selects_in_every_split_and_says_which_answer_was_preferred(split):
     rows = [*corpus(), *two(TOPIC[split], "They live in large families.", "They sing at night.", judge_score=3.0)]
     assert reasons(rows) == {}
-    assert reasons(rows, policy="best") == {"both@a": ("not_best", "both@b")}
-    _, parts = cleaned(rows, policy="best")
+    assert reasons(rows, policy="best_of_n") == {"both@a": ("not_best", "both@b")}
+    _, parts = cleaned(rows, policy="best_of_n")
     assert [row["matching_text"] for row in parts["dropped"]] == ["They sing at night."]
     assert "both@b" in [row["id"] for row in parts[split]]
 
 
 def test_an_answer_that_is_bad_by_itself_is_no_candidate():
     rows = [*corpus(), *two(TOPIC["train"], "Too short.", "They sing at night.", judge_score=9.0)]
-    assert reasons(rows, policy="best") == {"both@a": ("too_short", "2 words")}
+    assert reasons(rows, policy="best_of_n") == {"both@a": ("too_short", "2 words")}
 
 
 def test_an_answer_that_was_not_selected_takes_no_other_with_it():
@@ -142,7 +142,7 @@ def test_an_answer_that_was_not_selected_takes_no_other_with_it():
         raw(TOPIC["train"], "They live in large families.", "later"),
     ]
     assert reasons(rows) == {rows[-1]["id"]: ("duplicate", "both@a")}
-    assert reasons(rows, policy="best") == {"both@a": ("not_best", "both@b")}
+    assert reasons(rows, policy="best_of_n") == {"both@a": ("not_best", "both@b")}
 
 
 def test_the_fused_answer_is_kept_for_its_candidates():

@@ -26,7 +26,7 @@ SPENT = (5 * 1.0 + 8 * 10.0) / 1e6  # USD, of an answer of the scripted server
 def experiment(folder: Path, api: ApiTeacher) -> Path:
     """The shipped params with that teacher in a folder of their own; the local teacher has no prompt."""
     value = yaml.safe_load((ROOT / "params.yaml").read_text())
-    value["teachers"] = [value["teachers"][0] | {"share": 1e-9}, api.model_dump()]
+    value["teachers"] = [value["teachers"][0] | {"prompt_fraction": 1e-9}, api.model_dump()]
     value["generate"]["prompts"]["path"] = "prompts.jsonl"
     (folder / "params.yaml").write_text(yaml.safe_dump(value))
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asking_run.prompts(PROMPTS)))
@@ -98,7 +98,7 @@ def test_three_samples_of_a_prompt_are_three_requests_each_with_a_seed_and_a_row
     with chat_server() as server:
         folder = experiment(tmp_path, teacher(server.url))
         value = yaml.safe_load((folder / "params.yaml").read_text())
-        value["generate"] |= {"samples": 3, "sampling_temperature": 0.7}
+        value["generate"] |= {"num_samples": 3, "sampling_temperature": 0.7}
         (folder / "params.yaml").write_text(yaml.safe_dump(value))
         done = stage(folder)
         assert done.returncode == 0, done.stderr

@@ -20,7 +20,9 @@ GENERATE = Generate(**tiny.params()["generate"])
 
 def teachers(*shares: float) -> list[LocalTeacher]:
     base = tiny.params()["teachers"][0]
-    return [LocalTeacher(**(base | {"name": f"t{number}", "share": share})) for number, share in enumerate(shares)]
+    return [
+        LocalTeacher(**(base | {"name": f"t{number}", "prompt_fraction": share})) for number, share in enumerate(shares)
+    ]
 
 
 def many(count: int = 1000) -> list[dict]:
@@ -82,7 +84,7 @@ def an_api(**changes: object) -> ApiTeacher:
 
 
 @pytest.mark.parametrize(
-    "change", [{"base_url": "http://other/v1"}, {"model": "n"}, {"extra": {"min_p": 0.1}}, {"name": "twin"}]
+    "change", [{"base_url": "http://other/v1"}, {"model": "n"}, {"extra_body": {"min_p": 0.1}}, {"name": "twin"}]
 )
 def test_a_request_to_another_endpoint_model_or_teacher_is_another_one(change):
     assert asked(an_api(**change)).id != asked(an_api()).id

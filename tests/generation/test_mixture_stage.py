@@ -36,7 +36,7 @@ def experiment(folder: Path, monkeypatch, url: str, **changes: object) -> None:
     monkeypatch.setattr("sys.argv", ["generate"])
     monkeypatch.setenv("TINY_KEY", "x")
     monkeypatch.delenv("DISTILL_HOME", raising=False)
-    local = tiny.params()["teachers"][0] | {"share": 0.0}
+    local = tiny.params()["teachers"][0] | {"prompt_fraction": 0.0}
     teachers = [local, api("anna", url), api("bert", url), api("cleo", url, share=0.0)]
     (folder / "data/prompts").mkdir(parents=True, exist_ok=True)
     (folder / "data/prompts/tiny.jsonl").write_text(tiny.prompts())
@@ -69,7 +69,7 @@ def test_the_judge_scores_every_answer_and_is_asked_once(tmp_path, monkeypatch):
         return said(body, "No rating." if "honey" in content else f"Rating: [[{score(text)}]]")
 
     with chat_server(script) as server:
-        mixture = {"policy": "best", "judge": "cleo", "aggregator": None}
+        mixture = {"policy": "best_of_n", "judge": "cleo", "aggregator": None}
         experiment(tmp_path, monkeypatch, server.url, generate__mixture=mixture)
         generate.main()
         first, asked = generate.RESPONSES.read_bytes(), len(server.bodies)
@@ -127,11 +127,11 @@ def test_grown_prompts_are_asked_like_others_and_growth_is_resumed_from_the_jour
         return said(body, f"9. Which old song tells of {topic}, number {len(content)}?\n10. nothing")
 
     grow = {
-        "teacher": "cleo", "rounds": 2, "per_round": 5, "examples_per_request": 2, "novelty": 0.9, "max_tokens": 40,
-        "sampling_temperature": 0.7, "top_p": 0.9,
+        "teacher": "cleo", "num_rounds": 2, "requests_per_round": 5, "examples_per_request": 2, "max_rouge_l": 0.9,
+        "max_new_tokens": 40, "sampling_temperature": 0.7, "top_p": 0.9,
     }  # fmt: skip
     with chat_server(script) as server:
-        experiment(tmp_path, monkeypatch, server.url, generate__grow=grow)
+        experiment(tmp_path, monkeypatch, server.url, generate__self_instruct=grow)
         generate.main()
         first, asked = generate.RESPONSES.read_bytes(), len(server.bodies)
         generate.main()
@@ -165,13 +165,13 @@ def test_the_estimate_counts_growing_judging_and_fusing_too_and_sends_nothing(tm
         return {line[0]: int(line[2]) for line in lines if line[0] in ("anna", "bert", "cleo")}
 
     grow = {
-        "teacher": "cleo", "rounds": 2, "per_round": 5, "examples_per_request": 2, "novelty": 0.9, "max_tokens": 40,
-        "sampling_temperature": 0.7, "top_p": 0.9,
+        "teacher": "cleo", "num_rounds": 2, "requests_per_round": 5, "examples_per_request": 2, "max_rouge_l": 0.9,
+        "max_new_tokens": 40, "sampling_temperature": 0.7, "top_p": 0.9,
     }  # fmt: skip
     mixture = {"policy": "fuse", "judge": "cleo", "aggregator": "cleo"}
     every = PROMPTS + 2 * 5 * 2
     with chat_server(script) as server:
-        experiment(tmp_path, monkeypatch, server.url, generate__grow=grow, generate__mixture=mixture)
+        experiment(tmp_path, monkeypatch, server.url, generate__self_instruct=grow, generate__mixture=mixture)
         before = to_send()
         assert server.bodies == []
         assert not list(tmp_path.rglob("journal/*"))
@@ -205,7 +205,7 @@ def test_a_run_on_a_data_set_with_examples_asks_each_row_once(tmp_path, monkeypa
 
 def test_a_judge_that_rates_nothing_stops_the_policy_that_needs_it(tmp_path, monkeypatch):
     with chat_server() as server:
-        mixture = {"policy": "best", "judge": "cleo", "aggregator": None}
+        mixture = {"policy": "best_of_n", "judge": "cleo", "aggregator": None}
         experiment(tmp_path, monkeypatch, server.url, generate__mixture=mixture)
         (tmp_path / "data/prompts/tiny.jsonl").write_text(tiny.prompts().partition("\n")[0] + "\n")
         with pytest.raises(UserError, match="'cleo' as the judge rated none of 2 answers"):

@@ -41,7 +41,7 @@ def test_transformers_serve_is_caught_dropping_log_probabilities_temperature_and
 def test_llama_cpp_scores_every_token_of_its_answers(tmp_path):
     options = ["--model", loading.locate(GGUF), "--n_ctx", "256", "--n_batch", "1", "--n_threads", "1"]
     with serving(sys.executable, "-m", "llama_cpp.server", *options, "--logits_all", "true", "--port", "PORT") as url:
-        asked = teacher(url, timeout_s=120.0, concurrency=1, extra={"repeat_penalty": 1.0})
+        asked = teacher(url, timeout_s=120.0, concurrency=1, extra_body={"repeat_penalty": 1.0})
         found = ask(tmp_path, asked, 2, needs=("logprobs", "temperature", "usage"))
         rows = output(asked, found, tmp_path, 2)
     assert found.degraded == []

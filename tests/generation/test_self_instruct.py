@@ -8,9 +8,9 @@ from rouge_score.rouge_scorer import RougeScorer
 from distill.core.errors import UserError
 from distill.generation.completions import Answer
 from distill.generation.self_instruct import Pool, growing_messages, grown, outcome_of, rouge_l, written
-from distill.params.generate import Grow
+from distill.params.generate import SelfInstruct
 
-GROW = Grow(
+GROW = SelfInstruct(
     teacher="t", rounds=2, per_round=3, examples_per_request=2, novelty=0.7, max_tokens=64, sampling_temperature=0.7,
     top_p=1.0,
 )  # fmt: skip
@@ -56,7 +56,7 @@ def test_new_prompts_have_the_topic_of_the_prompts_that_they_were_written_from()
 
 def test_every_topic_is_asked_about_in_turn_and_later_rounds_see_earlier_prompts():
     teacher = Writer()
-    grown(PROMPTS, GROW.model_copy(update={"rounds": 4, "examples_per_request": 9}), 1, teacher)
+    grown(PROMPTS, GROW.model_copy(update={"num_rounds": 4, "examples_per_request": 9}), 1, teacher)
     assert [name for name, _ in teacher.asked] == [str(place) for place in range(12)]
     for topic in TOPICS:
         own = [content for _, content in teacher.asked if topic in content]

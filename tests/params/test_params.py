@@ -98,12 +98,16 @@ def test_a_number_written_as_1e_minus_4_means_the_number_in_yaml_and_as_text():
         ("clean.min_words", 500, "min_words (500) is larger than max_words"),
         ("teachers.0.sha256", "abc", "teachers.0.sha256:"),
         ("teachers.0.kind", "magic", "teachers.0: input tag 'magic'"),
-        ("generate.mixture.policy", "best", "generate.mixture: judge: policy best needs one"),
+        ("generate.mixture.policy", "best_of_n", "generate.mixture: judge: policy best_of_n needs one"),
         ("generate.mixture.policy", "fuse", "aggregator: policy fuse, and no other, needs one"),
         ("generate.mixture.aggregator", "smollm2", "aggregator: policy fuse, and no other, needs one"),
         ("generate.mixture.judge", "nobody", "generate.mixture.judge: must be one of `teachers` (['smollm2'])"),
-        ("teachers.0.template", "few_shot", "evaluate.teacher: must be a local teacher of `teachers` with its own"),
-        ("teachers.0.share", 0.0, "teachers: the share of every one is 0"),
+        (
+            "teachers.0.chat_template",
+            "few_shot",
+            "evaluate.teacher: must be a local teacher of `teachers` with its own",
+        ),
+        ("teachers.0.prompt_fraction", 0.0, "teachers: every prompt_fraction is 0"),
         ("seed", -1, "seed: input should be greater than or equal to 0"),
         ("plot", None, "plot:"),
     ],
@@ -137,7 +141,7 @@ def test_a_message_fits_one_screen_however_many_the_mistakes():
 
 def test_shares_that_divide_the_prompts_may_not_exceed_them():
     value = copy.deepcopy(SHIPPED)
-    value["teachers"] = [value["teachers"][0] | {"share": 0.6, "name": name} for name in ("smollm2", "other")]
+    value["teachers"] = [value["teachers"][0] | {"prompt_fraction": 0.6, "name": name} for name in ("smollm2", "other")]
     assert "add up to 1.2" in refused(value)
 
 
@@ -158,7 +162,7 @@ def test_a_budget_needs_the_price_of_every_api_teacher():
 
 def test_several_samples_of_a_greedy_teacher_are_refused():
     value = copy.deepcopy(SHIPPED)
-    value["generate"]["samples"] = 3
+    value["generate"]["num_samples"] = 3
     assert "generate: samples: 3 greedy answers are one and the same" in refused(value)
 
 

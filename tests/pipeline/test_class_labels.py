@@ -32,7 +32,7 @@ SET = ["is", "is what", "people"]
 BY_FORM = ["ants is", "Tell me", "People like"]  # how the tiny teacher begins its answers to the three forms
 
 
-BASE = tiny.params()["teachers"][0] | {"template": "few_shot"}  # a teacher without a chat template
+BASE = tiny.params()["teachers"][0] | {"chat_template": "few_shot"}  # a teacher without a chat template
 
 
 def asked(topic: str, form: str = "What is {}?") -> list[dict[str, str]]:
@@ -191,7 +191,7 @@ def test_a_prompt_that_is_too_long_loses_its_beginning_and_every_label_stays_who
 
 def test_rows_of_other_labels_are_refused(tokenizer):
     for change in ({"response": "glass"}, {"label_log_probs": [-1.0]}, {"label_log_probs": None}):
-        with pytest.raises(UserError, match="was not answered by one of"):
+        with pytest.raises(UserError, match="must be one of generate.class_labels"):
             training_class_labels.samples([row("ants", 0, **change)], tokenizer, SET, 64)
 
 
@@ -247,17 +247,20 @@ def test_cleaning_compares_what_is_asked_and_leaves_short_and_equal_labels_alone
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"generate__labels": ["yes"]}, "generate.labels"),
-        ({"generate__labels": ["yes", "yes"]}, "labels: two are the same"),
-        ({"generate__labels": ["yes", " no"]}, "generate.labels"),
-        ({"generate__samples": 2}, "samples: must be 1 with labels"),
+        ({"generate__class_labels": ["yes"]}, "generate.class_labels"),
+        ({"generate__class_labels": ["yes", "yes"]}, "class_labels: two are the same"),
+        ({"generate__class_labels": ["yes", " no"]}, "generate.class_labels"),
+        ({"generate__num_samples": 2}, "num_samples: must be 1 with class_labels"),
         ({"weight__targets": tiny.params()["weight"]["targets"]}, "weight.targets: must be null"),
         ({"train__rounds": {"number": 2, "start": "last", "average_decay": None}}, "rounds must be null"),
-        ({"teachers": [BASE | {"template": None}, BASE | {"name": "base"}]}, "given ['base']; set their share to 0"),
+        (
+            {"teachers": [BASE | {"chat_template": None}, BASE | {"name": "base"}]},
+            "got ['base']. Set their prompt_fraction to 0",
+        ),
     ],
 )
 def test_what_labels_do_not_go_with_is_refused_by_name(changes, words):
-    value = tiny.params(**({"generate__labels": SET, "weight__targets": None} | changes))
+    value = tiny.params(**({"generate__class_labels": SET, "weight__targets": None} | changes))
     with pytest.raises(UserError) as error:
         params_file.check(value)
     assert words in str(error.value)
@@ -272,7 +275,7 @@ def labelled(tmp_path_factory) -> Path:
     right one for two forms of three."""
     folder = tiny.repository(
         tmp_path_factory.mktemp("labels"),
-        generate__labels=BY_FORM,
+        generate__class_labels=BY_FORM,
         weight__targets=None,
         weight__confidence="margin",
         train__student__layers=3,

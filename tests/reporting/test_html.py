@@ -35,7 +35,7 @@ def hostile(tmp_path_factory) -> Path:
         row |= {"messages": [{"role": "user", "content": HOSTILE}], "response": HOSTILE, "teacher": HOSTILE}
     (folder / "data/weighted/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     weight = json.loads((folder / "metrics/weight.json").read_text())
-    weight["teachers"][0] |= {"name": HOSTILE, "model": HOSTILE, "licence": HOSTILE}
+    weight["teachers"][0] |= {"name": HOSTILE, "model": HOSTILE, "license": HOSTILE}
     plotting.write(folder / "metrics/weight.json", weight | {"degraded": {HOSTILE: 1}})
     scores = json.loads((folder / "metrics/evaluate.json").read_text())
     for model in scores["models"].values():
@@ -45,7 +45,7 @@ def hostile(tmp_path_factory) -> Path:
     plotting.write(folder / "metrics/evaluate.json", scores)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["generate"]["system_prompt"] = HOSTILE
-    params["teachers"][0]["licence"] = HOSTILE
+    params["teachers"][0]["license"] = HOSTILE
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     done = plotting.run(folder)
     assert done.returncode == 0, done.stderr

@@ -47,7 +47,7 @@ def test_a_method_changes_what_it_names_on_top_of_the_profile_and_nothing_else()
     ("changes", "message"),
     [
         ({"train.distiled.loss": "jsd"}, "params.yaml has no train.distiled.loss"),
-        ({"teachers.3.share": 0.5}, "params.yaml has no teachers.3.share"),
+        ({"teachers.3.prompt_fraction": 0.5}, "params.yaml has no teachers.3.prompt_fraction"),
         ({"train.distilled.loss": "kl"}, "method wrong: .*train.distilled.loss"),
     ],
 )

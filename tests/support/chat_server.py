@@ -45,7 +45,7 @@ def api_teacher(url: str, **changes: Any) -> dict[str, Any]:
     values = {
         "name": "api", "kind": "openai", "model": "m", "base_url": url, "api_key_env": "TINY_KEY", "mode": "live",
         "concurrency": 4, "requests_per_minute": None, "tokens_per_minute": None, "timeout_s": 5.0, "max_retries": 2,
-        "price": None, "on_missing": "fail", "extra": {}, "share": 1.0, "licence": None,
+        "price": None, "on_missing": "fail", "extra_body": {}, "prompt_fraction": 1.0, "license": None,
     }  # fmt: skip
     return values | changes
 

@@ -65,7 +65,7 @@ def inputs(folder: Path) -> Path:
     counts = {"requested": 8, "kept": 6, "dropped": 2, "reasons": {"too_short": 2, "empty": 0}, "splits": parts}
     write(place / "clean.json", counts)
     spread = dict.fromkeys(("min", "low", "median", "high", "max", "mean"), 1.0)
-    teacher = {"name": "smollm2", "model": "a-model", "licence": None, "rows": 2, "words": 5, "share_of_weight": 1.0}
+    teacher = {"name": "smollm2", "model": "a-model", "license": None, "rows": 2, "words": 5, "share_of_weight": 1.0}
     weight = {"scheme": "uniform", "confidence": "margin", "strength": 0.0, "effective_share": 1.0}
     weight |= {"correlation_with_length": None, "words": spread, "weights": spread, "degraded": {}}
     write(place / "weight.json", weight | {"teachers": [teacher]})

@@ -25,7 +25,7 @@ ROW = tiny.weighted("honey", "What people like is honey.", 1.0)
 
 
 def base(tokenizer):
-    """The tokenizer as `models.load_tokenizer` gives it with template few_shot."""
+    """The tokenizer as `models.load_tokenizer` gives it with chat_template few_shot."""
     result = tokenizer.__class__(tokenizer_object=tokenizer.backend_tokenizer, **tokenizer.special_tokens_map)
     result.chat_template = few_shot.TEMPLATE
     return result
@@ -144,7 +144,7 @@ def test_what_a_base_model_cannot_give_is_refused(changes, words):
 def few_shot_params(share: float = 0.0) -> dict:
     """The tiny experiment with targets of a base model beside its teacher."""
     tiny_teacher = tiny.params()["teachers"][0]
-    other = tiny_teacher | {"name": "base", "model": "base", "template": "few_shot", "share": share}
+    other = tiny_teacher | {"name": "base", "model": "base", "chat_template": "few_shot", "prompt_fraction": share}
     return {
         "teachers": [tiny_teacher, other],
         "weight__targets__teacher": "base",

@@ -22,7 +22,7 @@ def test_no_change_leaves_every_byte_as_it_was():
 
 
 def test_a_change_touches_its_own_line_and_keeps_the_comment_behind_it():
-    new = set_params.overlaid(SHIPPED, {"weight.window": 9, "teachers.0.share": 0.5, "plot.samples": 2}, FILE)
+    new = set_params.overlaid(SHIPPED, {"weight.window": 9, "teachers.0.prompt_fraction": 0.5, "plot.samples": 2}, FILE)
     before, after = (set(text.splitlines()) for text in (SHIPPED, new))
     assert len(before - after) == len(after - before) == 3
     assert any(re.fullmatch(r"  window: 9 +# tokens in a row, of lowest_window_log_prob", line) for line in after)
@@ -32,7 +32,7 @@ def test_a_change_touches_its_own_line_and_keeps_the_comment_behind_it():
     ("changes", "words"),
     [
         ({"weight.windows": 9}, "changes.yaml: params.yaml has no weight.windows"),
-        ({"teachers.1.share": 0.5}, "changes.yaml: params.yaml has no teachers.1.share"),
+        ({"teachers.1.prompt_fraction": 0.5}, "changes.yaml: params.yaml has no teachers.1.prompt_fraction"),
         ({"weight.window": 0}, "would be refused, so that it is left alone"),
     ],
 )
@@ -63,7 +63,7 @@ def test_the_command_writes_params_that_are_accepted_or_nothing(tmp_path):
     assert (tmp_path / "params.yaml").read_text() == SHIPPED
     tiny.run(tmp_path, "python", "-m", "tools.set_params", str(EXAMPLE))
     found = params_file.check(yaml.safe_load((tmp_path / "params.yaml").read_text()))
-    assert found.generate.labels == yaml.safe_load(EXAMPLE.read_text())["generate.labels"]
+    assert found.generate.class_labels == yaml.safe_load(EXAMPLE.read_text())["generate.class_labels"]
 
 
 def test_the_committed_sentences_are_those_of_words_and_forms_and_no_example_gives_one_away():
@@ -71,7 +71,7 @@ def test_the_committed_sentences_are_those_of_words_and_forms_and_no_example_giv
     rows = [json.loads(line) for line in (tiny.ROOT / prompts.KIND_PROMPTS).read_text().splitlines()]
     assert rows == prompts.labeled_prompts(source["kinds"], source["forms"])
     changes = yaml.safe_load(EXAMPLE.read_text())
-    assert changes["generate.labels"] == list(source["kinds"])
+    assert changes["generate.class_labels"] == list(source["kinds"])
     words = {word for some in source["kinds"].values() for word in some}
     assert len(words) == sum(map(len, source["kinds"].values())), "a word of two kinds has no right label"
     assert not {f"{word}s" for word in words} & words, "held-out things are in no training sentence"

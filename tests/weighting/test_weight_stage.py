@@ -199,7 +199,7 @@ CLEANING = {
 
 def command(folder, **changes):
     value = tiny.params(**{f"weight__{key}": part for key, part in changes.items()})
-    value["teachers"].append({**value["teachers"][0], "name": "second", "licence": None})
+    value["teachers"].append({**value["teachers"][0], "name": "second", "license": None})
     (folder / "params.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
     return forks.stage(folder, "weight")
 
@@ -236,7 +236,7 @@ def test_the_card_has_counts_lengths_weights_extremes_and_licences_and_shows_tex
     order = [one["id"] for one in sorted(rows, key=lambda one: (-one["weight"], one["id"]))]
     assert [one["id"] for one in metrics["highest"]] == order[:10]
     assert [one["weight"] for one in metrics["lowest"]] == sorted(one["weight"] for one in rows)[:10]
-    assert [(one["name"], one["licence"], one["rows"]) for one in metrics["teachers"]] == [
+    assert [(one["name"], one["license"], one["rows"]) for one in metrics["teachers"]] == [
         ("second", None, 0),
         ("tiny", "none: random weights", 12),
     ]

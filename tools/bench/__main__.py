@@ -39,7 +39,7 @@ def teacher(url: str) -> ApiTeacher:
     return ApiTeacher(
         name="bench", kind="openai", model="m", base_url=url, api_key_env="KEY", mode="live", concurrency=CONCURRENCY,
         requests_per_minute=None, tokens_per_minute=None, timeout_s=60.0, max_retries=5, price=None, on_missing="fail",
-        extra={}, share=1.0, licence=None,
+        extra_body={}, prompt_fraction=1.0, license=None,
     )  # fmt: skip
 
 

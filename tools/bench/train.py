@@ -88,7 +88,7 @@ def prepare(folder: Path, params: Params, options: Options) -> Prepared:
     if wanted is None or wanted.kind != "stored" or not INIT.is_dir():
         raise UserError(f"{COMMAND} needs stored targets (weight.targets, kind: stored) and {INIT}: `dvc repro`.")
     spec = next(one for one in params.teachers if one.name == wanted.teacher and one.kind == "local")
-    if spec.template is not None:
+    if spec.chat_template is not None:
         raise UserError(f"{COMMAND} needs weight.targets of a teacher with its own chat template, given {spec.name!r}.")
     teacher, tokenizer = loading.load(spec.model, torch.float32, spec.revision, spec.sha256)
     kept = pruning.kept_layers(teacher.config.num_hidden_layers, options.layers, "evenly")

@@ -46,9 +46,10 @@ def methods(base: Row, plan: Row, wanted: list[str]) -> list[Method]:
             params = params_file.check(raw)
         except UserError as error:
             raise UserError(f"{METHODS}, method {name}: {error}") from None
-        if params.generate.labels is not None:
+        if params.generate.class_labels is not None:
             raise UserError(
-                f"{METHODS}, method {name}: methods are compared by what they write; generate.labels must be null."
+                f"{METHODS}, method {name}: generate.class_labels must be null, since methods are compared by their "
+                "texts."
             )
         found.append(Method(name, changes.get("variant", "distilled"), raw, params))
     return found

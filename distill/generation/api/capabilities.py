@@ -30,7 +30,7 @@ LACKS = {
 
 def requests(teacher: ApiTeacher, log_probs: bool) -> dict[str, Request]:
     """The five by name. Two differ in name alone, to be answered alike."""
-    who = ["probe", teacher.base_url, teacher.model, teacher.extra, log_probs]
+    who = ["probe", teacher.base_url, teacher.model, teacher.extra_body, log_probs]
     return {name: Request(value_hash([*who, name])[:32], MESSAGES, seed) for name, seed in SEEDS.items()}
 
 
@@ -109,7 +109,8 @@ def required(teacher: ApiTeacher, found: Mapping[str, bool], needs: Iterable[str
         raise UserError(
             f"teacher {teacher.name!r} ({teacher.base_url}) "
             + "; it ".join(LACKS[name] for name in missing)
-            + f". generate.needs asks for {', '.join(name.removeprefix('no_') for name in missing)}: take another "
-            "server or teacher, take it off generate.needs, or set `on_missing: degrade` for rows that say so."
+            + f". generate.required_capabilities has {', '.join(name.removeprefix('no_') for name in missing)}. Choose "
+            "another server or teacher, remove it from generate.required_capabilities, or set `on_missing: degrade` to "
+            "mark the rows."
         )
     return missing

@@ -35,7 +35,7 @@ def body(job: Job, request: Request) -> dict[str, Any]:
     }
     if job.log_probs:
         result |= {"logprobs": True, "top_logprobs": 2}
-    return result | job.teacher.extra
+    return result | job.teacher.extra_body
 
 
 def answer(job: Job, requests: Iterable[Request]) -> None:
