@@ -13,6 +13,7 @@ from typing import Any
 
 from distill.core.errors import UserError
 
+Row = dict[str, Any]  # a JSON object: one line of a JSONL file
 SUFFIX = ".tmp"  # of temporary files and folders: a dot, the name, eight random characters, this
 
 
@@ -68,7 +69,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+def write_rows(path: Path, rows: Iterable[Row]) -> int:
     """Writes one JSON object a line and returns how many. NaN and infinity are refused (ValueError)."""
     count = 0
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
@@ -78,7 +79,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     return count
 
 
-def read_rows(path: Path, writer: str) -> Iterator[dict[str, Any]]:
+def read_rows(path: Path, writer: str) -> Iterator[Row]:
     """Yields the objects of a JSONL file.
 
     `writer` says where the file comes from ("stage generate"), for the message when it is missing.
@@ -87,7 +88,7 @@ def read_rows(path: Path, writer: str) -> Iterator[dict[str, Any]]:
     return (row for _, row in located_rows(path, writer))
 
 
-def located_rows(path: Path, writer: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def located_rows(path: Path, writer: str) -> Iterator[tuple[int, Row]]:
     """Yields (the byte where its line starts, the object) for each line of a JSONL file; raises as `read_rows` does."""
     _must_exist(path, writer)
     start = 0

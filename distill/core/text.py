@@ -1,13 +1,20 @@
-"""Words and their n-grams: how a text repeats itself, opens, or is like another."""
+"""Words of any script, their n-grams, and similarities of texts."""
 
-import re
 import unicodedata
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
 
+import regex
+from rapidfuzz.distance import LCSseq
+
 APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc", "'"))
-CJK = r"\u3040-\u30ff\u3400-\u9fff"  # written without spaces: each character counts as a word
-WORD = re.compile(rf"[{CJK}]|[^\W_{CJK}]+(?:'[^\W_]+)*")
+# Kana, Han, Thai, Lao, Khmer and Burmese are written without spaces: each of their letters counts as a word.
+UNSPACED = r"[\u3040-\u30ff\u3400-\u9fff[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}&&\p{L}]]"
+LETTER = r"[\p{L}\p{N}]"
+MARK = r"[\p{Mn}\p{Mc}\p{Join_Control}--\p{Variation_Selector}]"  # accents, vowel signs, joiners: part of their word
+WORD = regex.compile(
+    rf"{UNSPACED}{MARK}*|[{LETTER}--{UNSPACED}][[{LETTER}{MARK}]--{UNSPACED}]*(?:'[{LETTER}{MARK}]+)*", regex.VERSION1
+)
 WORD_NGRAM = 3
 CHARACTER_NGRAM = 12
 Gram = tuple[str, ...]
@@ -19,7 +26,10 @@ def normalise(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The words of the normalised text, without punctuation: `I can't.` gives `i`, `can't`."""
+    """The words of the normalised text, without punctuation: `I can't.` gives `i`, `can't`.
+
+    A combining mark belongs to its letter.
+    """
     return list(_words(text))
 
 
@@ -64,3 +74,17 @@ def opens_with(text: str, opening: str) -> bool:
 def jaccard(one: set[Gram], other: set[Gram]) -> float:
     """|A and B| / |A or B|; 1 for two empty sets."""
     return len(one & other) / len(one | other) if one | other else 1.0
+
+
+def rouge_l(reference: str, response: str) -> float:
+    """ROUGE-L F1 (Lin 2004) over `words`, from 0 to 1; 0 where a text has no words."""
+    return lcs_f1(words(reference), words(response))
+
+
+def lcs_f1(reference: Sequence[str], response: Sequence[str]) -> float:
+    """F1 of the longest common subsequence of two word lists: the ROUGE-L of texts split already."""
+    length = LCSseq.similarity(reference, response)
+    if not length:
+        return 0.0
+    precision, recall = length / len(response), length / len(reference)
+    return 2 * precision * recall / (precision + recall)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from distill.evaluation.tasks.scores import ROUGE
+from distill.core.text import rouge_l
 from distill.modeling import class_labels as closed_set
 
 Row = dict[str, Any]
@@ -35,7 +35,7 @@ def items(model: Any, tokenizer: Any, rows: Sequence[Row], labels: Sequence[str]
             "tokens": 1,
             "bytes": len(row["response"].encode()),
             "agreed": int(picked == row["response"]),
-            "rouge_l": ROUGE.score(row["response"], picked)["rougeL"].fmeasure,
+            "rouge_l": rouge_l(row["response"], picked),
             "ended": 1.0,
             "generated": picked,
             "label": gold,

@@ -7,10 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import Tokenizer
-
-from distill.core.text import words
+from distill.core.text import rouge_l
 
 Numbers = Sequence[float] | None  # a value a token
 
@@ -67,16 +64,6 @@ def margin(margins: Numbers) -> float | None:
     return mean(margins)
 
 
-class _Words(Tokenizer):
-    """Words of any script: the package's own tokenizer knows a to z."""
-
-    def tokenize(self, text: str) -> list[str]:
-        return words(text)
-
-
-ROUGE = RougeScorer(["rougeL"], tokenizer=_Words())
-
-
 def self_consistency(response: str, others: Sequence[str]) -> float | None:
     """(1/(n-1)) sum_j ROUGE-L(y, y_j): the mean ROUGE-L F1 with the teacher's n - 1 other answers to the prompt.
 
@@ -84,7 +71,7 @@ def self_consistency(response: str, others: Sequence[str]) -> float | None:
     self-consistency (Wang et al. 2023) where answers are texts. For answers of one word it is the share of
     equal ones.
     """
-    return mean([ROUGE.score(other, response)["rougeL"].fmeasure for other in others])
+    return mean([rouge_l(other, response) for other in others])
 
 
 def ifd(with_prompt: float | None, without_prompt: float | None) -> float | None:

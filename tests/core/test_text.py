@@ -1,6 +1,11 @@
 """Words and n-grams against closed forms."""
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 
 from distill.core import text
 
@@ -34,3 +39,51 @@ def test_repetition_sees_loops_without_spaces():
 def test_jaccard_is_intersection_over_union():
     assert text.jaccard({("a",), ("b",)}, {("b",), ("c",)}) == pytest.approx(1 / 3)
     assert text.jaccard(set(), set()) == 1
+
+
+def test_combining_marks_belong_to_their_word():
+    hindi = "\u0928\u092e\u0938\u094d\u0924\u0947 \u0926\u0941\u0928\u093f\u092f\u093e"
+    tamil = "\u0ba4\u0bae\u0bbf\u0bb4\u0bcd \u0bae\u0bca\u0bb4\u0bbf"
+    vowelled_arabic = "\u0643\u064e\u062a\u064e\u0628\u064e \u0648\u064e\u0644\u064e\u062f\u064c"
+    sinhala = "\u0dc1\u0dca\u200d\u0dbb\u0dd3 \u0dbd\u0d82\u0d9a\u0dcf"  # with a joiner inside
+    for phrase in (hindi, tamil, vowelled_arabic, sinhala):
+        assert text.words(f"{phrase}\u0964") == text.normalise(phrase).split()
+
+
+def test_a_thai_letter_with_its_marks_is_a_word():
+    assert text.words("\u0e19\u0e35\u0e48 a") == ["\u0e19\u0e35\u0e48", "a"]
+    assert len(text.words("\u0e01\u0e34\u0e19\u0e02\u0e49\u0e32\u0e27")) == 4
+
+
+def test_emoji_leave_no_words_and_no_marks():
+    assert text.words("1\ufe0f\u20e3 love \u2764\ufe0f bees \U0001f469\u200d\U0001f680") == ["1", "love", "bees"]
+
+
+LATIN = st.text(st.characters(max_codepoint=0x24F, exclude_categories=["Cs"]))
+
+
+@given(LATIN)
+def test_words_of_latin_text_are_cut_at_non_word_characters(plain):
+    assert text.words(plain) == re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.normalise(plain))
+
+
+TEXTS = {
+    "Greek": "\u0397 \u03bc\u03ad\u03bb\u03b9\u03c3\u03c3\u03b1 \u03c0\u03b5\u03c4\u03ac\u03b5\u03b9",
+    "Russian": "\u041f\u0447\u0451\u043b\u044b \u043b\u0435\u0442\u0430\u044e\u0442",
+    "Hindi": "\u092e\u0927\u0941\u092e\u0915\u094d\u0916\u0940 \u0909\u0921\u093c\u0924\u0940 \u0939\u0948",
+    "Chinese": "\u871c\u8702\u5728\u98de",
+}
+
+
+@pytest.mark.parametrize("language", TEXTS)
+def test_equal_texts_have_rouge_l_1_in_any_script(language):
+    assert text.rouge_l(TEXTS[language], TEXTS[language]) == 1
+    assert text.rouge_l(TEXTS[language], "bees fly") == 0
+    assert 0 < text.rouge_l(TEXTS[language], f"{TEXTS[language]} bees") < 1
+
+
+@given(st.lists(st.sampled_from("abcde")), st.lists(st.sampled_from("abcde")))
+def test_rouge_l_is_exactly_that_of_rouge_score(reference, response):
+    expected = RougeScorer(["rougeL"]).score(" ".join(reference), " ".join(response))["rougeL"].fmeasure
+    assert text.rouge_l(" ".join(reference), " ".join(response)) == expected
+    assert text.lcs_f1(reference, response) == expected

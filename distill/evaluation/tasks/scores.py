@@ -3,9 +3,8 @@
 import math
 from typing import Any
 
-from rouge_score.rouge_scorer import RougeScorer
+from distill.core.text import rouge_l
 
-ROUGE = RougeScorer(["rougeL"])
 Fraction = tuple[float, float]
 
 
@@ -24,7 +23,7 @@ def text(doc: dict[str, Any], results: list[Any]) -> dict[str, Fraction]:
 def generation(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
     """ROUGE-L F1 (Lin 2004) of the generated text against the teacher's, and whether the model ended it by itself."""
     text = results[0]
-    return {"rouge_l": ROUGE.score(doc["response"], text)["rougeL"].fmeasure, "ended": float(text.ended)}
+    return {"rouge_l": rouge_l(doc["response"], text), "ended": float(text.ended)}
 
 
 def ratio(items: list[Fraction]) -> float:
