@@ -35,10 +35,12 @@ interruptions: install  ## kill every stage at 20 random moments, drawn anew eac
 verify: install  ## run HEAD's experiment again elsewhere from nothing, and compare every output
 	$(BIN)/python -m tools.verify
 
-check: install  ## lint, types, params and pipeline
+check: install  ## check style, types, imports between rooms, spelling, params and pipeline
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
 	dvc dag > /dev/null
 
 table: install  ## write the result table into the README

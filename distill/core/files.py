@@ -14,6 +14,7 @@ from typing import Any
 from distill.core.errors import UserError
 
 Row = dict[str, Any]  # a JSON object: one line of a JSONL file
+
 SUFFIX = ".tmp"  # of temporary files and folders: a dot, the name, eight random characters, this
 
 

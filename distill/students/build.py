@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from distill.core.errors import UserError
+from distill.core.files import Row
 from distill.modeling import loading, runtime
 from distill.modeling.chat import Example, encode, response_ids
 from distill.params.students import PretrainedStudent, TeacherStudent
@@ -13,7 +14,6 @@ from distill.params.teachers import LocalTeacher
 from distill.students import lora, pruning, vocabulary
 from distill.students.vocabulary import mates_of, token_counts
 from distill.targets.store import Stored
-from distill.training.data import Rows
 
 Untrained = tuple[Any, Any, dict[str, Any]]  # the network, its tokenizer, and what there is to report of them
 
@@ -29,8 +29,8 @@ def pretrained(choice: PretrainedStudent) -> Untrained:
 def cut_from(
     spec: LocalTeacher,
     choice: TeacherStudent,
-    rows: Rows,
-    validation: Rows,
+    rows: list[Row],
+    validation: list[Row],
     theirs: Any,
     stored: Stored | None,
     expected: torch.Tensor | None,
@@ -61,7 +61,9 @@ def cut_from(
     return network, tokenizer, report
 
 
-def cut_further(above: Any, tokenizer: Any, choice: TeacherStudent, rows: Rows, rung: str) -> tuple[Any, list[int]]:
+def cut_further(
+    above: Any, tokenizer: Any, choice: TeacherStudent, rows: list[Row], rung: str
+) -> tuple[Any, list[int]]:
     """A smaller student of one that is there, with all of its vocabulary, and the layers of it that it keeps.
 
     Raises UserError where it is not smaller.
@@ -73,7 +75,7 @@ def cut_further(above: Any, tokenizer: Any, choice: TeacherStudent, rows: Rows, 
 
 
 def cut_down(
-    network: Any, tokenizer: Any, choices: Sequence[TeacherStudent], rows: Rows, report: dict[str, Any]
+    network: Any, tokenizer: Any, choices: Sequence[TeacherStudent], rows: list[Row], report: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """The last student of a ladder with nothing trained on the way, and what there is to report of it."""
     for place, choice in enumerate(choices, start=2):
@@ -83,7 +85,7 @@ def cut_down(
     return network, report
 
 
-def calibration(tokenizer: Any, choice: TeacherStudent, rows: Rows) -> list[Example]:
+def calibration(tokenizer: Any, choice: TeacherStudent, rows: list[Row]) -> list[Example]:
     """The rows that the importance of layers, neurons and heads is measured on, evenly spaced."""
     spaced = rows[:: max(len(rows) // choice.calibration_rows, 1)]
     return [encode(tokenizer, row) for row in spaced[: choice.calibration_rows]]

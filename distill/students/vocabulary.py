@@ -10,11 +10,11 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from distill.core.errors import UserError
+from distill.core.files import Row
 from distill.modeling.chat import encode
 from distill.targets import alignment, store, tokenizers
 from distill.targets.store import Stored
 from distill.targets.tokenizers import _specification
-from distill.training.data import Rows
 
 
 def choose(tokenizer: Any, counts: Mapping[int, float], size: int) -> list[int]:
@@ -125,7 +125,7 @@ def mates_of(theirs: Any, own: Any) -> torch.Tensor | None:
 
 
 def token_counts(
-    rows: Rows,
+    rows: list[Row],
     tokenizer: Any,
     stored: Stored | None,
     expected: torch.Tensor | None,
