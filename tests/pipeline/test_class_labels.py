@@ -342,7 +342,7 @@ def test_the_example_of_the_students_card_gives_the_probabilities_that_evaluate_
     assert list(found["probabilities"].values()) == pytest.approx(np.exp(expected[0]).tolist(), abs=1e-5)
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_a_killed_training_on_labels_goes_on_to_the_same_bytes(labelled):
     model = labelled / "models/distilled-7/model.safetensors"
     before = model.read_bytes()

@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 # three experiments, after the pipeline of the fixture
-pytestmark = [pytest.mark.proof, pytest.mark.timeout(900), pytest.mark.xdist_group("experiments")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("experiments")]
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import pytest
 import tiny
 import yaml
 
-SCRIPT = tiny.ROOT / "tests/interrupting.py"
+SCRIPT = tiny.ROOT / "tests/support/interrupting.py"
 STAGES = ["generate", "clean", "weight", "init", "train", "evaluate", "plot"]
-KILLS = int(os.environ.get("INTERRUPTIONS", "3"))  # of each stage in `make proofs`; `make interruptions` does 20
+KILLS = int(os.environ.get("INTERRUPTIONS", "3"))  # of each stage in `make test-slow`; `make test-interruptions` does 20
 FULL = max(1, KILLS // 3)  # full disks of each stage
 SEED = os.environ.get("INTERRUPTIONS_SEED", "20")
 NO_DISK = "a small disk to fill is mounted by root alone"
@@ -80,7 +80,7 @@ def test_a_stage_killed_in_the_middle_goes_on_to_the_same_bytes(middle, stage):
         assert found["came_too_late"]["event"] == [], name
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_killed_stage_leaves_no_half_output_and_ends_with_the_same_bytes(reports, stage):
     for name, found in of_stage(reports, stage).items():
@@ -90,7 +90,7 @@ def test_a_killed_stage_leaves_no_half_output_and_ends_with_the_same_bytes(repor
         assert late <= KILLS * 2 // 3, name
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_full_disk_ends_in_one_message_and_leaves_no_half_output(reports, stage):
     for name, found in of_stage(reports, stage).items():
@@ -100,7 +100,7 @@ def test_a_full_disk_ends_in_one_message_and_leaves_no_half_output(reports, stag
         assert len(found["rooms"]) == FULL
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_files_that_are_written_in_place_are_found_out(finished, tmp_path):
     folder = outputs_of(finished, tmp_path / "repository")
     files = folder / "distill/files.py"

@@ -14,7 +14,7 @@ import forks
 import pytest
 import tiny
 
-pytestmark = pytest.mark.proof
+pytestmark = pytest.mark.slow
 
 FOLDERS = ("distill", "stages", "tests", "tools")
 FILES = ("params.yaml", "pyproject.toml")

@@ -10,7 +10,7 @@ import tiny
 import yaml
 from servers import Remote
 
-pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("remotes")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("remotes")]
 KINDS = {"ssh": servers.ssh, "s3": servers.s3, "http": servers.http, "webdav": servers.webdav}
 
 

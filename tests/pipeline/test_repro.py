@@ -78,7 +78,7 @@ def test_dvc_shows_metrics_params_plots_and_the_graph(finished, tmp_path):
 # In a process and its children: a signal to all of them once one is about to make the file that STOP_AT ends.
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_a_run_interrupted_by_ctrl_c_goes_on_where_it_was(finished, tmp_path):
     folder = copied(finished, tmp_path / "repo")
     shutil.rmtree(folder / "models/sft-7")
@@ -89,7 +89,7 @@ def test_a_run_interrupted_by_ctrl_c_goes_on_where_it_was(finished, tmp_path):
     assert without_timing(contents(folder)) == without_timing(contents(finished))
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_a_second_repro_beside_the_first_is_refused_and_harms_nothing(finished, tmp_path):
     folder = copied(finished, tmp_path / "repo")
     (folder / "metrics/items.csv").unlink()
@@ -203,7 +203,7 @@ def test_a_checkpoint_of_another_experiment_is_never_resumed_from(finished, tmp_
     assert without_timing(contents(folder)) == without_timing(contents(finished))
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_an_experiment_in_a_copy_below_dvc_finds_the_journal_of_its_owner(finished, tmp_path):
     owner = with_cache(finished, tmp_path / "owner")
     done = tiny.run(owner, "dvc", "exp", "run", "--temp", "-S", "clean.min_words=2", "generate", "clean")

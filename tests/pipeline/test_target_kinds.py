@@ -6,7 +6,7 @@ import pytest
 from forks import stage
 from repositories import command, copied, of_kind, stopped
 
-pytestmark = pytest.mark.proof
+pytestmark = pytest.mark.slow
 
 
 def weights(folder) -> bytes:

@@ -16,7 +16,7 @@ def block(text: str, heading: str) -> str:
     return found[1]
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # the pipeline of the fixture may be in it
 def test_the_tour_works_as_written(committed, tmp_path):
     folder, colleague = tmp_path / "clone", tmp_path / "colleague"

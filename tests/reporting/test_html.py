@@ -62,7 +62,7 @@ def found(hostile, tmp_path_factory):
     return browser.measured(text, [320, 390, 1280], tmp_path_factory.mktemp("browser"))
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_no_text_becomes_markup_and_the_page_asks_nobody_for_anything(found):
     measures, console, asked = found
     assert not any("attacker" in path for path in asked)  # the browser itself asks its maker for updates
@@ -76,7 +76,7 @@ def test_no_text_becomes_markup_and_the_page_asks_nobody_for_anything(found):
         assert measure["text"].count(HOSTILE[:70]) >= 12
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_the_page_is_no_wider_than_a_phone_and_all_figures_are_there(found):
     measures, _, _ = found
     assert [measure["frame"] for measure in measures] == [320, 390, 1280]
@@ -89,7 +89,7 @@ def test_the_page_is_no_wider_than_a_phone_and_all_figures_are_there(found):
     assert all(narrow < wide for narrow, wide in zip(phone, desk, strict=True))
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 @pytest.mark.skipif(browser.CHROMIUM is None, reason=browser.MISSING)
 def test_a_phone_shows_the_file_itself_without_a_word_on_the_console(hostile, tmp_path):
     picture = tmp_path / "phone.png"

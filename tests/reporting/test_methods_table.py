@@ -147,7 +147,7 @@ def test_the_tables_have_divergence_and_bytes_leave_empty_what_a_method_has_not_
     assert costs.header[-3:] == ["bytes a token", "response tokens", "minutes"]
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # the pipeline of the fixture may be in it, and four students
 def test_every_method_is_trained_with_every_seed_and_measured_and_a_second_run_goes_on(committed, tmp_path):
     folder = tmp_path / "repository"

@@ -188,7 +188,7 @@ def test_an_average_over_adapters_of_several_rounds_is_refused():
     loading.check(tiny.params(train__student=student, train__rounds=rounds | {"average_decay": None}))
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_a_quantized_base_comes_back_unrounded_with_the_adapter_added():
     pytest.importorskip("bitsandbytes", reason="optional: make qlora")
     model, plain = network(), network()
@@ -268,7 +268,7 @@ def test_an_adapter_that_fits_no_layer_ends_in_one_message(finished, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "targets"),
     [
@@ -288,7 +288,7 @@ def test_an_adapter_learns_from_all_that_a_teacher_gives(finished, tmp_path, los
     assert curve.iloc[-1] < curve.iloc[0] - 0.05
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_an_adapter_learns_from_a_teacher_of_another_tokenizer(finished, tmp_path):
     folder = adapted(copied(finished, tmp_path / "repository"))
     OTHER.save_pretrained(folder / "other")
@@ -298,7 +298,7 @@ def test_an_adapter_learns_from_a_teacher_of_another_tokenizer(finished, tmp_pat
     assert record(folder, "distilled-7")["validation_loss"] < record(folder, "init")["validation_loss"] - 0.1
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_an_adapter_learns_by_layers_and_goes_on_after_a_kill_to_the_same_bytes(finished, tmp_path):
     layers = {"pairs": [[3, 1]], "loss": "cosine", "projection": True, "weight": 1.0, "alone": 0.3}
     distilled = tiny.params()["train"]["distilled"] | {"layer_loss": layers}
@@ -317,7 +317,7 @@ def test_an_adapter_learns_by_layers_and_goes_on_after_a_kill_to_the_same_bytes(
     assert weights(folder) == whole
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_each_round_has_an_adapter_of_its_own_on_the_student_of_the_round_before(finished, tmp_path):
     rounds = {"number": 2, "start": "last", "average_decay": None}
     folder = adapted(copied(finished, tmp_path / "repository"), {"rounds": rounds})
@@ -333,7 +333,7 @@ def test_each_round_has_an_adapter_of_its_own_on_the_student_of_the_round_before
     assert weights(folder) == whole
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_a_student_on_a_quantized_base_goes_on_after_a_kill_to_the_same_bytes(finished, tmp_path):
     bitsandbytes = pytest.importorskip("bitsandbytes", reason="optional: make qlora")
     folder = adapted(copied(finished, tmp_path / "repository"), quantization="nf4")

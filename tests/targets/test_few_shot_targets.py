@@ -163,7 +163,7 @@ def test_what_another_teacher_expects_counts_for_the_vocabulary_by_its_spelling(
     assert with_it == {int(mates[both]): pytest.approx(0.5)}
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_student_of_one_teacher_is_distilled_from_a_base_model_of_another_tokenizer(tmp_path, share):
     folder = tiny.repository(tmp_path, **few_shot_params(share))

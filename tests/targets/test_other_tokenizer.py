@@ -8,7 +8,7 @@ import tiny
 from other_tokenizers import OTHER
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_a_pretrained_student_of_another_tokenizer_is_distilled_from_stored_targets(tmp_path):
     folder = tiny.repository(
         tmp_path, train__student={"source": "pretrained", "model": "other", "revision": None, "adapter": None}

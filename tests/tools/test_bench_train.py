@@ -60,7 +60,7 @@ def test_the_fastest_run_of_each_is_compared():
     assert found["trl_kl_of_rounds"] == [1.5, 1.4]
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # the pipeline of the fixture may be in it
 def test_our_side_alone_fills_its_section_and_leaves_the_other(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "repository", ignore=shutil.ignore_patterns("tmp"))
@@ -80,7 +80,7 @@ def test_our_side_alone_fills_its_section_and_leaves_the_other(finished, tmp_pat
     assert 0 < train["timed_tokens"] < whole
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not TRL.exists(), reason="TRL is not installed: python -m tools.bench train installs it")
 def test_trl_learns_what_ours_learns_from_the_same_batches(finished, tmp_path):

@@ -67,7 +67,7 @@ def test_the_cards_own_code_runs_in_the_folder(shared):
     assert done.stdout.strip()
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_a_server_and_the_chat_of_transformers_answer_from_the_folder_as_the_model_does(shared):
     prompt = "What is ants?"
     tokenizer, network = (kind.from_pretrained(shared) for kind in (AutoTokenizer, AutoModelForCausalLM))

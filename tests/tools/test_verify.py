@@ -53,7 +53,7 @@ CLEANED = {
 }
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_a_planted_order_and_a_faked_output_are_caught_and_no_endpoint_is_asked(tmp_path, monkeypatch):
     with chat_server() as server:
         teachers = [*tiny.params()["teachers"], API | {"base_url": server.url}]

@@ -19,7 +19,7 @@ def gradients(model) -> list[torch.Tensor]:
     return [logits.detach(), *(weight.grad for weight in model.parameters())]
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # a compiler runs
 def test_compiled_layers_give_the_same_logits_and_gradients_and_are_plain_afterwards():
     plain, other = (tiny.model(50, layers=2, spread=0.1) for _ in range(2))

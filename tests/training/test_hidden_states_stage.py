@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from distill.targets import store
 
-pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("layers")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("layers")]
 
 
 def teaching(folder, layers, targets_kind=None, **changes):

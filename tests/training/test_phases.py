@@ -125,7 +125,7 @@ def test_the_average_is_the_exponential_one_and_goes_on_from_a_checkpoint(tmp_pa
         assert torch.equal(own, other)
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_a_ladder_is_trained_rung_by_rung_and_its_rungs_are_kept_with_the_student(finished, tmp_path):
     folder = changed(copied(finished, tmp_path / "repository"), ladder=LADDER)
     for name in ("train init", "train sft 7", "train distilled 7"):
@@ -158,7 +158,7 @@ def test_a_ladder_is_trained_rung_by_rung_and_its_rungs_are_kept_with_the_studen
     assert validations.epoch.tolist() == pytest.approx([0, 1, 1 + round(own / 2) / (own / 2), 3], abs=1e-3)
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_the_rung_above_is_another_teacher_than_the_original(finished, tmp_path):
     found = {}
     for teacher in ("above", "original"):
@@ -170,7 +170,7 @@ def test_the_rung_above_is_another_teacher_than_the_original(finished, tmp_path)
     assert one["models/distilled-7/model.safetensors"] != other["models/distilled-7/model.safetensors"]
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_a_round_is_taught_by_the_student_of_the_last_and_the_best_is_kept(finished, tmp_path):
     folder = changed(copied(finished, tmp_path / "repository"), rounds=ROUNDS)
     stage(folder, "train distilled 7")
@@ -193,7 +193,7 @@ def test_a_round_is_taught_by_the_student_of_the_last_and_the_best_is_kept(finis
     assert [len(line.get_xdata()) for line in axes.lines[:3]] == [2, 2, 2]
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_where_the_first_round_is_the_best_it_is_kept(finished, tmp_path):
     rounds = ROUNDS | {"number": 2, "start": "untrained"}
     folder = changed(copied(finished, tmp_path / "repository"), rounds=rounds)
@@ -205,7 +205,7 @@ def test_where_the_first_round_is_the_best_it_is_kept(finished, tmp_path):
     assert (folder / model).read_bytes() == (finished / model).read_bytes(), "its first round is what it is without"
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 def test_a_course_that_is_killed_in_each_training_ends_with_the_same_bytes(finished, tmp_path):
     rounds = ROUNDS | {"number": 2, "start": "untrained", "average_decay": 0.8}
     folder = changed(copied(finished, tmp_path / "repository"), ladder=LADDER, rounds=rounds)

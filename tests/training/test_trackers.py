@@ -103,7 +103,7 @@ sys.addaudithook(hook)
 """
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tracker", "sign"),
     [("wandb", "wandb/offline-run-*/*.wandb"), ("mlflow", "mlflow.db"), ("trackio", "trackio/distill.db")],

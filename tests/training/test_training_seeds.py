@@ -130,7 +130,7 @@ def ran(done: str) -> list[str]:
     return [line.removeprefix("> python -m stages.") for line in done.splitlines() if line.startswith("> ")]
 
 
-@pytest.mark.proof
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_seed_added_trains_what_is_new_and_a_seed_removed_counts_no_more(committed, tmp_path):
     folder = tmp_path / "repository"
