@@ -161,11 +161,11 @@ def samples(rows: list[Row], tables: dict[str, pd.DataFrame], generations: set[s
 def extra_results(
     params: Params, data: list[str], name: str, model: tuple[Any, Any], alike: Row, folder: Path
 ) -> tuple[dict[str, Row], list[Row]]:
-    """One model's scores in evaluate.extra_tasks by task, and a row for each sample; `data` has each entry's hash."""
+    """One model's scores in evaluate.benchmarks by task, and a row for each sample; `data` has each entry's hash."""
     scores: dict[str, Row] = {}
     rows: list[Row] = []
-    limit, seed = params.evaluate.extra_limit, params.seed
-    for extra, digest in zip(params.evaluate.extra_tasks, data, strict=True):
+    limit, seed = params.evaluate.benchmark_limit, params.seed
+    for extra, digest in zip(params.evaluate.benchmarks, data, strict=True):
         key = alike | {"extra": extra.model_dump(), "limit": limit, "data": digest}
         found, asked = cached(folder, f"{name}-extra", key, partial(benchmarks.run, *model, extra, limit, seed))
         scores |= found
@@ -183,7 +183,7 @@ def measured(
 ) -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, Row]], list[Row]]:
     """Each model's items, its scores in extra tasks, and all samples of those; `written` are the items to generate."""
     evaluate, folder, alike = params.evaluate, home(os.environ, Path.cwd()) / "evaluations", conditions(params)
-    labels, data = params.generate.class_labels, [benchmarks.data_hash(extra) for extra in evaluate.extra_tasks]
+    labels, data = params.generate.class_labels, [benchmarks.data_hash(extra) for extra in evaluate.benchmarks]
     picked = multiple_choice.choices(rows, pool, params.seed) if labels is None else []
     references = {row["id"]: row["response"] for row in rows}
     teacher_tokenizer = loaded["teacher"][1]
@@ -210,7 +210,7 @@ def measured(
 
 def timed(networks: dict[str, Any], timing: Latency) -> Row:
     """metrics/latency.json."""
-    runs = latency.measure(networks, timing.prompt_tokens, timing.new_tokens, timing.warmup, timing.runs)
+    runs = latency.measure(networks, timing.prompt_tokens, timing.new_tokens, timing.num_warmup_runs, timing.num_runs)
     gain = latency.median_seconds(runs["teacher"]) / latency.median_seconds(runs["distilled"])
     return {
         "models": {name: latency.summary(some) for name, some in runs.items()},
@@ -218,7 +218,7 @@ def timed(networks: dict[str, Any], timing: Latency) -> Row:
         "gain_is": "median milliseconds of a whole answer at batch 1, teacher over distilled",
         "prompt_tokens": timing.prompt_tokens,
         "new_tokens": timing.new_tokens,
-        "runs": timing.runs,
+        "runs": timing.num_runs,
     }
 
 
@@ -247,7 +247,7 @@ def main() -> None:
     datasets.disable_progress_bars()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     pool = list(read_rows(TEST, "stage clean"))
-    rows = subset(pool, evaluate.max_items, seed)
+    rows = subset(pool, evaluate.max_samples, seed)
     written = {row["id"] for row in subset(rows, evaluate.max_generations, seed)}
     teacher, runs = teacher_of(params), students(params.seeds)
     where: Places = {"teacher": (teacher.model, teacher.revision)}
@@ -263,7 +263,7 @@ def main() -> None:
     print("latency", flush=True)
     speed = timed(networks, evaluate.latency)
     chance = chance_of(params.generate.class_labels)
-    scores = {model: estimates(items, evaluate.bootstrap, seed, chance) for model, items in by_seed.items()}
+    scores = {model: estimates(items, evaluate.bootstrap_resamples, seed, chance) for model, items in by_seed.items()}
     sizes = {
         model: (loading.parameter_count(network), loading.bytes_on_disk(*where[first[model]]))
         for model, network in networks.items()
@@ -274,7 +274,7 @@ def main() -> None:
     found: Row = {**counts, **all_scores(by_seed, scores, sizes, extra_by_seed, chance)}
     if params.generate.class_labels is not None:
         found["classification"] = {
-            model: classification.scores(items, evaluate.bootstrap, seed) for model, items in by_seed.items()
+            model: classification.scores(items, evaluate.bootstrap_resamples, seed) for model, items in by_seed.items()
         }
     report = round_numbers(found)
     write_json(METRICS / "evaluate.json", report)

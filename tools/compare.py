@@ -80,7 +80,7 @@ def scored(one: Revision, other: Revision, model: str, paired: bool) -> list[Row
     """The metrics that are ratios over items, with a paired interval each where the items are the same."""
     tables = by_seed(one, model), by_seed(other, model)
     same_seeds = list(tables[0]) == list(tables[1])
-    resamples, seed = other.params["evaluate.bootstrap"], other.params["seed"]
+    resamples, seed = other.params["evaluate.bootstrap_resamples"], other.params["seed"]
     rows = []
     for name, measure in measures(chance_of(other.params.get("generate.class_labels"))).items():
         before, after = (measure.ratios(list(seeds.values())) for seeds in tables)

@@ -12,7 +12,7 @@ from distill.core.errors import UserError
 from distill.core.files import file_hash, value_hash
 from distill.core.numbers import round_number
 from distill.evaluation.lm_eval_run import limited, measure, plain
-from distill.params.evaluate import ExtraTask
+from distill.params.evaluate import Benchmark
 
 BATCH = 8
 Row = dict[str, Any]
@@ -24,7 +24,7 @@ def _manager() -> TaskManager:
     return TaskManager()
 
 
-def loaded(extra: ExtraTask) -> list[Any]:
+def loaded(extra: Benchmark) -> list[Any]:
     """lm-eval's task objects with their data, which is at the revision asked for.
 
     Raises UserError where there is no such task, its data is out of reach, or it is a group, whose tasks have data
@@ -35,13 +35,13 @@ def loaded(extra: ExtraTask) -> list[Any]:
     except (OSError, KeyError, ValueError, ImportError, datasets.exceptions.DatasetsError) as error:
         reason = (str(error).strip().splitlines() or [""])[0][:300]
         raise UserError(
-            f"evaluate.extra_tasks: {extra.task!r} cannot be loaded ({type(error).__name__}: {reason}). Is it a name "
+            f"evaluate.benchmarks: {extra.task!r} cannot be loaded ({type(error).__name__}: {reason}). Is it a name "
             "that `lm-eval ls tasks` lists or the path of a task's YAML file, and can this machine reach its data? "
-            "Remove it from evaluate.extra_tasks otherwise."
+            "Remove it from evaluate.benchmarks otherwise."
         ) from None
 
 
-def data_hash(extra: ExtraTask) -> str:
+def data_hash(extra: Benchmark) -> str:
     """SHA-256 of all that an entry's scores depend on beside model and packages: configuration, files, documents."""
     parts: list[Any] = []
     for task in loaded(extra):
@@ -53,7 +53,7 @@ def data_hash(extra: ExtraTask) -> str:
     return value_hash(parts)
 
 
-def run(network: Any, tokenizer: Any, extra: ExtraTask, limit: int | None, seed: int) -> tuple[Row, list[Row]]:
+def run(network: Any, tokenizer: Any, extra: Benchmark, limit: int | None, seed: int) -> tuple[Row, list[Row]]:
     """Each task's scores, and a row for each sample with what was asked, what the model said and its scores.
 
     A task that the `limit` cut says so: `limited` is true, and `documents` and `of` are how many of how many.
@@ -69,7 +69,7 @@ def run(network: Any, tokenizer: Any, extra: ExtraTask, limit: int | None, seed:
         task_manager=_manager(),
         limit=limit,
         num_fewshot=extra.num_fewshot,
-        apply_chat_template=extra.chat_template,
+        apply_chat_template=extra.apply_chat_template,
         fewshot_as_multiturn=extra.fewshot_as_multiturn,
     )
     cut = limited(results)
@@ -81,7 +81,7 @@ def run(network: Any, tokenizer: Any, extra: ExtraTask, limit: int | None, seed:
             "documents": count.get("effective"),
             "of": count.get("original"),
             "num_fewshot": results["n-shot"].get(task),
-            "chat_template": extra.chat_template,
+            "chat_template": extra.apply_chat_template,
             "revision": extra.revision,
             "scores": {key: round_number(value) for key, value in sorted(values.items()) if isinstance(value, float)},
         }
@@ -95,7 +95,7 @@ def parted(found: dict[str, Row]) -> tuple[dict[str, Row], dict[str, Row]]:
     return {name: rows for name, rows in whole.items() if rows}, {name: rows for name, rows in cut.items() if rows}
 
 
-def _spec(extra: ExtraTask) -> Any:
+def _spec(extra: Benchmark) -> Any:
     """What lm-eval loads: the name or path, or the configuration of a single task with its data pinned."""
     if extra.revision is None:
         return extra.task

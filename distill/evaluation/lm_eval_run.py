@@ -44,7 +44,7 @@ def whole(results: Any) -> Any:
         tasks = ", ".join(f"{task} on {measured} of {count} documents" for task, (measured, count) in cut.items())
         raise UserError(
             f"a limit cut what was measured ({tasks}): such a score is not for the main table. Measure all documents; "
-            "evaluate.max_items in params.yaml says how many there are."
+            "evaluate.max_samples in params.yaml says how many there are."
         )
     return results
 

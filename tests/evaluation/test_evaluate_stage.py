@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-import extra_task
+import benchmark_task
 import forks
 import pytest
 import yaml
@@ -79,9 +79,9 @@ def test_calibration_lengths_and_regressions_are_those_of_the_items(finished):
 def test_an_extra_benchmark_is_kept_sample_by_sample_and_a_limited_one_apart(repository):
     path = repository / "params.yaml"
     before = path.read_text()
-    task = extra_task.write(repository / "tasks").relative_to(repository)
+    task = benchmark_task.write(repository / "tasks").relative_to(repository)
     value = yaml.safe_load(before)
-    value["evaluate"]["extra_tasks"] = [extra_task.SETTINGS | {"task": str(task), "num_fewshot": 1}]
+    value["evaluate"]["benchmarks"] = [benchmark_task.SETTINGS | {"task": str(task), "num_fewshot": 1}]
     path.write_text(yaml.safe_dump(value, sort_keys=False))
     run(repository)
     scores = json.loads((repository / "metrics/evaluate.json").read_text())
@@ -91,7 +91,7 @@ def test_an_extra_benchmark_is_kept_sample_by_sample_and_a_limited_one_apart(rep
     assert [row["model"] for row in samples[::5]] == ["teacher", "init", "sft-7", "distilled-7"]
     mean = sum(row["scores"]["acc"] for row in samples[:5]) / 5
     assert scores["extra_tasks"]["teacher"]["colours"]["scores"]["acc,none"] == mean
-    value["evaluate"]["extra_limit"] = 2
+    value["evaluate"]["benchmark_limit"] = 2
     path.write_text(yaml.safe_dump(value, sort_keys=False))
     run(repository)
     scores = json.loads((repository / "metrics/evaluate.json").read_text())

@@ -164,12 +164,12 @@ def params(**changes: Any) -> dict[str, Any]:
         "train.distilled.cross_entropy_share": 0.0,  # the loss under test alone
         "train.save_dtype": "float32",
         "evaluate.teacher": "tiny",
-        "evaluate.max_items": 10,
+        "evaluate.max_samples": 10,
         "evaluate.max_generations": 4,
         "evaluate.max_new_tokens": 8,
         "evaluate.batch_tokens": 512,
-        "evaluate.bootstrap": 100,
-        "evaluate.latency": {"prompt_tokens": 8, "new_tokens": 4, "warmup": 1, "runs": 3},
+        "evaluate.bootstrap_resamples": 100,
+        "evaluate.latency": {"prompt_tokens": 8, "new_tokens": 4, "num_warmup_runs": 1, "num_runs": 3},
         "plot.samples": 2,
     }
     for path, new in (small | {key.replace("__", "."): part for key, part in changes.items()}).items():

@@ -20,7 +20,7 @@ SIZE = {"parameters": 1000, "bytes": 4000}
 PARAMS = {
     "seed": 20,
     "seeds": [1],
-    "evaluate": {"bootstrap": 500, "max_items": 80},
+    "evaluate": {"bootstrap_resamples": 500, "max_samples": 80},
     "train.distilled": {"loss": "forward_kl"},
 }
 ITEMS = 80

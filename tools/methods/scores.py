@@ -21,7 +21,7 @@ def lines(found: dict[str, list[Row]], params: Params, controls: list[str]) -> l
     """
     result: list[Row] = []
     tables = on_the_same({name: [pd.DataFrame(one["items"]) for one in seeds] for name, seeds in found.items()})
-    resamples, seed = params.evaluate.bootstrap, params.seed
+    resamples, seed = params.evaluate.bootstrap_resamples, params.seed
     for name, seeds in found.items():
         own = tables[name]
         row: Row = {"method": name, "seeds": len(seeds), "items": len(own[0])}

@@ -60,7 +60,7 @@ def teacher_in_full(model: str, revision: str | None, sha256: str | None) -> tup
 def measured(held_out: list[Row], params: Params, model: tuple[Any, Any], teacher_tokenizer: Any) -> list[Row]:
     """One model's scores on the held-out answers of evaluate.teacher, as stage evaluate has them."""
     evaluate, seed = params.evaluate, params.seed
-    rows = multiple_choice.subset(held_out, evaluate.max_items, seed)
+    rows = multiple_choice.subset(held_out, evaluate.max_samples, seed)
     written = {row["id"] for row in multiple_choice.subset(rows, evaluate.max_generations, seed)}
     network, tokenizer = model
     picked = multiple_choice.choices(rows, held_out, seed)

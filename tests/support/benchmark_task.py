@@ -24,7 +24,7 @@ metric_list:
 metadata:
   version: 1.0
 """
-SETTINGS = {"num_fewshot": 0, "chat_template": False, "fewshot_as_multiturn": False, "revision": None}
+SETTINGS = {"num_fewshot": 0, "apply_chat_template": False, "fewshot_as_multiturn": False, "revision": None}
 
 
 def write(folder: Path, test: int = 5) -> Path:
