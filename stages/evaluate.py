@@ -3,7 +3,7 @@
 Reads  data/clean/test.jsonl, models/init, models/{sft,distilled}-<seed> of every training seed, metrics/train,
        params seed, seeds, runtime, teachers, generate.class_labels, evaluate
 Writes metrics/metrics.json (main table), metrics/evaluate.json (all scores with intervals), metrics/seeds.csv,
-       metrics/items.csv, metrics/samples.jsonl, metrics/regressions.jsonl, data/evaluated/extra_samples.jsonl,
+       metrics/items.csv, metrics/samples.jsonl, metrics/regressions.jsonl, data/evaluated/benchmark_samples.jsonl,
        metrics/latency.json; metrics/environment/evaluate.json, and what was measured in .distill/evaluations, not to
        be measured again
 
@@ -52,7 +52,7 @@ from distill.students.runs import TRAINED, Run, require_model, students
 
 TEST = Path("data/clean/test.jsonl")
 METRICS = Path("metrics")
-EXTRA_SAMPLES = Path("data/evaluated/extra_samples.jsonl")
+BENCHMARK_SAMPLES = Path("data/evaluated/benchmark_samples.jsonl")
 GENERATED_AT_ONCE = 128
 
 Places = dict[str, tuple[str, str | None]]  # of each model: what `models.load` takes, and the revision
@@ -99,7 +99,7 @@ def main_table(
             "accuracy_ci_high": round_number(accuracy.ci_high),
             "accuracy_above_chance": round_number(score["accuracy_above_chance"].value),
             "perplexity": round_number(score["perplexity"].value),
-            "agreement": round_number(score["agreement"].value),
+            "top1_agreement": round_number(score["top1_agreement"].value),
             "rouge_l": round_number(score["rouge_l"].value),
             "parameters": sizes[name][0],
             "bytes": sizes[name][1],
@@ -138,8 +138,8 @@ def all_scores(
         "calibration": {name: mean_of([calibration(items) for items in seeds]) for name, seeds in tables.items()},
         "lengths": {name: mean_of([lengths(items) for items in seeds]) for name, seeds in tables.items()},
         "compression": {"parameters": small / large, "bytes": small_bytes / large_bytes},
-        "extra_tasks": whole,
-        "limited_extra_tasks": cut,
+        "benchmarks": whole,
+        "limited_benchmarks": cut,
     }
 
 
@@ -218,7 +218,7 @@ def timed(networks: dict[str, Any], timing: Latency) -> Row:
         "gain_is": "median milliseconds of a whole answer at batch 1, teacher over distilled",
         "prompt_tokens": timing.prompt_tokens,
         "new_tokens": timing.new_tokens,
-        "runs": timing.num_runs,
+        "num_runs": timing.num_runs,
     }
 
 
@@ -253,7 +253,7 @@ def main() -> None:
     where: Places = {"teacher": (teacher.model, teacher.revision)}
     where |= {one.name: (str(one.folder), None) for one in runs}
     loaded = load_all(teacher, runs, runtime.compute_dtype(params.runtime.dtype))
-    tables, extra, extra_samples = measured(params, loaded, where, pool, rows, written)
+    tables, extra, benchmark_samples = measured(params, loaded, where, pool, rows, written)
     names = {"teacher": ["teacher"]} | {
         model: [one.name for one in runs if one.variant == model] for model in ("init", *TRAINED)
     }
@@ -283,7 +283,7 @@ def main() -> None:
     firsts = {model: tables[name] for model, name in first.items()}
     write_rows(METRICS / "samples.jsonl", samples(rows, firsts, written))
     write_rows(METRICS / "regressions.jsonl", largest(rows, firsts))
-    write_rows(EXTRA_SAMPLES, extra_samples)
+    write_rows(BENCHMARK_SAMPLES, benchmark_samples)
     write_json(METRICS / "latency.json", speed)
     write_json(METRICS / "metrics.json", table)
     environment.record("evaluate", params.runtime)

@@ -32,7 +32,12 @@ ROLES = {
 # licenses that model hubs know under the same name, in lower case; https://huggingface.co/docs/hub/repositories-licenses
 HUB_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "gemma")
 UNSTATED = "not stated: find out before you share the student"
-MEASURED = {"accuracy": "Accuracy", "perplexity": "Perplexity", "agreement": "Agreement", "rouge_l": "ROUGE-L"}
+MEASURED = {
+    "accuracy": "Accuracy",
+    "perplexity": "Perplexity",
+    "top1_agreement": "Top-1 agreement",
+    "rouge_l": "ROUGE-L",
+}
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def items(model: Any, tokenizer: Any, rows: Sequence[Row], labels: Sequence[str]
             "nll": -log_probs[labels.index(row["response"])],
             "tokens": 1,
             "bytes": len(row["response"].encode()),
-            "agreed": int(picked == row["response"]),
+            "top1_tokens": int(picked == row["response"]),
             "rouge_l": rouge_l(row["response"], picked),
             "ended": 1.0,
             "generated": picked,

@@ -33,7 +33,7 @@ def calibration_error(items: pd.DataFrame) -> float:
 
 def teacher_agreement(items: pd.DataFrame) -> float:
     """The share of items on which the teacher's label is picked."""
-    return float(items["agreed"].mean())
+    return float(items["top1_tokens"].mean())
 
 
 MEASURES: dict[str, Callable[[pd.DataFrame], float]] = {

@@ -69,9 +69,9 @@ def items(lm: DistillLM, docs: list[Row], generations: set[str]) -> list[Row]:
         scores = {"correct": sample["acc"], "correct_norm": sample["acc_norm"], "confidence": confidence}
         found[sample["doc"]["id"]] |= scores
     for sample in samples["teacher_text"]:
-        (nats, tokens), (agreed, _) = sample["nll"], sample["agreed"]
+        (nats, tokens), (agreed, _) = sample["nll"], sample["top1_tokens"]
         size = len(sample["doc"]["response"].encode())
-        found[sample["doc"]["id"]] |= {"nll": nats, "tokens": tokens, "bytes": size, "agreed": agreed}
+        found[sample["doc"]["id"]] |= {"nll": nats, "tokens": tokens, "bytes": size, "top1_tokens": agreed}
     for sample in samples["teacher_generation"]:
         text = sample["filtered_resps"][0]
         found[sample["doc"]["id"]] |= {"rouge_l": sample["rouge_l"], "ended": sample["ended"], "generated": str(text)}
@@ -90,8 +90,8 @@ def _overlap(generated: str, reference: str, tokenizer: Any) -> dict[str, int]:
     """How many tokens of two texts are the same at the same place, of the longer one's; and both lengths."""
     one, other = (tokenizer(text, add_special_tokens=False).input_ids for text in (generated, reference))
     return {
-        "generated_same": sum(left == right for left, right in zip(one, other, strict=False)),
-        "generated_tokens": max(len(one), len(other)),
+        "matching_tokens": sum(left == right for left, right in zip(one, other, strict=False)),
+        "longer_length": max(len(one), len(other)),
         "generated_length": len(one),
         "reference_length": len(other),
     }

@@ -51,7 +51,7 @@ def summary(runs: list[Run]) -> dict[str, dict[str, float]]:
     return {
         "time_to_first_token_ms": _quartiles([run.first * 1000 for run in runs]),
         "decode_tokens_per_s": _quartiles([run.tokens / run.rest for run in runs]),
-        "answer_ms": _quartiles([(run.first + run.rest) * 1000 for run in runs]),
+        "response_ms": _quartiles([(run.first + run.rest) * 1000 for run in runs]),
     }
 
 

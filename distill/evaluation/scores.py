@@ -48,9 +48,9 @@ def measures(chance: float) -> dict[str, Measure]:
         "accuracy_above_chance": Measure("correct", transform=lambda share: (share - chance) / (1 - chance)),
         "perplexity": Measure("nll", "tokens", np.exp),
         "bits_per_byte": Measure("nll", "bytes", lambda nats: nats / np.log(2)),
-        "agreement": Measure("agreed", "tokens"),
+        "top1_agreement": Measure("top1_tokens", "tokens"),
         "rouge_l": Measure("rouge_l"),
-        "generated_agreement": Measure("generated_same", "generated_tokens"),
+        "token_match": Measure("matching_tokens", "longer_length"),
     }
 
 

@@ -28,7 +28,7 @@ TITLES = {
 PANELS = {
     "time_to_first_token_ms": ("First token", "ms, less is better"),
     "decode_tokens_per_s": ("Decoding", "tokens/s, more is better"),
-    "answer_ms": ("Whole answer", "ms, less is better"),
+    "response_ms": ("Whole answer", "ms, less is better"),
 }
 # Okabe and Ito's colours: told apart by colour-blind readers too
 COLOURS = {"teacher": "#333333", "init": "#8C8C8C", "sft": "#D98E00", "distilled": "#0072B2"}
@@ -165,7 +165,7 @@ def mark_trainings(axes: Axes, table: pd.DataFrame) -> None:
 def draw_goals(metrics: dict[str, Any], scores: pd.DataFrame, latency: dict[str, Any], narrow: bool = False) -> Figure:
     """The four goals for the four models, with intervals, and the side on which `distilled` must be."""
     figure, panels = canvas(narrow, 2, 5.2, rows=2)
-    answer = {name: latency["models"][name]["answer_ms"] for name in MODELS}
+    answer = {name: latency["models"][name]["response_ms"] for name in MODELS}
     for place, (axes, goal) in enumerate(zip(panels, GOALS, strict=True)):
         if goal.name == "latency_gain":
             base = answer["teacher"]["median"]
@@ -190,10 +190,13 @@ def draw_goals(metrics: dict[str, Any], scores: pd.DataFrame, latency: dict[str,
 
 
 def draw_size(metrics: dict[str, Any], scores: pd.DataFrame, narrow: bool = False) -> Figure:
-    """Accuracy and agreement with their intervals against the number of parameters."""
+    """Accuracy and top-1 agreement with their intervals against the number of parameters."""
     figure, panels = canvas(narrow, 2, 3.5)
-    titles = {"accuracy": "teacher's answer picked among four", "agreement": "teacher's tokens ranked first"}
-    for axes, (score, below) in zip(panels, titles.items(), strict=True):
+    titles = {
+        "accuracy": ("Accuracy", "teacher's answer picked among four"),
+        "top1_agreement": ("Top-1 agreement", "teacher's tokens ranked first"),
+    }
+    for axes, (score, (title, below)) in zip(panels, titles.items(), strict=True):
         points = {}
         most = max(metrics[name]["parameters"] for name in MODELS) / 1e6
         axes.set(xlim=(0, most * 1.5), ylim=(-0.03, 1.03), xlabel="million parameters")
@@ -210,7 +213,7 @@ def draw_size(metrics: dict[str, Any], scores: pd.DataFrame, narrow: bool = Fals
         label(axes, points, 17)
         axes.grid(color="#E5E5E5", linewidth=0.8)
         axes.set_axisbelow(True)
-        headed(axes, score.capitalize(), f"{below}, 95% intervals")
+        headed(axes, title, f"{below}, 95% intervals")
     return figure
 
 
@@ -240,18 +243,18 @@ def draw_latency(latency: dict[str, Any], narrow: bool = False) -> Figure:
         bars(axes, values, named=narrow or place == 0)
         headed(axes, title, unit)
     tokens = f"{latency['prompt_tokens']} prompt tokens, {latency['new_tokens']} new tokens"
-    note(figure, f"batch 1, {tokens}; median of {latency['runs']} runs, whiskers are quartiles")
+    note(figure, f"batch 1, {tokens}; median of {latency['num_runs']} runs, whiskers are quartiles")
     return figure
 
 
 def draw_methods(methods: Sequence[dict[str, Any]], narrow: bool = False) -> Figure:
-    """Perplexity and agreement of each method with their intervals, and held-out KL, the best perplexity on top."""
+    """Perplexity and top-1 agreement of each method with their intervals, and held-out KL, the best perplexity on top."""
     figure, panels = canvas(narrow, 3, 1.2 + 0.22 * len(methods))
     ordered = sorted(methods, key=lambda row: row["perplexity"])
     names, places = [row["method"] for row in ordered], np.arange(len(ordered))
     titles = {
         "perplexity": ("Perplexity", "less is better"),
-        "agreement": ("Agreement", "more is better"),
+        "top1_agreement": ("Top-1 agreement", "more is better"),
         "held_out_kl": ("Held-out KL", "nats a token, less is better"),
     }
     for place, (axes, (score, (title, below))) in enumerate(zip(panels, titles.items(), strict=True)):

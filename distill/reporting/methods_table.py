@@ -12,7 +12,12 @@ from distill.core.errors import UserError
 from distill.reporting.score_tables import verdict
 
 COMMAND = "python -m tools.methods"
-SHOWN = {"perplexity": "perplexity", "agreement": "agreement", "accuracy": "accuracy", "rouge_l": "ROUGE-L"}
+SHOWN = {
+    "perplexity": "perplexity",
+    "top1_agreement": "top-1 agreement",
+    "accuracy": "accuracy",
+    "rouge_l": "ROUGE-L",
+}
 ENDS = ("ci_low", "ci_high")
 AGAINST = "perplexity_minus_"  # with the name of a control
 NUMBERS = ("seeds", "items", "response_tokens", "minutes", *SHOWN)  # of every method, and intervals of those of SHOWN

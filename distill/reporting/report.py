@@ -17,7 +17,7 @@ from distill.reporting.score_tables import ESTIMATE, MODELS, SCORES, intervals, 
 ROLES = {"teacher": "the model to match"} | model_card.ROLES
 MEASURED = (
     "All scores are measured on held-out topics, of which training saw nothing. Perplexity is per token of the "
-    "teacher for all models; agreement is the share of the teacher's tokens that a model ranks first after the "
+    "teacher for all models; top-1 agreement is the share of the teacher's tokens that a model ranks first after the "
     "teacher's own text. Intervals are 95% bootstrap intervals over items."
 )
 GOALS_NOTE = (
@@ -27,7 +27,7 @@ GOALS_NOTE = (
 LABELS_NOTE = (
     "Each prompt is answered by the likeliest of a closed set of labels. Accuracy, F1 and calibration are against the "
     "prompts' own labels where these are given, and otherwise against the teacher's. Elsewhere in this report a label "
-    "counts as one token: perplexity is of the teacher's label within the set, agreement the share of labels that are "
+    "counts as one token: perplexity is of the teacher's label within the set, top-1 agreement the share of labels that are "
     "the teacher's."
 )
 GAIN_NOTE = (
@@ -39,13 +39,13 @@ AGAIN = (
     "output by its hash; `git checkout REVISION && dvc checkout` brings those of a revision back."
 )
 QUARTILES = ("low", "high", "median")
-TIMINGS = ("time_to_first_token_ms", "decode_tokens_per_s", "answer_ms")
+TIMINGS = ("time_to_first_token_ms", "decode_tokens_per_s", "response_ms")
 COLUMNS = (
     "accuracy",
     "accuracy_ci_low",
     "accuracy_ci_high",
     "perplexity",
-    "agreement",
+    "top1_agreement",
     "rouge_l",
     "parameters",
     "bytes",
@@ -56,7 +56,7 @@ NUMBERS = {
     + [f"goals.{name}" for name in (*(goal.name for goal in GOALS), "accuracy_ratio_above_chance", "met")],
     "evaluate": [f"models.{model}.{score}.{part}" for model in MODELS for score in SCORES for part in ESTIMATE]
     + ["items", "held_out", "generations"],
-    "latency": ["prompt_tokens", "new_tokens", "runs"]
+    "latency": ["prompt_tokens", "new_tokens", "num_runs"]
     + [f"models.{model}.{timing}.{part}" for model in MODELS for timing in TIMINGS for part in QUARTILES],
     "clean": ["requested", "kept", "dropped"]
     + [f"splits.{split}.{part}" for split in ("train", "validation", "test") for part in ("topics", "rows", "words")],
@@ -108,8 +108,8 @@ def score_rows(metrics: dict[str, Any], models: dict[str, Any]) -> list[dict[str
 
 
 def size_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """Quality against size: model, parameters, bytes, perplexity, accuracy, agreement."""
-    columns = ("parameters", "bytes", "perplexity", "accuracy", "agreement")
+    """Quality against size: model, parameters, bytes, perplexity, accuracy, top-1 agreement."""
+    columns = ("parameters", "bytes", "perplexity", "accuracy", "top1_agreement")
     return [{"model": model} | {key: metrics[model][key] for key in columns} for model in MODELS]
 
 
@@ -147,7 +147,7 @@ def decided(goal: Goal, value: float) -> str:
 
 def results(metrics: dict[str, dict[str, Any]]) -> Table:
     """The four models by row, from metrics.json."""
-    header = ["model", "parameters", "on disk", "accuracy [95% interval]", "perplexity", "agreement", "ROUGE-L"]
+    header = ["model", "parameters", "on disk", "accuracy [95% interval]", "perplexity", "top-1 agreement", "ROUGE-L"]
     rows = [
         [
             name,
@@ -155,7 +155,7 @@ def results(metrics: dict[str, dict[str, Any]]) -> Table:
             f"{row['bytes'] / 1e6:.0f} MB",
             f"{row['accuracy']:.3f} [{row['accuracy_ci_low']:.3f}, {row['accuracy_ci_high']:.3f}]",
             number(row["perplexity"]),
-            f"{row['agreement']:.3f}",
+            f"{row['top1_agreement']:.3f}",
             f"{row['rouge_l']:.3f}",
         ]
         for name, row in ((name, metrics[name]) for name in MODELS)
@@ -194,7 +194,7 @@ def goals_met(metrics: dict[str, dict[str, Any]]) -> str:
 def gain(models: dict[str, dict[str, Any]]) -> Table:
     """What the loss under test brought over cross-entropy on the same data, and whether the intervals are apart."""
     rows = []
-    for score in ("accuracy", "perplexity", "agreement", "rouge_l"):
+    for score in ("accuracy", "perplexity", "top1_agreement", "rouge_l"):
         name, more = SCORES[score]
         sft, distilled = models["sft"][score], models["distilled"][score]
         ahead = (distilled["value"] > sft["value"]) == more and distilled["value"] != sft["value"]
@@ -244,7 +244,7 @@ def markdown(inputs: Mapping[str, Any]) -> str:
         "## What distillation brought",
         table(gain(scores["models"])),
         GAIN_NOTE,
-        "![Accuracy and agreement against parameters](figures/size.png)",
+        "![Accuracy and top-1 agreement against parameters](figures/size.png)",
         "![Latency at batch 1](figures/latency.png)",
         *(["## Labels", LABELS_NOTE, *map(table, labels)] if (labels := score_tables.classification(scores)) else []),
         "## Every score",
@@ -253,7 +253,7 @@ def markdown(inputs: Mapping[str, Any]) -> str:
         "## Methods side by side",
         methods_table.note(methods),
         *map(table, methods_table.tables(methods)),
-        "![Perplexity and agreement of each method](figures/methods.png)",
+        "![Perplexity and top-1 agreement of each method](figures/methods.png)",
         "## Training",
         "![Loss curves](figures/loss.png)",
         section(Section("Data", data_card.kept(clean).blocks)),

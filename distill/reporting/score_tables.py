@@ -24,9 +24,9 @@ SCORES = {
     "accuracy_above_chance": ("accuracy above chance", True),
     "perplexity": ("perplexity", False),
     "bits_per_byte": ("bits per byte", False),
-    "agreement": ("agreement", True),
+    "top1_agreement": ("top-1 agreement", True),
     "rouge_l": ("ROUGE-L", True),
-    "generated_agreement": ("same token at the same place", True),
+    "token_match": ("token match", True),
 }
 ESTIMATE = ("ci_low", "ci_high", "value")
 

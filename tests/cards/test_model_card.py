@@ -88,11 +88,11 @@ def test_the_card_shows_data_as_it_is_and_its_example_is_python():
 
 def test_results_stand_in_the_text_and_in_the_front_matter_and_nothing_else_changes():
     before = model_card.card(lineage(), REPORT)
-    row_of_metrics = {"accuracy": 0.9, "perplexity": 3.5, "agreement": 0.8, "rouge_l": 0.6, "bytes": 7}
+    row_of_metrics = {"accuracy": 0.9, "perplexity": 3.5, "top1_agreement": 0.8, "rouge_l": 0.6, "bytes": 7}
     after = model_card.with_results(before, "distilled", row_of_metrics, "| the | table |")
     data = ModelCard(after).data
     assert {one.metric_type: one.metric_value for one in data.eval_results} == {
-        "accuracy": 0.9, "perplexity": 3.5, "agreement": 0.8, "rouge_l": 0.6
+        "accuracy": 0.9, "perplexity": 3.5, "top1_agreement": 0.8, "rouge_l": 0.6
     }  # fmt: skip
     assert data.license == "apache-2.0"
     assert ModelCard(after).text == ModelCard(before).text.replace(model_card.UNMEASURED, "| the | table |")

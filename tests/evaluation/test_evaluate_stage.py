@@ -27,7 +27,7 @@ def run(folder: Path) -> str:
 
 def written(folder: Path) -> dict[str, bytes]:
     names = ["metrics/evaluate.json", "metrics/items.csv", "metrics/samples.jsonl", "metrics/regressions.jsonl"]
-    return {name: (folder / name).read_bytes() for name in [*names, "data/evaluated/extra_samples.jsonl"]}
+    return {name: (folder / name).read_bytes() for name in [*names, "data/evaluated/benchmark_samples.jsonl"]}
 
 
 def rows(path: Path) -> list[dict]:
@@ -65,7 +65,7 @@ def test_calibration_lengths_and_regressions_are_those_of_the_items(finished):
         assert 0 <= scores["calibration"][model]["ece"] <= 1
         assert scores["calibration"][model]["accuracy"] == scores["models"][model]["accuracy"]["value"]
         assert 0 <= scores["lengths"][model]["ended"] <= 1
-    assert (scores["extra_tasks"], scores["limited_extra_tasks"]) == ({}, {})
+    assert (scores["benchmarks"], scores["limited_benchmarks"]) == ({}, {})
     found = rows(finished / "metrics/regressions.jsonl")
     excess = [(row["distilled_nll"] - row["teacher_nll"]) / row["tokens"] for row in found]
     assert excess == sorted(excess, reverse=True)
@@ -85,18 +85,18 @@ def test_an_extra_benchmark_is_kept_sample_by_sample_and_a_limited_one_apart(rep
     path.write_text(yaml.safe_dump(value, sort_keys=False))
     run(repository)
     scores = json.loads((repository / "metrics/evaluate.json").read_text())
-    assert list(scores["extra_tasks"]) == ["teacher", "init", "sft", "distilled"]
-    assert scores["limited_extra_tasks"] == {}
-    samples = rows(repository / "data/evaluated/extra_samples.jsonl")
+    assert list(scores["benchmarks"]) == ["teacher", "init", "sft", "distilled"]
+    assert scores["limited_benchmarks"] == {}
+    samples = rows(repository / "data/evaluated/benchmark_samples.jsonl")
     assert [row["model"] for row in samples[::5]] == ["teacher", "init", "sft-7", "distilled-7"]
     mean = sum(row["scores"]["acc"] for row in samples[:5]) / 5
-    assert scores["extra_tasks"]["teacher"]["colours"]["scores"]["acc,none"] == mean
+    assert scores["benchmarks"]["teacher"]["colours"]["scores"]["acc,none"] == mean
     value["evaluate"]["benchmark_limit"] = 2
     path.write_text(yaml.safe_dump(value, sort_keys=False))
     run(repository)
     scores = json.loads((repository / "metrics/evaluate.json").read_text())
-    assert scores["extra_tasks"] == {}
-    limited = scores["limited_extra_tasks"]["distilled"]["colours"]
+    assert scores["benchmarks"] == {}
+    limited = scores["limited_benchmarks"]["distilled"]["colours"]
     assert (limited["limited"], limited["documents"], limited["of"]) == (True, 2, 5)
     assert "colours" not in (repository / "metrics/metrics.json").read_text()
     path.write_text(before)

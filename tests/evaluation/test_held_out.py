@@ -206,7 +206,7 @@ def test_our_tasks_through_lm_eval_score_what_the_model_says(model, tokenizer):
     for place, item in enumerate(items.itertuples()):
         assert item.nll == pytest.approx(-sum(by_hand[place].log_probs), abs=1e-3)
         assert item.tokens == len(by_hand[place].log_probs)
-        assert item.agreed == sum(by_hand[place].ranked_first)
+        assert item.top1_tokens == sum(by_hand[place].ranked_first)
         assert item.correct in (0.0, 1.0)
         assert 0.25 <= item.confidence <= 1
     assert [row["ended"] for row in rows if "ended" in row] == [0.0, 0.0]  # a random model within 5 tokens
@@ -222,7 +222,7 @@ def test_a_trimmed_student_is_divided_by_the_teachers_tokens_and_cut_tokens_neve
         cut = [tuple(token) for token in doc["teacher_tokens"] if tuple(token) not in own]
         assert cut, "nothing was cut finer, so that the case says nothing"
         everything = task_scores.text(doc, [Ranked(own)])
-        assert everything["agreed"][0] == len(doc["teacher_tokens"]) - len(cut)
+        assert everything["top1_tokens"][0] == len(doc["teacher_tokens"]) - len(cut)
         assert everything["nll"][1] == len(doc["teacher_tokens"])
 
 
@@ -238,7 +238,7 @@ class Ranked(tuple):
 def test_generated_texts_are_held_against_the_references_over_the_longer_one(tokenizer):
     rows = [{"item": "a", "generated": "abc"}, {"item": "b", "generated": "ab"}, {"item": "c", "generated": ""}]
     found = held_out.compared([*rows, {"item": "d"}], {"a": "abc", "b": "abcd", "c": "ab", "d": "x"}, tokenizer)
-    names = ("generated_same", "generated_tokens", "generated_length", "reference_length")
+    names = ("matching_tokens", "longer_length", "generated_length", "reference_length")
     assert [tuple(row.get(name) for name in names) for row in found] == [
         (3, 3, 3, 3), (2, 4, 2, 4), (0, 2, 0, 2), (None, None, None, None)
     ]  # fmt: skip
@@ -340,7 +340,7 @@ def table(**changes: float) -> dict:
         return Estimate(value, value, value)
 
     def model(accuracy: float, perplexity: float) -> dict:
-        names = ("agreement", "rouge_l")
+        names = ("top1_agreement", "rouge_l")
         return {
             "accuracy": estimate(accuracy),
             "accuracy_above_chance": estimate((accuracy - 0.25) / 0.75),
@@ -383,7 +383,7 @@ def test_a_teacher_at_chance_means_that_the_task_is_wrong():
         chance = Estimate(0.25, 0.2, 0.3)
         scores = {
             name: {"accuracy": chance, "accuracy_above_chance": Estimate(0.0, 0, 0)}
-            | dict.fromkeys(("perplexity", "agreement", "rouge_l"), chance)
+            | dict.fromkeys(("perplexity", "top1_agreement", "rouge_l"), chance)
             for name in ("teacher", "init", "sft", "distilled")
         }
         evaluate.main_table(scores, dict.fromkeys(scores, (1, 1)), 1.0, multiple_choice.CHANCE)  # fmt: skip
@@ -430,12 +430,12 @@ def test_a_result_that_a_limit_cut_is_refused_for_the_main_table(model, tokenize
 def test_items_keep_their_scores_when_only_some_were_generated():
     items = pd.DataFrame(
         {"correct": [1.0, 0.0], "correct_norm": [1.0, 1.0], "nll": [3.0, 1.0], "tokens": [2, 2], "bytes": [8, 8],
-         "agreed": [1, 2], "rouge_l": [0.5, np.nan], "generated_same": [1, np.nan], "generated_tokens": [4, np.nan]}
+         "top1_tokens": [1, 2], "rouge_l": [0.5, np.nan], "matching_tokens": [1, np.nan], "longer_length": [4, np.nan]}
     )  # fmt: skip
     found = estimates([items], 100, 0, multiple_choice.CHANCE)
     assert found["rouge_l"].value == 0.5
-    assert found["generated_agreement"].value == 0.25
-    assert found["agreement"].value == 0.75
+    assert found["token_match"].value == 0.25
+    assert found["top1_agreement"].value == 0.75
     assert found["perplexity"].value == pytest.approx(math.e)
     assert found["bits_per_byte"].value == pytest.approx(4 / math.log(2) / 16)
     assert json.dumps({key: value.value for key, value in found.items()})

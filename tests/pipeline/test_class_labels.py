@@ -210,8 +210,8 @@ def test_items_are_scored_against_the_right_label_where_there_is_one(model, toke
     other = next(label for label in SET if label != best)
     rows = [row("ants", SET.index(other), label=best), row("ants", SET.index(other))]
     gold, ours = label_items.items(model, tokenizer, rows, SET, 256)
-    assert (gold["correct"], gold["agreed"], gold["picked"], gold["label"]) == (1.0, 0, best, best)
-    assert (ours["correct"], ours["agreed"], ours["picked"], ours["label"]) == (0.0, 0, best, other)
+    assert (gold["correct"], gold["top1_tokens"], gold["picked"], gold["label"]) == (1.0, 0, best, best)
+    assert (ours["correct"], ours["top1_tokens"], ours["picked"], ours["label"]) == (0.0, 0, best, other)
     probabilities = torch.tensor(sums).softmax(0)
     assert gold["confidence"] == pytest.approx(float(probabilities.max()), abs=1e-5)
     assert gold["nll"] == pytest.approx(-math.log(probabilities[SET.index(other)]), abs=1e-4)
@@ -221,7 +221,7 @@ def test_f1_and_calibration_are_those_of_their_definitions():
     from sklearn.metrics import f1_score
 
     gold, picked = list("aaabbc"), list("aabbbd")
-    items = pd.DataFrame({"label": gold, "picked": picked, "confidence": [0.95] * 6, "agreed": [1, 1, 1, 0, 0, 0]})
+    items = pd.DataFrame({"label": gold, "picked": picked, "confidence": [0.95] * 6, "top1_tokens": [1, 1, 1, 0, 0, 0]})
     items["correct"] = (items["label"] == items["picked"]).astype(float)
     found = classification.scores([items], 200, 0)
     assert found["macro_f1"]["value"] == pytest.approx(f1_score(gold, picked, average="macro", zero_division=0))

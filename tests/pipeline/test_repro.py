@@ -24,7 +24,7 @@ def test_a_run_writes_the_main_table_in_its_fixed_shape(finished):
     for name in ("teacher", "init", "sft", "distilled"):
         assert list(table[name]) == [
             "accuracy", "accuracy_ci_low", "accuracy_ci_high", "accuracy_above_chance",
-            "perplexity", "agreement", "rouge_l", "parameters", "bytes",
+            "perplexity", "top1_agreement", "rouge_l", "parameters", "bytes",
         ]  # fmt: skip
         assert table[name]["accuracy_ci_low"] <= table[name]["accuracy"] <= table[name]["accuracy_ci_high"]
         assert isinstance(table[name]["parameters"], int)

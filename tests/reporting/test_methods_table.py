@@ -95,8 +95,8 @@ def test_a_teacher_that_is_asked_in_each_step_stores_no_bytes(tmp_path):
 
 def measured(nll: list[float], divergence: float | None, stored: float | None) -> list[dict]:
     """What two seeds' students of a method measured on items of ten tokens each, of these nats."""
-    columns = {"tokens": 10, "bytes": 40, "correct": 1.0, "correct_norm": 1.0, "agreed": 5, "rouge_l": 0.5}
-    columns |= {"generated_same": 1, "generated_tokens": 2}
+    columns = {"tokens": 10, "bytes": 40, "correct": 1.0, "correct_norm": 1.0, "top1_tokens": 5, "rouge_l": 0.5}
+    columns |= {"matching_tokens": 1, "longer_length": 2}
     items = [columns | {"item": str(place), "nll": value} for place, value in enumerate(nll)]
     fixed = {"held_out_kl": divergence, "bytes_a_token": stored, "response_tokens": 9000, "minutes": 2.0}
     return [fixed | {"items": items} for _ in range(2)]

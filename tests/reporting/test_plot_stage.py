@@ -137,14 +137,14 @@ def test_the_tables_behind_the_figures_hold_the_inputs_numbers(finished):
     assert goals["distilled", "accuracy_ratio"] == pytest.approx(0.77 / 0.99, rel=1e-5)
     assert {row["quantity"]: int(row["samples"]) for row in tables["weights"]} == {"weight": 1, "words": 1}
     assert tables["latency"][2] == {
-        "model": "teacher", "timing": "answer_ms", "low": "3.6", "high": "4.8", "median": "4.0"
+        "model": "teacher", "timing": "response_ms", "low": "3.6", "high": "4.8", "median": "4.0"
     }  # fmt: skip
 
 
 def test_nothing_that_time_changes_is_in_a_table_but_latencys(finished, tmp_path):
     slower = inputs(tmp_path)
     latency = json.loads((slower / "metrics/latency.json").read_text())
-    latency["models"]["teacher"]["answer_ms"] = {"median": 9.0, "low": 8.0, "high": 10.0}
+    latency["models"]["teacher"]["response_ms"] = {"median": 9.0, "low": 8.0, "high": 10.0}
     write(slower / "metrics/latency.json", latency)
     assert run(slower).returncode == 0
     before, after = written(finished), written(slower)

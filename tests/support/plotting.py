@@ -21,8 +21,8 @@ LOG = """step,epoch,split,loss,training
 10,1.0,validation,2.2,student
 10,1.0,train,1.5,student
 """
-METHODS = """method,seeds,items,perplexity,perplexity_ci_low,perplexity_ci_high,agreement,agreement_ci_low,\
-agreement_ci_high,accuracy,accuracy_ci_low,accuracy_ci_high,rouge_l,rouge_l_ci_low,rouge_l_ci_high,\
+METHODS = """method,seeds,items,perplexity,perplexity_ci_low,perplexity_ci_high,top1_agreement,top1_agreement_ci_low,\
+top1_agreement_ci_high,accuracy,accuracy_ci_low,accuracy_ci_high,rouge_l,rouge_l_ci_low,rouge_l_ci_high,\
 perplexity_minus_sft,perplexity_minus_sft_ci_low,perplexity_minus_sft_ci_high,bytes_a_token,response_tokens,\
 held_out_kl,minutes,commit
 sft,3,40,9.5,9,10,0.5,0.4,0.6,0.7,0.6,0.8,0.3,0.2,0.4,,,,,9000,1.5,2,0123abc
@@ -43,7 +43,7 @@ def inputs(folder: Path) -> Path:
         size = 134_000_000 if name == "teacher" else 33_000_000
         values = {score: SCORES.get(score, SCORES["accuracy"])[name] for score in score_tables.SCORES}
         models[name] = {s: {"value": v, "ci_low": v * 0.95, "ci_high": v * 1.01} for s, v in values.items()}
-        metrics[name] = {key: values[key] for key in ("accuracy", "perplexity", "agreement", "rouge_l")} | {
+        metrics[name] = {key: values[key] for key in ("accuracy", "perplexity", "top1_agreement", "rouge_l")} | {
             "accuracy_ci_low": values["accuracy"] * 0.95, "accuracy_ci_high": values["accuracy"] * 1.01,
             "parameters": size, "bytes": 2 * size,
         }  # fmt: skip
@@ -60,7 +60,7 @@ def inputs(folder: Path) -> Path:
     place = folder / "metrics"
     write(place / "metrics.json", metrics)
     write(place / "evaluate.json", {"items": 400, "held_out": 1488, "generations": 100, "models": models})
-    write(place / "latency.json", {"models": timings, "prompt_tokens": 8, "new_tokens": 4, "runs": 3})
+    write(place / "latency.json", {"models": timings, "prompt_tokens": 8, "new_tokens": 4, "num_runs": 3})
     parts = {name: {"rows": 2, "topics": 1, "words": 9} for name in ("train", "validation", "test")}
     counts = {"requested": 8, "kept": 6, "dropped": 2, "reasons": {"too_short": 2, "empty": 0}, "splits": parts}
     write(place / "clean.json", counts)

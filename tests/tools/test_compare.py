@@ -41,10 +41,10 @@ def scores(model: str, better: float = 0.0, noise: int = 1, items: int = ITEMS) 
             "nll": tokens * (NATS[:items] - better + draw.normal(scale=0.05, size=items)),
             "tokens": tokens,
             "bytes": tokens * 4,
-            "agreed": tokens // 2,
+            "top1_tokens": tokens // 2,
             "rouge_l": [0.5 if place % 4 == 0 else np.nan for place in range(items)],
-            "generated_same": [3 if place % 4 == 0 else np.nan for place in range(items)],
-            "generated_tokens": [9 if place % 4 == 0 else np.nan for place in range(items)],
+            "matching_tokens": [3 if place % 4 == 0 else np.nan for place in range(items)],
+            "longer_length": [9 if place % 4 == 0 else np.nan for place in range(items)],
         }
     )
 
@@ -120,7 +120,7 @@ def test_a_change_that_matters_is_told_from_one_that_does_not(branches, branch, 
     assert row["verdict"] == verdict
     assert row["difference"] == pytest.approx(row["values"][1] - row["values"][0])
     assert row["ci_low"] <= row["difference"] <= row["ci_high"]
-    assert found["metrics"]["agreement"]["verdict"] == "within noise"
+    assert found["metrics"]["top1_agreement"]["verdict"] == "within noise"
     assert found["metrics"]["parameters"]["verdict"] == "the same"
     assert found["metrics"]["latency_gain"]["verdict"] == "not tested"
     expected = {} if branch == "noise" else {"train.distilled.loss": ("forward_kl", "reverse_kl")}

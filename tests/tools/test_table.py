@@ -16,7 +16,7 @@ from tools import table
 ROOT = Path(__file__).parents[2]
 ROW = {
     "accuracy": 0.91234, "accuracy_ci_low": 0.89, "accuracy_ci_high": 0.93, "accuracy_above_chance": 0.88,
-    "perplexity": 2.2, "agreement": 0.98, "rouge_l": 0.7, "parameters": 134_515_008, "bytes": 98_362_432,
+    "perplexity": 2.2, "top1_agreement": 0.98, "rouge_l": 0.7, "parameters": 134_515_008, "bytes": 98_362_432,
 }  # fmt: skip
 VALUES = {
     "accuracy_ratio": 0.9, "accuracy_ratio_above_chance": 0.87, "perplexity": 21.0, "compression_ratio": 0.2499,
@@ -116,17 +116,17 @@ def test_prose_is_to_the_left_and_numbers_to_the_right():
 def test_what_distillation_brought_says_who_is_ahead_and_whether_intervals_overlap():
     sft = {
         "accuracy": estimate(0.80, 0.75, 0.85), "perplexity": estimate(9.9, 8.5, 11.5),
-        "agreement": estimate(0.64, 0.62, 0.66), "rouge_l": estimate(0.5, 0.4, 0.6),
+        "top1_agreement": estimate(0.64, 0.62, 0.66), "rouge_l": estimate(0.5, 0.4, 0.6),
     }  # fmt: skip
     distilled = {
         "accuracy": estimate(0.77, 0.72, 0.81), "perplexity": estimate(6.0, 5.5, 6.6),
-        "agreement": estimate(0.70, 0.68, 0.72), "rouge_l": estimate(0.5, 0.4, 0.6),
+        "top1_agreement": estimate(0.70, 0.68, 0.72), "rouge_l": estimate(0.5, 0.4, 0.6),
     }  # fmt: skip
     lines = markdown.table(report.gain({"sft": sft, "distilled": distilled})).splitlines()[2:]
     assert lines == [
         "| accuracy | 0.8 | 0.77 | sft | overlap |",
         "| perplexity | 9.9 | 6 | distilled | apart |",
-        "| agreement | 0.64 | 0.7 | distilled | apart |",
+        "| top-1 agreement | 0.64 | 0.7 | distilled | apart |",
         "| ROUGE-L | 0.5 | 0.5 | neither | overlap |",
     ]
 

@@ -76,8 +76,8 @@ def test_the_same_seeds_are_paired():
 
 
 def items(correct: list[float]) -> pd.DataFrame:
-    one = {"correct_norm": 1.0, "nll": 1.0, "tokens": 1, "bytes": 1, "agreed": 1, "rouge_l": 1.0}
-    one |= {"generated_same": 1, "generated_tokens": 1}
+    one = {"correct_norm": 1.0, "nll": 1.0, "tokens": 1, "bytes": 1, "top1_tokens": 1, "rouge_l": 1.0}
+    one |= {"matching_tokens": 1, "longer_length": 1}
     return pd.DataFrame([{"correct": value} | one for value in correct])
 
 

@@ -17,7 +17,7 @@ def text(doc: dict[str, Any], results: list[Any]) -> dict[str, Fraction]:
     scored = results[0]
     tokens = [tuple(token) for token in doc["teacher_tokens"]]
     agreed = sum(token in scored.ranked_first for token in tokens)
-    return {"nll": (-scored[0], len(tokens)), "agreed": (agreed, len(tokens))}
+    return {"nll": (-scored[0], len(tokens)), "top1_tokens": (agreed, len(tokens))}
 
 
 def generation(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
