@@ -248,7 +248,7 @@ def draw_latency(latency: dict[str, Any], narrow: bool = False) -> Figure:
 
 
 def draw_methods(methods: Sequence[dict[str, Any]], narrow: bool = False) -> Figure:
-    """Perplexity and top-1 agreement of each method with their intervals, and held-out KL, the best perplexity on top."""
+    """Perplexity, top-1 agreement and held-out KL of each method, with intervals; the best perplexity on top."""
     figure, panels = canvas(narrow, 3, 1.2 + 0.22 * len(methods))
     ordered = sorted(methods, key=lambda row: row["perplexity"])
     names, places = [row["method"] for row in ordered], np.arange(len(ordered))

@@ -27,8 +27,8 @@ GOALS_NOTE = (
 LABELS_NOTE = (
     "Each prompt is answered by the likeliest of a closed set of labels. Accuracy, F1 and calibration are against the "
     "prompts' own labels where these are given, and otherwise against the teacher's. Elsewhere in this report a label "
-    "counts as one token: perplexity is of the teacher's label within the set, top-1 agreement the share of labels that are "
-    "the teacher's."
+    "counts as one token: perplexity is of the teacher's label within the set, top-1 agreement the share of labels "
+    "that are the teacher's."
 )
 GAIN_NOTE = (
     "`sft` learnt from the same rows for as many steps. Where two intervals overlap, this table cannot tell the two "
