@@ -191,7 +191,7 @@ def test_a_prompt_that_is_too_long_loses_its_beginning_and_every_label_stays_who
 
 def test_rows_of_other_labels_are_refused(tokenizer):
     for change in ({"response": "glass"}, {"label_log_probs": [-1.0]}, {"label_log_probs": None}):
-        with pytest.raises(UserError, match="must be one of generate.class_labels"):
+        with pytest.raises(UserError, match=r"must be one of generate.class_labels"):
             training_class_labels.samples([row("ants", 0, **change)], tokenizer, SET, 64)
 
 
