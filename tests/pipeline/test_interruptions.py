@@ -14,7 +14,9 @@ import yaml
 
 SCRIPT = tiny.ROOT / "tests/support/interrupting.py"
 STAGES = ["generate", "clean", "weight", "init", "train", "evaluate", "plot"]
-KILLS = int(os.environ.get("INTERRUPTIONS", "3"))  # of each stage in `make test-slow`; `make test-interruptions` does 20
+KILLS = int(
+    os.environ.get("INTERRUPTIONS", "3")
+)  # of each stage in `make test-slow`; `make test-interruptions` does 20
 FULL = max(1, KILLS // 3)  # full disks of each stage
 SEED = os.environ.get("INTERRUPTIONS_SEED", "20")
 NO_DISK = "a small disk to fill is mounted by root alone"
