@@ -1,0 +1,90 @@
+"""Faults to plant in targets, each with the test that must notice it."""
+
+from planting import Fault
+
+FAULTS = [
+    Fault(
+        "the mass outside the k is not stored",
+        "distill/targets/store.py",
+        "tail = torch.log1p(-best.exp().sum(-1).clamp(max=1.0))",
+        "tail = torch.full_like(best[:, 0], -math.inf)",
+        "targets/test_store.py::test_the_k_best_and_the_tail_hold_all_the_mass",
+    ),
+    Fault(
+        "a tokenizer family is recognised by its size",
+        "distill/targets/tokenizers.py",
+        'return same_rules and set(other["model"]["vocab"]) <= set(mine["model"]["vocab"])',
+        "return len(student) <= len(teacher)",
+        "students/test_vocabulary.py::test_a_tokenizer_of_another_family_is_refused_though_the_sizes_are_equal",
+    ),
+    Fault(
+        "a fingerprint is the size of the vocabulary",
+        "distill/targets/tokenizers.py",
+        '{key: spec[key] for key in ("model", "added_tokens", "pre_tokenizer", "normalizer")}',
+        '{"size": len(spec["model"]["vocab"])}',
+        "students/test_vocabulary.py::test_a_tokenizer_of_another_family_is_refused_though_the_sizes_are_equal",
+    ),
+    Fault(
+        "the teacher's ids are used as the student's",
+        "distill/targets/tokenizers.py",
+        "own[token] if token in own else",
+        "place if place < len(own) else",
+        "students/test_vocabulary.py::test_every_teachers_token_begins_with_its_first_piece",
+    ),
+    Fault(
+        "the end of turn is skipped on both sides",
+        "distill/targets/alignment.py",
+        "    if both_end:\n",
+        "    if False:\n",
+        "targets/test_alignment.py::test_every_token_of_both_sides_from_the_first_to_the_end_of_turn_is_in_one_span",
+    ),
+    Fault(
+        "ends of turn with different spellings are not the same",
+        "distill/targets/alignment.py",
+        'result["end of turn", b""] = place',
+        'result["special", text] = place',
+        "targets/test_alignment.py::test_tokens_that_spell_the_same_are_shared_whatever_their_ids",
+    ),
+    Fault(
+        "spans start one token late",
+        "distill/targets/alignment.py",
+        "result, last = [], (0, 0)",
+        "result, last = [], (1, 1)",
+        "targets/test_alignment.py::test_every_token_of_both_sides_from_the_first_to_the_end_of_turn_is_in_one_span",
+    ),
+    Fault(
+        "a space before the text hides the first token",
+        "distill/targets/alignment.py",
+        'pieces[0] = pieces[0].removeprefix(b" ")',
+        "pass",
+        "targets/test_alignment.py::test_the_space_that_one_side_writes_before_a_text_hides_no_first_token",
+    ),
+    Fault(
+        "the first token has no target in a family",
+        "distill/targets/tokenizers.py",
+        "enumerate(spans(teacher, teacher_ids))}",
+        "enumerate(spans(teacher, teacher_ids)) if start}",
+        "students/test_vocabulary.py::test_the_first_response_token_and_the_end_of_turn_are_aligned",
+    ),
+    Fault(
+        "targets of other data are accepted",
+        "distill/targets/store.py",
+        "    if wrong:\n",
+        "    if False:\n",
+        "targets/test_store.py::test_targets_of_anything_else_are_refused_by_name[template]",
+    ),
+    Fault(
+        "targets of changed texts are accepted",
+        "distill/targets/store.py",
+        'data=value_hash([[row["id"], row["messages"], row["response"], row["finish_reason"]] for row in rows])',
+        'data=value_hash([row["id"] for row in rows])',
+        "targets/test_store.py::test_they_are_of_the_very_texts_of_the_rows_and_of_what_the_tokenizer_does_and_not_of_its_size",
+    ),
+    Fault(
+        "targets of another tokenizer of the same size are accepted",
+        "distill/targets/store.py",
+        "tokenizer=fingerprint(tokenizer),",
+        "tokenizer=str(len(tokenizer)),",
+        "targets/test_store.py::test_they_are_of_the_very_texts_of_the_rows_and_of_what_the_tokenizer_does_and_not_of_its_size",
+    ),
+]
