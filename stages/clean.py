@@ -20,7 +20,7 @@ from distill.cleaning.decontamination import Forbidden, forbidden
 from distill.cleaning.dedup import Kept, Sketcher
 from distill.cleaning.filters import Fault, Languages, is_label, quality
 from distill.cleaning.responses import Responses, Row
-from distill.core.errors import UserError, run
+from distill.core.errors import UserError, run_main
 from distill.core.files import write_json, write_rows
 from distill.core.text import words
 from distill.params import loading as params_file
@@ -270,4 +270,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

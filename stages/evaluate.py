@@ -23,8 +23,8 @@ import pandas as pd
 import torch
 
 from distill.core.code import imported_code
-from distill.core.errors import UserError, run
-from distill.core.files import file_hash, read_rows, value_hash, whole_file, write_json, write_rows
+from distill.core.errors import UserError, run_main
+from distill.core.files import atomic_file, file_hash, read_rows, value_hash, write_json, write_rows
 from distill.core.home import home
 from distill.core.numbers import round_number, round_numbers
 from distill.evaluation import benchmarks, class_labels, classification, held_out, latency, multiple_choice
@@ -225,7 +225,7 @@ def timed(networks: dict[str, Any], timing: Latency) -> Row:
 def write_seeds(seeds: dict[str, dict[str, Row]]) -> None:
     """metrics/seeds.csv: each score of the trained students over the training seeds."""
     lines = [{"model": model, "score": score} | row for model in TRAINED for score, row in seeds[model].items()]
-    with whole_file(METRICS / "seeds.csv") as path:
+    with atomic_file(METRICS / "seeds.csv") as path:
         pd.DataFrame(lines).to_csv(path, index=False, lineterminator="\n")
 
 
@@ -236,7 +236,7 @@ def write_items(tables: dict[str, pd.DataFrame], runs: list[Run]) -> None:
     combined = pd.concat([part.astype({"seed": "Int64"}) for part in parts])
     named = ["model", "seed", "item"]
     columns = [*named, *(name for name in combined.columns if name not in (*named, "generated"))]
-    with whole_file(METRICS / "items.csv") as path:
+    with atomic_file(METRICS / "items.csv") as path:
         combined[columns].to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
 
 
@@ -291,4 +291,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from distill.core.errors import UserError, run
+from distill.core.errors import UserError, run_main
 from distill.core.files import write_json, write_rows
 from distill.core.home import home
 from distill.generation.aggregator import fused
@@ -274,4 +274,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from distill.cards import model_card
-from distill.core.errors import UserError, run
-from distill.core.files import file_hash, read_json, read_rows, whole_file, write_text
+from distill.core.errors import UserError, run_main
+from distill.core.files import atomic_file, file_hash, read_json, read_rows, write_text
 from distill.evaluation.goals import GOALS
 from distill.params import loading as params_file
 from distill.reporting import figures, methods_table, report
@@ -134,10 +134,10 @@ def main() -> None:
     lineage = model_card.lineage(params, distilled, inputs["rows"], [WEIGHTED])
     html = page.render(inputs, drawn, lineage, choices, {str(path): file_hash(path) for path in files})
     for name, table in tables.items():
-        with whole_file(PLOTS / f"{name}.csv") as path:
+        with atomic_file(PLOTS / f"{name}.csv") as path:
             table.to_csv(path, index=False, lineterminator="\n")
     for name, figure in wide.items():
-        with whole_file(FIGURES / f"{name}.png") as path:
+        with atomic_file(FIGURES / f"{name}.png") as path:
             figure.savefig(path, format="png", dpi=params.plot.dpi, metadata={"Software": None})
     text = report.markdown(inputs)
     write_text(METRICS / "report.md", text)
@@ -146,4 +146,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

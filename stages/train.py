@@ -20,8 +20,8 @@ import torch
 
 from distill.cards import model_card
 from distill.core.code import imported_code
-from distill.core.errors import run
-from distill.core.files import file_hash, read_rows, value_hash, whole_file, whole_folder, write_json
+from distill.core.errors import run_main
+from distill.core.files import atomic_file, atomic_folder, file_hash, read_rows, value_hash, write_json
 from distill.core.home import home
 from distill.modeling import class_labels as closed_set
 from distill.modeling import environment, loading, runtime
@@ -210,13 +210,13 @@ def main() -> None:
         if adapter.quantization is not None:  # what was trained is not quite what is kept
             report |= {"merged_validation_loss": round(measure(network.eval()), 4)}
     save_dtype = getattr(torch, params.train.save_dtype)
-    with whole_folder(this.folder) as target:
+    with atomic_folder(this.folder) as target:
         loading.save(network.to(save_dtype), tokenizer, target)
         for one in phases.rungs(done):
             rung, _ = loading.load(str(phases.folder_of(folder, one.name)), save_dtype)
             loading.save(rung, tokenizer, target / one.name)
         model_card.write(target, model_card.lineage(params, this, rows, [TRAIN]), report)
-    with whole_file(this.record.with_name(f"{this.name}_log.csv")) as target:
+    with atomic_file(this.record.with_name(f"{this.name}_log.csv")) as target:
         table.to_csv(target, index=False, lineterminator="\n")
     report |= {"weights": weights_hash(this.folder)}
     write_json(this.record, {"variant": this.variant, "seed": this.seed} | report)
@@ -225,4 +225,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

@@ -15,8 +15,8 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from distill.cards import data_card
-from distill.core.errors import UserError, run
-from distill.core.files import read_json, read_rows, whole_folder, write_json, write_rows, write_text
+from distill.core.errors import UserError, run_main
+from distill.core.files import atomic_folder, read_json, read_rows, write_json, write_rows, write_text
 from distill.modeling import environment, loading, runtime
 from distill.modeling.batches import by_length, padded
 from distill.modeling.chat import Example, encode
@@ -235,7 +235,7 @@ def main() -> None:
     if not rows:
         raise UserError(f"{TRAIN} has no rows: metrics/clean.json says why they were dropped.")
     cleaning = read_json(CLEANING, "stage clean")
-    with whole_folder(TARGETS) as folder:
+    with atomic_folder(TARGETS) as folder:
         seen = write_targets(folder, rows, params, weight.targets) if weight.targets else {}
     measure = MEASURES[weight.confidence]
     known = [measure(one, weight.window) for one in evidence(rows, read_rows(DROPPED, "stage clean"), seen)]
@@ -250,4 +250,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

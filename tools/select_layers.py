@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from distill.core.errors import UserError, run
+from distill.core.errors import UserError, run_main
 from distill.core.files import read_rows
 from distill.modeling import loading, runtime
 from distill.modeling.chat import Example, encode
@@ -69,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from ruamel.yaml import YAML
 
-from distill.core.errors import UserError, run
+from distill.core.errors import UserError, run_main
 from distill.core.files import write_text
 from distill.params import loading as params_file
 
@@ -81,4 +81,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

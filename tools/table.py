@@ -5,7 +5,7 @@ from pathlib import Path
 
 from distill.cards import markdown
 from distill.cards.markdown import BEGIN, END, between
-from distill.core.errors import UserError, run
+from distill.core.errors import UserError, run_main
 from distill.core.files import read_json, write_text
 from distill.reporting import report
 
@@ -29,4 +29,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

@@ -27,7 +27,7 @@ import yaml
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 
-from distill.core.errors import UserError, run
+from distill.core.errors import UserError, run_main
 from distill.core.files import write_json, write_text
 from distill.core.home import VARIABLE, home
 from distill.evaluation.goals import GOALS
@@ -248,4 +248,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

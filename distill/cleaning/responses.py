@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from distill.core.errors import UserError
-from distill.core.files import located_rows
+from distill.core.files import rows_with_offsets
 from distill.core.text import normalise
 
 Row = dict[str, Any]
@@ -75,7 +75,7 @@ class Responses:
         starts, ids, topics = array("Q"), array("Q"), array("I")
         names: dict[str, int] = {}
         ordered, last = True, ("", "", 0)
-        for number, (start, row) in enumerate(located_rows(path, "stage generate"), start=1):
+        for number, (start, row) in enumerate(rows_with_offsets(path, "stage generate"), start=1):
             _check(row, f"{path}, line {number} (id {row.get('id')!r})")
             starts.append(start)
             ids.append(int.from_bytes(hashlib.blake2b(row["id"].encode(), digest_size=8).digest()))

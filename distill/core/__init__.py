@@ -1,4 +1,4 @@
-"""Errors, files, text and the home of journals: plain Python, for every room.
+"""Errors, files, text and the folder of journals: plain Python for every room.
 
 No torch, no params and no model here.
 """

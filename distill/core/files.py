@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and the same rows always give the same bytes."""
+"""Atomic files: complete or absent, and the same bytes for the same rows."""
 
 import glob
 import hashlib
@@ -14,14 +14,13 @@ from typing import Any
 from distill.core.errors import UserError
 
 Row = dict[str, Any]  # a JSON object: one line of a JSONL file
-
 SUFFIX = ".tmp"  # of temporary files and folders: a dot, the name, eight random characters, this
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path`; when the block ends well it is synced and renamed to `path`."""
-    _make_way(path)
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`. When the block succeeds, sync it and rename it to `path`."""
+    _prepare_folder(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=SUFFIX)
     os.close(handle)
     temporary = Path(name)
@@ -36,12 +35,12 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Gives a temporary folder beside `path`; when the block ends well it takes the place of `path`.
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder in the parent of `path`. When the block succeeds, it replaces `path`.
 
-    A kill may come when the old folder has gone and the new one has not come: then there is none.
+    A kill between the two renames leaves no folder at `path`.
     """
-    _make_way(path)
+    _prepare_folder(path)
     temporary, old = (Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=SUFFIX)) for _ in range(2))
     try:
         yield temporary
@@ -60,20 +59,20 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` as UTF-8, whole or not at all."""
-    with whole_file(path) as temporary:
+    """Write `text` as UTF-8."""
+    with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes indented JSON in the order of the keys given. NaN and infinity are refused (ValueError)."""
+    """Write indented JSON in the order of the keys. Raises ValueError for NaN and infinity."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
-    """Writes one JSON object a line and returns how many. NaN and infinity are refused (ValueError)."""
+    """Write one JSON object a line and return their number. Raises ValueError for NaN and infinity."""
     count = 0
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
             count += 1
@@ -81,17 +80,17 @@ def write_rows(path: Path, rows: Iterable[Row]) -> int:
 
 
 def read_rows(path: Path, writer: str) -> Iterator[Row]:
-    """Yields the objects of a JSONL file.
+    """Yield the objects of a JSONL file.
 
-    `writer` says where the file comes from ("stage generate"), for the message when it is missing.
-    Raises UserError for a missing file and for a line that is not a JSON object, with its number.
+    `writer` names the source of the file ("stage generate") in messages. Raises UserError for a missing file and,
+    with its number, for a line that is not a JSON object.
     """
-    return (row for _, row in located_rows(path, writer))
+    return (row for _, row in rows_with_offsets(path, writer))
 
 
-def located_rows(path: Path, writer: str) -> Iterator[tuple[int, Row]]:
-    """Yields (the byte where its line starts, the object) for each line of a JSONL file; raises as `read_rows` does."""
-    _must_exist(path, writer)
+def rows_with_offsets(path: Path, writer: str) -> Iterator[tuple[int, Row]]:
+    """Yield the offset in bytes and the object of each line of a JSONL file. Raises as `read_rows` does."""
+    _require_file(path, writer)
     start = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -101,14 +100,14 @@ def located_rows(path: Path, writer: str) -> Iterator[tuple[int, Row]]:
                 raise UserError(f"{path}, line {number} is not JSON ({error}). It comes from {writer}.") from None
             if not isinstance(row, dict):
                 text = line.decode(errors="replace").strip()[:60]
-                raise UserError(f"{path}, line {number} is not a JSON object but {text!r}.")
+                raise UserError(f"{path}, line {number} must be a JSON object, got {text!r}. It comes from {writer}.")
             yield start, row
             start += len(line)
 
 
 def read_json(path: Path, writer: str) -> Any:
-    """The value of a JSON file. Raises UserError where it is missing or broken."""
-    _must_exist(path, writer)
+    """The value of a JSON file. Raises UserError if it is missing or broken."""
+    _require_file(path, writer)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -127,21 +126,20 @@ def value_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _make_way(path: Path) -> None:
-    """Makes the folder of `path` and removes the temporary files and folders that a killed writer of `path` left."""
+def _prepare_folder(path: Path) -> None:
+    """Make the folder of `path` and remove the temporary files and folders of a killed writer of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.????????{SUFFIX}"):
-        if left.is_dir():
-            shutil.rmtree(left)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????{SUFFIX}"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
         else:
-            left.unlink()
+            leftover.unlink()
 
 
-def _must_exist(path: Path, writer: str) -> None:
+def _require_file(path: Path, writer: str) -> None:
     if not path.exists():
         raise UserError(
-            f"{path} is missing; it comes from {writer}. "
-            "Run `dvc repro` to make it and what it needs, or `dvc pull` to fetch it."
+            f"{path} is missing; it comes from {writer}. Run `dvc repro` to make it, or `dvc pull` to fetch it."
         )
 
 

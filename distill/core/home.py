@@ -1,22 +1,22 @@
-"""Where what must outlive a stage's outs is kept: journals of answers, checkpoints to resume from."""
+"""Folder of the state that must survive `dvc repro`: journals of responses, checkpoints, caches."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 VARIABLE = "DISTILL_HOME"
-DVC_COPIES = (".dvc", "tmp", "exps")
+DVC_COPIES = (".dvc", "tmp", "exps")  # the folder below which DVC copies the repository to run experiments
 
 
 def home(environment: Mapping[str, str], folder: Path) -> Path:
-    """The environment variable DISTILL_HOME, else .distill in the repository that owns the current `folder`.
+    """The path in the environment variable DISTILL_HOME, else `.distill` in the repository at `folder`.
 
-    `dvc exp run --temp` and `--queue` run in a copy below the repository's .dvc/tmp/exps, without what git
-    ignores: from there the owner is meant.
+    `dvc exp run --temp` and `--queue` run in a copy of the repository below its .dvc/tmp/exps, without the files
+    that git ignores. From such a copy the result is `.distill` of the original repository.
     """
     if environment.get(VARIABLE):
         return Path(environment[VARIABLE])
     parts = folder.absolute().parts
-    for place in range(len(parts) - len(DVC_COPIES)):
-        if parts[place : place + len(DVC_COPIES)] == DVC_COPIES:
-            return Path(*parts[:place]) / ".distill"
+    for depth in range(len(parts) - len(DVC_COPIES)):
+        if parts[depth : depth + len(DVC_COPIES)] == DVC_COPIES:
+            return Path(*parts[:depth]) / ".distill"
     return folder.absolute() / ".distill"

@@ -33,51 +33,50 @@ def words(text: str) -> list[str]:
     return list(_words(text))
 
 
-@lru_cache(8)  # cleaning asks for those of one text many times in a row
+@lru_cache(8)  # cleaning needs the words of one text many times in a row
 def _words(text: str) -> tuple[str, ...]:
     return tuple(WORD.findall(normalise(text)))
 
 
 def ngrams(items: Sequence[str], n: int) -> list[Gram]:
-    """The n-grams in order; all items as one where there are fewer than n, nothing where there are none."""
+    """The n-grams in order. Fewer than n items are one n-gram, no items are none."""
     if len(items) < n:
         return [tuple(items)] if items else []
-    return [tuple(items[place : place + n]) for place in range(len(items) - n + 1)]
+    return [tuple(items[start : start + n]) for start in range(len(items) - n + 1)]
 
 
-def duplicate_share(grams: Sequence[Hashable]) -> float:
-    """The share of the grams that stood before in the same sequence: 1 - distinct / all, 0 for none."""
+def duplicate_fraction(grams: Sequence[Hashable]) -> float:
+    """The fraction of n-grams that occurred before in the same sequence: 1 - distinct / all; 0 for no n-grams."""
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def repetition(text: str) -> float:
-    """How much of a text repeats itself, from 0 (nothing said twice) towards 1 (a loop).
+    """The larger of two fractions of duplicate n-grams, from 0 (no repetition) towards 1 (a loop).
 
-    The larger of two shares of n-grams that stood before in it (the duplicate n-grams of Gopher, Rae et al.
-    2021, section A1.1): of its word 3-grams, for sentences that loop, and of its character 12-grams, for
-    loops without spaces.
+    Word 3-grams show sentences that loop, character 12-grams show loops without spaces. The duplicate n-grams of
+    Gopher (Rae et al. 2021, section A1.1).
     """
     plain = normalise(text)
-    characters = [plain[place : place + CHARACTER_NGRAM] for place in range(len(plain) - CHARACTER_NGRAM + 1)]
-    return max(duplicate_share(ngrams(words(text), WORD_NGRAM)), duplicate_share(characters))
+    characters = [plain[start : start + CHARACTER_NGRAM] for start in range(len(plain) - CHARACTER_NGRAM + 1)]
+    return max(duplicate_fraction(ngrams(words(text), WORD_NGRAM)), duplicate_fraction(characters))
 
 
 def opens_with(text: str, opening: str) -> bool:
-    """Whether the first words of a text are those of `opening`: "As an AI" opens no "As an airline".
+    """Whether a text begins with the words of `opening`: "As an AI" does not open "As an airline".
 
-    Case, quotes, punctuation and the kind of apostrophe do not matter. An opening without words opens nothing.
+    Case, punctuation and the kind of apostrophe do not matter. An opening without words opens no text.
     """
-    first = words(opening)
-    return bool(first) and words(text)[: len(first)] == first
+    prefix = words(opening)
+    return bool(prefix) and words(text)[: len(prefix)] == prefix
 
 
-def jaccard(one: set[Gram], other: set[Gram]) -> float:
+def jaccard(a: set[Gram], b: set[Gram]) -> float:
     """|A and B| / |A or B|; 1 for two empty sets."""
-    return len(one & other) / len(one | other) if one | other else 1.0
+    return len(a & b) / len(a | b) if a | b else 1.0
 
 
 def rouge_l(reference: str, response: str) -> float:
-    """ROUGE-L F1 (Lin 2004) over `words`, from 0 to 1; 0 where a text has no words."""
+    """ROUGE-L F1 (Lin 2004) over `words`, from 0 to 1; 0 if a text has no words."""
     return lcs_f1(words(reference), words(response))
 
 

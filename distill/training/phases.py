@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from distill.core.files import read_json, whole_folder, write_json
+from distill.core.files import atomic_folder, read_json, write_json
 from distill.modeling import loading
 from distill.modeling.sampling import request_seed
 from distill.params.students import TeacherStudent
@@ -226,7 +226,7 @@ def _start(step: Step, before: Path, tokenizer: Any, rows: Rows, fresh: Any) -> 
 
 def _keep(folder: Path, network: Any, tokenizer: Any, averaged: Average | None, trained: Trained) -> None:
     """Writes a trained network for the steps after it, and removes its checkpoints, which are of no more use."""
-    with whole_folder(folder) as target:
+    with atomic_folder(folder) as target:
         loading.save(network, tokenizer, target)
         if averaged is not None:
             loading.save(averaged.network, tokenizer, target / AVERAGE)

@@ -1,3 +1,5 @@
+"""Atomic files, JSON rows and the end of a command."""
+
 import errno
 import os
 import subprocess
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from distill.core import files
-from distill.core.errors import UserError, run
+from distill.core.errors import UserError, run_main
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +22,7 @@ def test_rows_round_trip_one_a_line_in_utf8(tmp_path):
     assert list(files.read_rows(path, "a test")) == rows
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
     path = tmp_path / "rows.jsonl"
     files.write_rows(path, [{"id": "old"}])
 
@@ -34,15 +36,15 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+def test_a_folder_is_replaced_completely_or_not_at_all(tmp_path):
     path = tmp_path / "model"
-    with files.whole_folder(path) as folder:
+    with files.atomic_folder(path) as folder:
         (folder / "a").write_text("1")
-    with pytest.raises(RuntimeError, match="killed"), files.whole_folder(path) as folder:
+    with pytest.raises(RuntimeError, match="killed"), files.atomic_folder(path) as folder:
         (folder / "b").write_text("2")
         raise RuntimeError("killed")
     assert [entry.name for entry in path.iterdir()] == ["a"]
-    with files.whole_folder(path) as folder:
+    with files.atomic_folder(path) as folder:
         (folder / "c").write_text("3")
     assert [entry.name for entry in path.iterdir()] == ["c"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
@@ -51,15 +53,15 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
 KILLED = """
 import os, signal
 from pathlib import Path
-from distill.core.files import whole_file, whole_folder
-with whole_file(Path("a")) as file, whole_folder(Path("b")) as folder:
+from distill.core.files import atomic_file, atomic_folder
+with atomic_file(Path("a")) as file, atomic_folder(Path("b")) as folder:
     file.write_text("half")
     (folder / "c").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_a_killed_writer_left_is_removed_by_the_next_one_and_nothing_else(tmp_path):
+def test_a_writer_removes_the_temporaries_of_a_killed_one(tmp_path):
     others = [tmp_path / ".a.json.12345678.tmp", tmp_path / ".a.notes.tmp", tmp_path / ".b.c"]
     for path in others:
         path.write_text("another's")
@@ -67,22 +69,22 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_one_and_nothing_else(t
         subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
         assert len(list(tmp_path.iterdir())) == len(others) + 3  # the file, the folder and the one for the old folder
     files.write_text(tmp_path / "a", "whole")
-    with files.whole_folder(tmp_path / "b") as folder:
+    with files.atomic_folder(tmp_path / "b") as folder:
         (folder / "c").write_text("whole")
     assert set(tmp_path.iterdir()) == {*others, tmp_path / "a", tmp_path / "b"}
 
 
-def test_the_old_folder_is_there_as_a_whole_until_the_new_one_takes_its_place(tmp_path, monkeypatch):
+def test_the_old_folder_stays_complete_until_it_is_replaced(tmp_path, monkeypatch):
     path = tmp_path / "model"
     seen = []
-    real = Path.replace
+    rename = Path.replace
 
     def replace(self, target):
         seen.append(sorted(file.name for file in path.iterdir()) if path.exists() else None)
-        return real(self, target)
+        return rename(self, target)
 
     for name in ("old", "new"):
-        with files.whole_folder(path) as folder:
+        with files.atomic_folder(path) as folder:
             (folder / f"{name}-1").touch()
             (folder / f"{name}-2").touch()
         monkeypatch.setattr(Path, "replace", replace)
@@ -91,7 +93,7 @@ def test_the_old_folder_is_there_as_a_whole_until_the_new_one_takes_its_place(tm
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_json_has_no_word_for_is_refused(tmp_path, value):
+def test_nan_and_infinity_are_refused(tmp_path, value):
     with pytest.raises(ValueError, match="Out of range float"):
         files.write_json(tmp_path / "a.json", {"value": value})
     assert not list(tmp_path.iterdir())
@@ -112,46 +114,46 @@ def test_a_broken_row_is_named_by_its_line(tmp_path, line):
         list(files.read_rows(path, "a test"))
 
 
-def test_the_hash_of_a_value_does_not_depend_on_the_order_of_keys():
+def test_the_hash_of_a_value_ignores_the_order_of_keys():
     assert files.value_hash({"a": 1, "b": 2}) == files.value_hash({"b": 2, "a": 1})
     assert files.value_hash({"a": 1}) != files.value_hash({"a": 2})
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "words"),
+    ("error", "code", "text"),
     [
-        (UserError("mend this"), "\nerror: mend this", "mend this"),
+        (UserError("fix this"), "\nerror: fix this", "fix this"),
         (OSError(errno.ENOSPC, "No space left on device", "data/x"), None, "data/x: No space left on device"),
         (KeyboardInterrupt(), 130, None),
     ],
 )
-def test_what_a_user_can_mend_ends_in_one_message(error, code, words, capsys):
+def test_a_mistake_of_the_user_ends_in_one_message(error, code, text):
     def main():
         raise error
 
     with pytest.raises(SystemExit) as ended:
-        run(main)
+        run_main(main)
     if code is not None:
         assert ended.value.code == code
-    if words:
-        assert words in str(ended.value.code)
+    if text:
+        assert text in str(ended.value.code)
 
 
-def test_a_defect_of_ours_keeps_its_traceback():
+def test_a_defect_of_the_project_keeps_its_traceback():
     def main():
         raise KeyError("ours")
 
     with pytest.raises(KeyError):
-        run(main)
+        run_main(main)
 
 
 FULL = """
 from pathlib import Path
-from distill.core.errors import run
+from distill.core.errors import run_main
 from distill.core.files import write_rows
 def main():
     write_rows(Path("rows.jsonl"), ({"id": "x" * 1000} for _ in range(100_000)))
-run(main)
+run_main(main)
 """
 
 

@@ -1,4 +1,4 @@
-"""Words and n-grams against closed forms."""
+"""Words of any script, n-grams and similarities against closed forms."""
 
 import re
 
@@ -10,21 +10,21 @@ from rouge_score.rouge_scorer import RougeScorer
 from distill.core import text
 
 
-def test_words_ignore_case_punctuation_and_the_kind_of_apostrophe():
+def test_words_ignore_case_and_punctuation():
     assert text.words("\u201cI CAN\u2019T,\u201d  she_said:\n2 + 2.") == ["i", "can't", "she", "said", "2", "2"]
 
 
-def test_chinese_characters_are_words_each():
+def test_each_chinese_character_is_a_word():
     assert text.words("\u871c\u8702 are bees\u871c") == ["\u871c", "\u8702", "are", "bees", "\u871c"]
 
 
-def test_a_text_shorter_than_n_is_one_ngram_and_an_empty_one_none():
+def test_a_text_shorter_than_n_is_one_ngram():
     assert text.ngrams(["a", "b", "c", "d"], 3) == [("a", "b", "c"), ("b", "c", "d")]
     assert text.ngrams(["a", "b"], 3) == [("a", "b")]
     assert text.ngrams([], 3) == []
 
 
-def test_repetition_is_the_share_of_3_grams_that_stood_before():
+def test_repetition_is_the_fraction_of_duplicate_3_grams():
     assert text.repetition("a b c a b c") == pytest.approx(1 / 4)
     assert text.repetition("Bees fly from flower to flower all day long.") == 0
     assert text.repetition("") == 0
@@ -63,7 +63,7 @@ LATIN = st.text(st.characters(max_codepoint=0x24F, exclude_categories=["Cs"]))
 
 
 @given(LATIN)
-def test_words_of_latin_text_are_cut_at_non_word_characters(plain):
+def test_latin_words_end_at_non_word_characters(plain):
     assert text.words(plain) == re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.normalise(plain))
 
 

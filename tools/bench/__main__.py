@@ -17,7 +17,7 @@ from typing import Any
 
 import openai
 
-from distill.core.errors import run
+from distill.core.errors import run_main
 from distill.generation import query
 from distill.generation.budget import Budget
 from distill.generation.completions import Request
@@ -142,4 +142,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from distill.core.errors import run
+from distill.core.errors import run_main
 from distill.core.files import read_rows, write_json
 from distill.modeling import loading, runtime
 from distill.params import loading as params_file
@@ -78,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

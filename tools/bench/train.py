@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from distill.core.errors import UserError
-from distill.core.files import file_hash, read_json, read_rows, whole_folder, write_rows
+from distill.core.files import atomic_folder, file_hash, read_json, read_rows, write_rows
 from distill.core.home import home
 from distill.modeling import loading, runtime
 from distill.modeling.chat import Example, encode
@@ -116,7 +116,7 @@ def library(folder: Path) -> Path:
     """The folder below this one with the pinned TRL alone in it, installed if it is not yet there."""
     folder = folder / f"trl-{file_hash(REQUIREMENTS)[:16]}"
     if not folder.exists():
-        with whole_folder(folder) as target:
+        with atomic_folder(folder) as target:
             command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
             done = subprocess.run([*command, "--target", str(target), "-r", str(REQUIREMENTS)], check=False)
             if done.returncode:

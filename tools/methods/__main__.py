@@ -27,8 +27,8 @@ import yaml
 from tqdm import tqdm
 
 from distill.cards import markdown
-from distill.core.errors import UserError, run
-from distill.core.files import whole_file, write_text
+from distill.core.errors import UserError, run_main
+from distill.core.files import atomic_file, write_text
 from distill.core.home import home
 from distill.evaluation.cache import cached
 from distill.modeling import runtime
@@ -140,7 +140,7 @@ def main() -> None:
         for method in compared
     }
     rows = [row | {"commit": commit[:10]} for row in lines(found, compared[0].params, plan["controls"])]
-    with whole_file(CSV) as path:
+    with atomic_file(CSV) as path:
         pd.DataFrame(rows).to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
     parts = ["# Methods side by side", methods_table.note(rows), *map(markdown.table, methods_table.tables(rows))]
     write_text(TABLE, "\n\n".join(parts) + "\n")
@@ -152,4 +152,4 @@ def _missing() -> Any:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

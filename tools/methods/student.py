@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from distill.core.errors import UserError
-from distill.core.files import read_json, read_rows, whole_file
+from distill.core.files import atomic_file, read_json, read_rows
 from distill.core.home import VARIABLE
 from distill.evaluation import held_out as own_tasks
 from distill.evaluation import multiple_choice
@@ -99,7 +99,7 @@ def bytes_a_token(stored: Path, method: Method) -> float | None:
 
 def trained(folder: Path, method: Method, ready: set[str], seed: int) -> Row:
     """Trains a method's student with this seed in the clone and measures it; `ready` has whose data are there."""
-    with whole_file(folder / params_file.PATH) as path:
+    with atomic_file(folder / params_file.PATH) as path:
         path.write_text(yaml.safe_dump(method.raw, sort_keys=False, allow_unicode=True), encoding="utf-8")
     this = Run(method.variant, seed)
     if method.name not in ready:
