@@ -65,11 +65,11 @@ def split_topics(topics: Iterable[str], clean: Clean, seed: int) -> dict[str, st
     held-out part gets at least one topic. Raises UserError where none is left for training.
     """
     order = sorted(set(topics), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).hexdigest())
-    test, validation = (max(1, round(share * len(order))) for share in (clean.test_topics, clean.validation_topics))
+    test, validation = (max(1, round(share * len(order))) for share in (clean.test_fraction, clean.validation_fraction))
     if test + validation >= len(order):
         raise UserError(
             f"of {len(order)} topics, {test} for test and {validation} for validation leave none to train on. Ask "
-            "prompts of more topics, or lower clean.test_topics and clean.validation_topics in params.yaml."
+            "prompts of more topics, or lower clean.test_fraction and clean.validation_fraction in params.yaml."
         )
     names = ["test"] * test + ["validation"] * validation + ["train"] * (len(order) - test - validation)
     return dict(zip(order, names, strict=True))
@@ -107,7 +107,7 @@ def held_out(rows: Responses, claim: np.ndarray, clean: Clean) -> Forbidden:
 
     every = prompts(rows, range(len(rows)))
     asked = ((int(rows.topic_of[place]), turn["content"]) for place, messages in every for turn in messages)
-    return forbidden(sources(), asked, clean.contamination_ngram)
+    return forbidden(sources(), asked, clean.decontamination_ngram)
 
 
 def own_fault(row: Row, clean: Clean, languages: Languages | None) -> Fault | None:
@@ -142,7 +142,7 @@ def verdicts(
     reason, match = np.full(count, KEPT, np.uint8), np.full(count, -1, np.int32)
     lengths = np.zeros(count, np.uint32)
     order = np.argsort(claim, kind="stable").astype(np.uint32)
-    sketcher = Sketcher(clean.near_duplicate, clean.minhash_permutations)
+    sketcher = Sketcher(clean.minhash_threshold, clean.minhash_num_perm)
 
     def sound() -> Iterator[tuple[int, Row]]:
         """Rows without a fault of their own by their number in the order of claims, a prompt's together."""
@@ -169,7 +169,7 @@ def verdicts(
         kept.keep(number, keys)
         return None
 
-    with Kept(clean.near_duplicate, lambda number: compared(rows[order[number]])) as kept:
+    with Kept(clean.minhash_threshold, lambda number: compared(rows[order[number]])) as kept:
         for _, group in groupby(sound(), key=lambda item: item[1]["prompt_id"]):
             answers = {row["id"]: (number, row) for number, row in group}
             passed = selection.select(policy, [selection.candidate(row) for _, row in answers.values()])

@@ -31,7 +31,7 @@ def quality(row: dict[str, Any], clean: Clean) -> Fault | None:
         return "truncated", f"after {count} words"
     if not text.strip():
         return "empty", ""
-    for opening in clean.refusals:
+    for opening in clean.refusal_prefixes:
         if opens_with(text, opening):
             return "refused", opening
     if count < clean.min_words:

@@ -13,7 +13,8 @@ UNSPACED = r"[\u3040-\u30ff\u3400-\u9fff[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}&&\p
 LETTER = r"[\p{L}\p{N}]"
 MARK = r"[\p{Mn}\p{Mc}\p{Join_Control}--\p{Variation_Selector}]"  # accents, vowel signs, joiners: part of their word
 WORD = regex.compile(
-    rf"{UNSPACED}{MARK}*|[{LETTER}--{UNSPACED}][[{LETTER}{MARK}]--{UNSPACED}]*(?:'[{LETTER}{MARK}]+)*", regex.VERSION1
+    rf"{UNSPACED}{MARK}*|[{LETTER}--{UNSPACED}][[{LETTER}{MARK}]--{UNSPACED}]*(?:'{LETTER}[{LETTER}{MARK}]*)*",
+    regex.VERSION1,
 )
 WORD_NGRAM = 3
 CHARACTER_NGRAM = 12

@@ -37,7 +37,7 @@ def choices(rows: list[Row], pool: list[Row], seed: int) -> list[tuple[list[int]
             if len(near) == NEAREST:
                 break
         if len(near) < CHOICES - 1:
-            raise UserError("the held-out rows have too few answers to choose from; raise clean.test_topics.")
+            raise UserError("the held-out rows have too few answers to choose from; raise clean.test_fraction.")
         draw = random.Random(f"{seed}/{row['id']}")
         picked = [own, *draw.sample(near, CHOICES - 1)]
         draw.shuffle(picked)

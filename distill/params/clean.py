@@ -4,22 +4,22 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from distill.params.fields import Count, Part, Section, Share, Text
+from distill.params.fields import Count, Fraction, PositiveFraction, Section, Text
 
 
 class Clean(Section):
     """Which rows are dropped, and how the topics are split."""
 
-    validation_topics: Part
-    test_topics: Part
+    validation_fraction: PositiveFraction
+    test_fraction: PositiveFraction
     drop_truncated: bool
     min_words: Count
     max_words: Count
-    max_repetition: Share
-    near_duplicate: Part
-    minhash_permutations: Annotated[int, Field(ge=16)]
-    contamination_ngram: Annotated[int, Field(ge=3)]
-    refusals: list[Text]
+    max_repetition: Fraction
+    minhash_threshold: PositiveFraction
+    minhash_num_perm: Annotated[int, Field(ge=16)]
+    decontamination_ngram: Annotated[int, Field(ge=3)]
+    refusal_prefixes: list[Text]
     languages: Annotated[list[Text], Field(min_length=1)] | None
     evaluation_texts: list[Text]
     evaluation_tasks: list[Text]
@@ -28,6 +28,6 @@ class Clean(Section):
     def _consistent(self) -> Self:
         if self.min_words > self.max_words:
             raise ValueError(f"min_words ({self.min_words}) is larger than max_words ({self.max_words})")
-        if self.validation_topics + self.test_topics >= 1:
-            raise ValueError("validation_topics and test_topics leave no topic to train on")
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction and test_fraction leave no topic to train on")
         return self

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from distill.params.fields import Count, Name, Part, Positive, Real, Section, Text
+from distill.params.fields import Count, Name, Positive, PositiveFraction, Real, Section, Text
 
 Label = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
 BUILDERS = ("csv", "json", "parquet", "text")  # of the `datasets` library, for local files
@@ -82,10 +82,10 @@ class SelfInstruct(Section):
     num_rounds: Count
     requests_per_round: Count
     examples_per_request: Count
-    max_rouge_l: Part
+    max_rouge_l: PositiveFraction
     max_new_tokens: Count
     sampling_temperature: Annotated[Real, Field(ge=0, le=2)]
-    top_p: Part
+    top_p: PositiveFraction
 
 
 class Mixture(Section):
@@ -118,7 +118,7 @@ class Generate(Section):
     mixture: Mixture
     max_new_tokens: Count
     sampling_temperature: Annotated[Real, Field(ge=0, le=2)]
-    top_p: Part
+    top_p: PositiveFraction
     num_samples: Count
     batch_size: Count
     required_capabilities: list[Literal["logprobs", "temperature", "seed", "usage"]]

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from distill.params.fields import Count, Name, NotNegative, Positive, Section, Share, Text
+from distill.params.fields import Count, Fraction, Name, NotNegative, Positive, Section, Text
 
 
 class LocalTeacher(Section):
@@ -21,7 +21,7 @@ class LocalTeacher(Section):
     revision: Text | None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
     chat_template: Literal["few_shot"] | None
-    prompt_fraction: Share
+    prompt_fraction: Fraction
     license: Text | None
 
 
@@ -53,7 +53,7 @@ class ApiTeacher(Section):
     price: Price | None
     on_missing: Literal["fail", "degrade"]
     extra_body: dict[str, str | int | float | bool | None]
-    prompt_fraction: Share
+    prompt_fraction: Fraction
     license: Text | None
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distill.params.fields import Count, NotNegative, Positive, Real, Section, Share
+from distill.params.fields import Count, Fraction, NotNegative, Positive, Real, Section
 from distill.params.students import LayerNumber, Layers, PretrainedStudent, TeacherStudent
 
 Loss = Literal["cross_entropy", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "total_variation"]
@@ -19,7 +19,7 @@ class Variant(Section):
     """One student's loss; `cross_entropy_share` of it is cross-entropy on the teacher's text, the rest `loss`."""
 
     loss: Loss
-    cross_entropy_share: Share
+    cross_entropy_share: Fraction
     temperature: Positive
     beta: Annotated[Real, Field(gt=0, lt=1)]
     tail: Literal["bucket", "renormalise"]
@@ -44,7 +44,7 @@ class LayerLoss(Section):
     loss: Literal["cosine", "mse"]
     projection: bool
     weight: NotNegative
-    alone: Share
+    alone: Fraction
 
     @model_validator(mode="after")
     def _is_used(self) -> Self:
@@ -69,7 +69,7 @@ class Schedule(Section):
     batch_size: Count
     gradient_accumulation: Count
     learning_rate: Positive
-    warmup_share: Share
+    warmup_share: Fraction
     decay: Literal["linear", "cosine", "constant"]
     weight_decay: NotNegative
     max_grad_norm: Positive

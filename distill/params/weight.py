@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distill.params.fields import Count, Name, NotNegative, Part, Real, Section, Share
+from distill.params.fields import Count, Fraction, Name, NotNegative, PositiveFraction, Real, Section
 
 
 class Stored(Section):
@@ -50,7 +50,7 @@ class OnPolicy(Section):
     kind: Literal["on_policy"]
     teacher: Name
     batch_tokens: Count
-    student_fraction: Share
+    student_fraction: Fraction
     max_tokens: Count
     sampling_temperature: NotNegative
 
@@ -77,7 +77,7 @@ class Weight(Section):
     strength: NotNegative
     length_buckets: Count
     clip: Annotated[Real, Field(gt=1)]
-    min_effective_share: Part
+    min_effective_share: PositiveFraction
     targets: Targets | None
     layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None
 

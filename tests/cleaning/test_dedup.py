@@ -67,7 +67,7 @@ def test_keys_are_on_the_disk_and_memory_stays():
     """A hundred thousand texts have 34 MB of keys."""
     script = (
         "import random\n"
-        "from distill.duplicates import Kept\n"
+        "from distill.cleaning.dedup import Kept\n"
         "def resident(): return int(open('/proc/self/statm').read().split()[1]) * 4096 / 1e6\n"
         "dice = random.Random(1)\n"
         "with Kept(0.9, str) as kept:\n"

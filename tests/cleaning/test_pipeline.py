@@ -77,16 +77,16 @@ def test_truncated_rows_stay_where_they_are_wanted():
 
 def test_the_split_follows_the_hash_of_seed_and_topic():
     topics = [f"topic {number}" for number in range(20)]
-    split = stage.split_topics(topics, with_params(test_topics=0.1, validation_topics=0.15), 7)
+    split = stage.split_topics(topics, with_params(test_fraction=0.1, validation_fraction=0.15), 7)
     order = sorted(topics, key=lambda name: hashlib.sha256(f"7/{name}".encode()).hexdigest())
     assert [split[name] for name in order] == ["test"] * 2 + ["validation"] * 3 + ["train"] * 15
-    assert split == stage.split_topics(reversed(topics), with_params(test_topics=0.1, validation_topics=0.15), 7)
-    assert split != stage.split_topics(topics, with_params(test_topics=0.1, validation_topics=0.15), 8)
+    assert split == stage.split_topics(reversed(topics), with_params(test_fraction=0.1, validation_fraction=0.15), 7)
+    assert split != stage.split_topics(topics, with_params(test_fraction=0.1, validation_fraction=0.15), 8)
 
 
 def test_a_share_is_at_least_one_topic():
     topics = ["a", "b", "c"]
-    tiny = stage.split_topics(topics, with_params(test_topics=0.01, validation_topics=0.01), 0)
+    tiny = stage.split_topics(topics, with_params(test_fraction=0.01, validation_fraction=0.01), 0)
     assert sorted(tiny.values()) == ["test", "train", "validation"]
 
 

@@ -59,7 +59,11 @@ def test_emoji_leave_no_words_and_no_marks():
     assert text.words("1\ufe0f\u20e3 love \u2764\ufe0f bees \U0001f469\u200d\U0001f680") == ["1", "love", "bees"]
 
 
-LATIN = st.text(st.characters(max_codepoint=0x24F, exclude_categories=["Cs"]))
+def test_the_dot_of_a_turkish_capital_i_belongs_to_its_word():
+    assert text.words("\u0130stanbul") == ["i\u0307stanbul"]
+
+
+LATIN = st.text(st.characters(max_codepoint=0x24F, exclude_categories=["Cs"], exclude_characters="\u0130"))
 
 
 @given(LATIN)

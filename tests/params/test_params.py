@@ -94,7 +94,7 @@ def test_a_number_written_as_1e_minus_4_means_the_number_in_yaml_and_as_text():
             "train.distilled.layer_loss.loss: input should be 'cosine' or 'mse'",
         ),
         ("clean.languages", [], "clean.languages: list should have at least 1 item"),
-        ("clean.test_topics", 0.99, "leave no topic to train on"),
+        ("clean.test_fraction", 0.99, "leave no topic to train on"),
         ("clean.min_words", 500, "min_words (500) is larger than max_words"),
         ("teachers.0.sha256", "abc", "teachers.0.sha256:"),
         ("teachers.0.kind", "magic", "teachers.0: input tag 'magic'"),

@@ -27,8 +27,10 @@ def test_near_duplicates_begin_at_the_threshold():
         raw(TOPIC["train"], " ".join([*base[:11], "omega"]), "b"),
     ]
     similarity = 9 / 11
-    assert reasons(rows, with_params(near_duplicate=similarity)) == {rows[-1]["id"]: ("near_duplicate", rows[-2]["id"])}
-    assert reasons(rows, with_params(near_duplicate=similarity + 0.01)) == {}
+    assert reasons(rows, with_params(minhash_threshold=similarity)) == {
+        rows[-1]["id"]: ("near_duplicate", rows[-2]["id"])
+    }
+    assert reasons(rows, with_params(minhash_threshold=similarity + 0.01)) == {}
 
 
 @pytest.mark.parametrize(("holder", "loser"), [("test", "train"), ("test", "validation"), ("validation", "train")])
@@ -89,7 +91,7 @@ def test_no_string_of_an_evaluation_file_stands_in_training(tmp_path):
     file = tmp_path / "exam.jsonl"
     file.write_text(json.dumps({"id": 1, "doc": {"choices": ["no", " ".join(LETTERS[:13])]}}) + "\n")
     rows = [*corpus(), raw(TOPIC["train"], " ".join(LETTERS), "leak"), raw(TOPIC["test"], " ".join(LETTERS[1:]), "x")]
-    clean = with_params(evaluation_texts=[str(file)], near_duplicate=1.0)
+    clean = with_params(evaluation_texts=[str(file)], minhash_threshold=1.0)
     assert reasons(rows, clean) == {rows[-2]["id"]: ("contaminated", f"{file}: {' '.join(LETTERS[:13])}")}
     with pytest.raises(UserError, match="evaluation_texts"):
         reasons(rows, with_params(evaluation_texts=[str(tmp_path / "none.jsonl")]))
@@ -145,7 +147,7 @@ def exam(tmp_path, monkeypatch):
 
 def test_no_document_of_an_evaluation_task_stands_in_training(exam):
     rows = [*corpus(), raw(TOPIC["train"], " ".join(LETTERS), "leak"), raw(TOPIC["test"], " ".join(LETTERS[1:]), "x")]
-    clean = with_params(evaluation_tasks=[str(exam)], near_duplicate=1.0)
+    clean = with_params(evaluation_tasks=[str(exam)], minhash_threshold=1.0)
     assert reasons(rows, clean) == {rows[-2]["id"]: ("contaminated", f"{exam}: {' '.join(LETTERS[:13])}")}
 
 

@@ -9,16 +9,16 @@ from distill.params.clean import Clean
 from stages import clean as stage
 
 SECTION = {
-    "validation_topics": 0.25,
-    "test_topics": 0.25,
+    "validation_fraction": 0.25,
+    "test_fraction": 0.25,
     "drop_truncated": True,
     "min_words": 3,
     "max_words": 40,
     "max_repetition": 0.5,
-    "near_duplicate": 0.8,
-    "minhash_permutations": 128,
-    "contamination_ngram": 13,
-    "refusals": ["I'm sorry, but", "As an AI"],
+    "minhash_threshold": 0.8,
+    "minhash_num_perm": 128,
+    "decontamination_ngram": 13,
+    "refusal_prefixes": ["I'm sorry, but", "As an AI"],
     "languages": None,
     "evaluation_texts": [],
     "evaluation_tasks": [],
