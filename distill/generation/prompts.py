@@ -1,6 +1,6 @@
 """Prompts as `id`, `topic` and `messages`: from a JSONL file or a folder of texts, and how each is dressed.
 
-Data sets are read by distill/dataset_prompts.py.
+Data sets are read by distill/generation/hub_prompts.py.
 """
 
 import re

@@ -1,16 +1,16 @@
 """Logit distillation from a teacher whose tokenizer is not the student's, over spans of equal text.
 
-A span (distill/alignment.py) is a few tokens of the teacher and a few of the student that spell the same bytes. What
-can happen at its first token are the outcomes that both sides can name:
+A span (distill/targets/alignment.py) is a few tokens of the teacher and a few of the student that spell the same bytes.
+What can happen at its first token are the outcomes that both sides can name:
 
 - the span's own text, with the product of the probabilities of its tokens on either side (the chain rule);
 - every other token that both vocabularies have, spelled alike, with its probability at the span's first token;
-- the rest, with all the mass that is left, one outcome as the tail of distill/losses.py.
+- the rest, with all the mass that is left, one outcome as the tail of distill/losses/divergences.py.
 
-These masses add up to 1 on both sides, so that any divergence of distill/losses.py applies and is 0 for equal
-distributions; with one and the same tokenizer it is exactly that module's loss. GOLD (Patiño et al. 2025) multiplies
-all of the first token's distribution by the probability of the span's other tokens instead, which no longer adds up to
-1. An approximation remains: of a token that both have, each side means "and then a cut of mine".
+These masses add up to 1 on both sides, so that any divergence of distill/losses/divergences.py applies and is 0 for
+equal distributions; with one and the same tokenizer it is exactly that module's loss. GOLD (Patiño et al. 2025)
+multiplies all of the first token's distribution by the probability of the span's other tokens instead, which no longer
+adds up to 1. An approximation remains: of a token that both have, each side means "and then a cut of mine".
 
 Tokens that only one side has are in the rest, as a mass. Their sizes can be compared beside it, sorted, without knowing
 which is which: ULD (Boizard et al. 2024), sum |p_(i) - q_(i)|, here over as many as the teacher's targets hold.

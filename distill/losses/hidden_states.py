@@ -2,9 +2,9 @@
 
 A layer's hidden state is what it hands to the next, before any final norm. A learned matrix may carry the student's
 into the teacher's space, as in FitNets (Romero et al. 2015) and TinyBERT (Jiao et al. 2020); without one they are
-compared as they are, as in DistilBERT (Sanh et al. 2019). The convention is that of distill/losses.py: response
-positions only, times the sample weight, to be divided by the sum of weights x tokens of the whole optimiser step. It is
-the mean over the pairs of layers, so that their number does not change its size.
+compared as they are, as in DistilBERT (Sanh et al. 2019). The convention is that of distill/losses/divergences.py:
+response positions only, times the sample weight, to be divided by the sum of weights x tokens of the whole optimiser
+step. It is the mean over the pairs of layers, so that their number does not change its size.
 """
 
 from collections.abc import Callable, Sequence

@@ -41,7 +41,7 @@ def response_ids(tokenizer: Any, response: str, ended: bool) -> list[int]:
     """The response as ids, encoded apart from the prompt, with one end-of-turn token if the teacher ended it.
 
     A special token that the response spells out, such as `<|im_end|>` in an answer about templates, is text. A base
-    model has its own spelling and end of an answer (distill/few_shot.py).
+    model has its own spelling and end of an answer (distill/modeling/few_shot.py).
     """
     if few_shot.is_used(tokenizer):
         return few_shot.response_ids(tokenizer, response, ended)

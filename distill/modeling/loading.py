@@ -55,7 +55,7 @@ def load(
 def load_tokenizer(
     model: str, revision: str | None = None, sha256: str | None = None, template: str | None = None
 ) -> Any:
-    """The model's fast tokenizer, with its own chat template or, for `few_shot`, that of distill/few_shot.py.
+    """The model's fast tokenizer, with its own chat template or, for `few_shot`, that of distill/modeling/few_shot.py.
 
     Raises UserError as `load` does.
     """

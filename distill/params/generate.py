@@ -89,7 +89,7 @@ class SelfInstruct(Section):
 
 
 class Mixture(Section):
-    """What becomes of several answers to one prompt; `clean` carries it out (distill/mixture.py)."""
+    """What becomes of several answers to one prompt; `clean` carries it out (distill/cleaning/selection.py)."""
 
     policy: Literal["all", "best_of_n", "majority_vote", "fuse"]
     judge: Name | None

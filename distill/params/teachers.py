@@ -12,7 +12,8 @@ class LocalTeacher(Section):
 
     `package:NAME/FILE` names a file inside an installed Python package. `sha256` pins a GGUF file, and
     `revision` a hub name; null where they do not apply. `template` null is the model's own chat template;
-    few_shot is for base models (distill/few_shot.py). `license` is what the data card says of license and terms.
+    few_shot is for base models (distill/modeling/few_shot.py). `license` is what the data card says of license and
+    terms.
     """
 
     name: Name

@@ -1,8 +1,8 @@
 """What a training learns from: its rows as samples, and what the teacher stored of them or the teacher itself.
 
-The teacher's distributions are read as they were stored (distill/targets.py), or the teacher is asked in each step
-(distill/live_teacher.py); for a student of another tokenizer family they are carried over by spans of equal text
-(distill/cross_tokenizer.py).
+The teacher's distributions are read as they were stored (distill/targets/store.py), or the teacher is asked in each
+step (distill/training/online_teacher.py); for a student of another tokenizer family they are carried over by spans of
+equal text (distill/losses/cross_tokenizer.py).
 """
 
 from collections.abc import Sequence

@@ -90,9 +90,9 @@ def samples(
     They are the `stored` ones, or with None what the teacher is asked during training. A student's token that starts
     where a token of the teacher starts has the teacher's distribution at that place as its target; a later piece of a
     token that the student cuts finer has none. A student of another tokenizer family, or one of a base model prompted
-    with examples, learns from stored top-k targets by spans of equal text (distill/cross_tokenizer.py); other kinds
-    raise UserError. `layers` are the stored states of the teacher's layers, where layers of the student learn from
-    them.
+    with examples, learns from stored top-k targets by spans of equal text (distill/losses/cross_tokenizer.py); other
+    kinds raise UserError. `layers` are the stored states of the teacher's layers, where layers of the student learn
+    from them.
     """
     by_id = None if stored is None else dict(stored)
     of_layers = dict(layers)

@@ -1,4 +1,4 @@
-"""The README and the pages of docs/: each link leads somewhere, and each example is one that params.yaml takes."""
+"""The README and the pages of docs/: links, mentioned files and examples."""
 
 import re
 from collections import Counter
@@ -8,15 +8,17 @@ import pytest
 import tiny
 import yaml
 
-from tools import set_params as overlay
+from tools import set_params
 
 README = Path("README.md")
+GUIDES = [Path("CONTRIBUTING.md"), Path("SECURITY.md"), Path("models/README.md"), Path("tests/README.md")]
 PAGES = sorted(path.relative_to(tiny.ROOT) for path in (tiny.ROOT / "docs").glob("*.md"))
 SHIPPED = (tiny.ROOT / "params.yaml").read_text()
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 MENTION = re.compile(r"\bdocs/[\w-]+\.md(?:#[\w-]+)?")  # in a comment, a docstring or a message
-SOURCES = ("*", "distill/**/*", "stages/*", "tools/**/*", "experiments/*", "tests/*.py")
+FILE = re.compile(r"\b(?:distill|docs|experiments|stages|tests|tools)/[\w./-]+\.(?:html|md|py|yaml)\b")
+SOURCES = ("*", "distill/**/*", "stages/*", "tools/**/*", "experiments/*", "tests/**/*.py")
 SUFFIXES = {"", ".py", ".yaml", ".txt", ".toml", ".html"}
 
 
@@ -62,27 +64,39 @@ def examples() -> list[object]:
     return found
 
 
-@pytest.mark.parametrize("page", [README, *PAGES], ids=str)
-def test_each_link_leads_to_a_file_and_a_heading_that_are_there(page):
+def mentions(pattern: re.Pattern[str]) -> set[tuple[str, Path]]:
+    """What the pattern finds in code, comments, messages and settings, each with its file."""
+    files = {path for source in SOURCES for path in tiny.ROOT.glob(source) if path.is_file()}
+    read = [path for path in files if path.suffix in SUFFIXES and path != Path(__file__)]
+    return {(found, path) for path in read for found in pattern.findall(path.read_text(encoding="utf-8"))}
+
+
+@pytest.mark.parametrize("page", [README, *GUIDES, *PAGES], ids=str)
+def test_links_lead_to_existing_files_and_headings(page):
     for path, anchor in targets(page):
         assert (tiny.ROOT / path).exists(), (page, path)
         assert not anchor or anchor in anchors(path), (page, path, anchor)
 
 
-def test_what_code_and_params_say_of_the_docs_is_there():
-    mentions = set()
-    for pattern in SOURCES:
-        for path in tiny.ROOT.glob(pattern):
-            if path.is_file() and path.suffix in SUFFIXES and path != Path(__file__):
-                mentions |= {(found, path) for found in MENTION.findall(path.read_text(encoding="utf-8"))}
-    assert {path.name for _, path in mentions} >= {"params.yaml", "params.py", "compare.py", "classification.yaml"}
-    for found, path in mentions:
+@pytest.mark.parametrize("page", [README, *GUIDES, *PAGES], ids=str)
+def test_files_that_a_page_mentions_exist(page):
+    assert [file for file in FILE.findall(text(page)) if not (tiny.ROOT / file).exists()] == []
+
+
+def test_files_that_the_code_mentions_exist():
+    assert sorted((file, str(path)) for file, path in mentions(FILE) if not (tiny.ROOT / file).exists()) == []
+
+
+def test_pages_that_the_code_mentions_exist():
+    pages = mentions(MENTION)
+    assert {path.name for _, path in pages} >= {"params.yaml", "compare.py", "classification.yaml"}
+    for found, path in pages:
         page, _, anchor = found.partition("#")
         assert Path(page) in PAGES, (path, found)
         assert not anchor or anchor in anchors(Path(page)), (path, found)
 
 
-def test_the_readme_leads_to_every_section_of_every_page():
+def test_the_readme_links_every_section_of_every_page():
     linked = set(targets(README))
     sections = {(page, name) for page in PAGES for name, level in anchors(page).items() if level == 2}
     assert sections
@@ -90,14 +104,14 @@ def test_the_readme_leads_to_every_section_of_every_page():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_a_page_begins_with_one_sentence_on_what_it_answers(page):
+def test_a_page_begins_with_its_title_and_one_sentence(page):
     title, sentence = text(page).split("\n\n")[:2]
     assert re.fullmatch(r"# \w+", title)
     assert re.fullmatch(r"[A-Z][^.]*(\.yaml[^.]*)?\.", sentence)
 
 
 @pytest.mark.parametrize("block", examples())
-def test_an_example_is_a_file_of_changes_that_params_take(block):
+def test_params_accept_every_example(block):
     changes = yaml.safe_load(block)
     assert isinstance(changes, dict)
-    overlay.overlaid(SHIPPED, changes, Path("example.yaml"))
+    set_params.overlaid(SHIPPED, changes, Path("example.yaml"))

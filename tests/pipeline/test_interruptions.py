@@ -105,7 +105,7 @@ def test_a_full_disk_ends_in_one_message_and_leaves_no_half_output(reports, stag
 @pytest.mark.slow
 def test_files_that_are_written_in_place_are_found_out(finished, tmp_path):
     folder = outputs_of(finished, tmp_path / "repository")
-    files = folder / "distill/files.py"
+    files = folder / "distill/core/files.py"
     made = "        yield temporary\n        _sync(temporary)\n"
     assert made in files.read_text()
     files.write_text(files.read_text().replace(made, "        yield path\n        return\n"))

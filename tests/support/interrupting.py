@@ -1,4 +1,4 @@
-"""Interrupts stages in the middle of their work: `python tests/interrupting.py --kills 9 --full 3 --seed 1 train@sft`.
+"""Interrupt stages in the middle of their work: `python tests/support/interrupting.py --kills 9 train@sft`.
 
 Run it in a finished repository; it prints a report of what it did to each stage, and what was wrong, as JSON.
 
