@@ -10,7 +10,7 @@ def test_clean_is_measured_on_made_up_rows_and_fills_its_section_alone(tmp_path,
     file = tmp_path / "metrics/bench.json"
     file.parent.mkdir()
     file.write_text('{"generate": {"requests_per_s": 1.0}}')
-    tiny.run(tmp_path, "python", "-m", "tools.bench.clean", "200", "600")
+    tiny.run(tmp_path, "python", "-m", "tools.bench", "clean", "200", "600")
     found = json.loads(file.read_text())
     assert found["generate"] == {"requests_per_s": 1.0}
     small, large = found["clean"]["runs"]

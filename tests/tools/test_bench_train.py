@@ -55,7 +55,7 @@ def test_the_fastest_run_of_each_is_compared():
     found = compare.summary(runs)
     assert (found["trl_tokens_per_s"], found["stored_tokens_per_s"], found["online_tokens_per_s"]) == (50, 500, 125)
     assert (found["stored_speedup"], found["stored_full_vocabulary_speedup"], found["online_speedup"]) == (10, 5, 2.5)
-    assert (found["stored_memory_share"], found["online_memory_share"]) == (0.25, 0.5)
+    assert (found["stored_memory_fraction"], found["online_memory_fraction"]) == (0.25, 0.5)
     assert (found["mfu"], found["stored_tokens_per_processor_s"], found["trl_kl"]) == (0.5, 250, 1.45)
     assert found["trl_kl_of_rounds"] == [1.5, 1.4]
 

@@ -1,1 +1,1 @@
-"""Training beside TRL's GKD: `python -m tools.bench train` runs tools/bench/train.py."""
+"""Speed and memory on this machine: `python -m tools.bench generate`, `clean` or `train`."""

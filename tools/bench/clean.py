@@ -1,9 +1,5 @@
-"""Time and peak memory of `clean` on made-up rows: `python -m tools.bench.clean 100000 1000000`.
+"""Time and peak memory of stage `clean` on made-up rows."""
 
-They become the section `clean` of metrics/bench.json, with one of `runs` for each count.
-"""
-
-import argparse
 import json
 import os
 import random
@@ -12,76 +8,81 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from distill.core.errors import UserError
 from distill.core.files import write_rows
-from tools.bench.results import write_section
 
 ROOT = Path(__file__).parents[2]
 ROWS_PER_TOPIC = 50
 TOKENS = 64  # log-probabilities of a row
-EQUAL, ALIKE, LOOPS, LEAKS = 0.03, 0.03, 0.02, 0.01  # shares of rows that are made to be dropped
+DUPLICATES, NEAR_DUPLICATES, LOOPS, LEAKS = 0.03, 0.03, 0.02, 0.01  # fractions of rows that are dropped
 
 
-def rows(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Rows as `generate` writes them, of Zipf's words; some repeat an earlier one, loop, or hold another's prompt."""
-    dice = random.Random(seed)
-    vocabulary = [f"{dice.choice('bdfgklmnprst')}{dice.choice('aeiou')}{number:x}" for number in range(20_000)]
-    likely = [1 / rank for rank in range(1, len(vocabulary) + 1)]
-    stream = dice.choices(vocabulary, likely, k=1_000_000)
+def made_up_rows(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Rows as stage `generate` writes them, with Zipf-distributed words.
+
+    Some repeat an earlier response, loop, or contain an earlier prompt.
+    """
+    generator = random.Random(seed)
+    vocabulary = [
+        f"{generator.choice('bdfgklmnprst')}{generator.choice('aeiou')}{number:x}" for number in range(20_000)
+    ]
+    weights = [1 / rank for rank in range(1, len(vocabulary) + 1)]
+    stream = generator.choices(vocabulary, weights, k=1_000_000)
 
     def text(low: int, high: int) -> list[str]:
-        start = dice.randrange(len(stream) - high)
-        drawn = stream[start : start + dice.randint(low, high)]
-        return [word if dice.random() < 0.8 else dice.choice(vocabulary) for word in drawn]
+        start = generator.randrange(len(stream) - high)
+        words = stream[start : start + generator.randint(low, high)]
+        return [word if generator.random() < 0.8 else generator.choice(vocabulary) for word in words]
 
     recent: list[tuple[list[str], list[str]]] = []
     for number in range(count):
-        question, answer = text(15, 40), text(20, 120)
-        kind = dice.random()
-        if recent and kind < EQUAL:
-            answer = dice.choice(recent)[1]
-        elif recent and kind < EQUAL + ALIKE:
-            answer = list(dice.choice(recent)[1])
-            answer[-1] = "other"
-        elif kind < EQUAL + ALIKE + LOOPS:
-            answer = answer[:4] * 20
-        elif recent and kind < EQUAL + ALIKE + LOOPS + LEAKS:
-            answer = [*answer[:20], *dice.choice(recent)[0]]
+        prompt, response = text(15, 40), text(20, 120)
+        kind = generator.random()
+        if recent and kind < DUPLICATES:
+            response = generator.choice(recent)[1]
+        elif recent and kind < DUPLICATES + NEAR_DUPLICATES:
+            response = list(generator.choice(recent)[1])
+            response[-1] = "other"
+        elif kind < DUPLICATES + NEAR_DUPLICATES + LOOPS:
+            response = response[:4] * 20
+        elif recent and kind < DUPLICATES + NEAR_DUPLICATES + LOOPS + LEAKS:
+            response = [*response[:20], *generator.choice(recent)[0]]
         if len(recent) < 1000:
-            recent.append((question, answer))
+            recent.append((prompt, response))
         else:
-            recent[dice.randrange(1000)] = (question, answer)
-        prompt = f"topic-{number // ROWS_PER_TOPIC:07d}/{number % ROWS_PER_TOPIC:02d}"
+            recent[generator.randrange(1000)] = (prompt, response)
+        prompt_id = f"topic-{number // ROWS_PER_TOPIC:07d}/{number % ROWS_PER_TOPIC:02d}"
         yield {
-            "id": f"{prompt}@made-up",
-            "prompt_id": prompt,
-            "topic": prompt.partition("/")[0],
+            "id": f"{prompt_id}@made-up",
+            "prompt_id": prompt_id,
+            "topic": prompt_id.partition("/")[0],
             "teacher": "made-up",
             "sample": 0,
-            "messages": [{"role": "user", "content": " ".join(question)}],
-            "response": " ".join(answer),
+            "messages": [{"role": "user", "content": " ".join(prompt)}],
+            "response": " ".join(response),
             "finish_reason": "stop",
-            "logprobs": [-round(dice.random(), 4) for _ in range(TOKENS)],
+            "logprobs": [-round(generator.random(), 4) for _ in range(TOKENS)],
             "entropies": None,
             "margins": None,
             "judge_score": None,
             "fused_from": [],
             "degraded": [],
-            "usage": {"prompt_tokens": len(question), "completion_tokens": TOKENS},
+            "usage": {"prompt_tokens": len(prompt), "completion_tokens": TOKENS},
             "error": None,
         }
 
 
-def measured(count: int) -> dict[str, Any]:
-    """Seconds and peak memory of the stage's own command on so many rows, and what it counted."""
+def measure_run(count: int) -> dict[str, Any]:
+    """Seconds and peak memory of the stage's command on this many rows, with the stage's own counts."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copy(ROOT / "params.yaml", folder)
         path = folder / "data/raw/responses.jsonl"
-        write_rows(path, rows(count))
+        write_rows(path, made_up_rows(count))
         size = path.stat().st_size
         started = time.monotonic()
         command = [sys.executable, "-m", "stages.clean"]
@@ -91,28 +92,23 @@ def measured(count: int) -> dict[str, Any]:
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.monotonic() - started
         if process.returncode:
-            sys.exit(process.returncode)
-        found = json.loads((folder / "metrics/clean.json").read_text())
+            raise UserError(f"stage clean failed on {count} rows; its message is above.")
+        report = json.loads((folder / "metrics/clean.json").read_text())
     return {
         "rows": count,
         "megabytes": round(size / 1e6),
         "seconds": round(seconds, 1),
         "processor_seconds": round(usage.ru_utime + usage.ru_stime, 1),
         "peak_megabytes": round(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6),
-        "kept": found["kept"],
-        "reasons": {reason: number for reason, number in found["reasons"].items() if number},
+        "kept": report["kept"],
+        "reasons": {reason: number for reason, number in report["reasons"].items() if number},
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("rows", type=int, nargs="+", help="how many rows, one measurement each")
+def measure_clean(counts: Sequence[int]) -> dict[str, Any]:
+    """The section `clean`: one of `runs` for each count of rows."""
     runs = []
-    for count in parser.parse_args().rows:
-        runs.append(measured(count))
-        print(json.dumps(runs[-1]), flush=True)
-        write_section("clean", {"runs": runs})
-
-
-if __name__ == "__main__":
-    main()
+    for count in counts:
+        runs.append(measure_run(count))
+        print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
+    return {"runs": runs}

@@ -1,4 +1,4 @@
-"""metrics/bench.json, speeds measured on one machine: a section for each part that is measured by itself."""
+"""The file metrics/bench.json: a section for each part of the benchmark."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,6 @@ METRICS = Path("metrics/bench.json")
 
 
 def write_section(name: str, result: dict[str, Any]) -> None:
-    """Puts the result in place of the section of that name, and leaves the others."""
-    known = json.loads(METRICS.read_text(encoding="utf-8")) if METRICS.exists() else {}
-    write_json(METRICS, known | {name: result})
+    """Replaces the section of this name and keeps the others."""
+    sections = json.loads(METRICS.read_text(encoding="utf-8")) if METRICS.exists() else {}
+    write_json(METRICS, sections | {name: result})

@@ -160,11 +160,11 @@ def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
         pace = theirs["tokens"] / theirs["seconds"]
         for name, run in best.items():
             result[f"{name}_speedup"] = round(run["tokens"] / run["seconds"] / pace, 2)
-            result[f"{name}_memory_share"] = round(run["peak_gb"] / theirs["peak_gb"], 3)
+            result[f"{name}_memory_fraction"] = round(run["peak_gb"] / theirs["peak_gb"], 3)
     return result
 
 
-def train(options: Options) -> dict[str, Any]:
+def measure_train(options: Options) -> dict[str, Any]:
     """Trains with each in turn and returns the section `train` of metrics/bench.json."""
     params = params_file.load()
     runtime.prepare(params.runtime.threads, params.seed)
