@@ -1,4 +1,4 @@
-"""The loss that a student reached: its forward KL to the teacher on held-out rows, the same for every student."""
+"""Forward KL of a student to the teacher on held-out rows, comparable between students."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from distill.core.files import Row
 from distill.losses import divergences
 from distill.modeling import loading
 from distill.modeling.batches import by_length, padded
@@ -17,13 +18,12 @@ from distill.training.online_teacher import LiveTeacher
 
 LOSS = divergences.Settings(loss="forward_kl", cross_entropy_share=0.0, temperature=1.0, beta=0.5, tail="bucket")
 BATCH_TOKENS = 4096  # padded tokens of one batch
-Rows = list[dict[str, Any]]
-Stored = list[tuple[str, store.Rows]]
+StoredTargets = list[tuple[str, store.Rows]]
 
 
 @torch.no_grad()
-def teacher_rows(teacher: Any, tokenizer: Any, rows: Rows, k: int) -> Stored:
-    """The teacher's k best tokens at each token of these responses."""
+def teacher_targets(teacher: Any, tokenizer: Any, rows: list[Row], k: int) -> StoredTargets:
+    """The teacher's top-k tokens at each token of these responses."""
     examples = [encode(tokenizer, row) for row in rows]
     result = []
     for batch in by_length(examples, BATCH_TOKENS):
@@ -35,10 +35,10 @@ def teacher_rows(teacher: Any, tokenizer: Any, rows: Rows, k: int) -> Stored:
 
 @torch.no_grad()
 def divergence(network: Any, items: Sequence[Sample], tokens: int, teacher: LiveTeacher | None = None) -> float:
-    """KL(teacher || student), nats for each of the teacher's `tokens`.
+    """KL(teacher || student) in nats per teacher token, of which there are `tokens`.
 
-    By the targets that the items hold or, exact over the whole vocabulary, by a `teacher` that they ask. Of a token
-    that the student cuts finer, the later pieces count with their cross-entropy, as in training.
+    It is measured by the top-k targets of the items, or exactly by a `teacher` that runs on them. If the student splits
+    a token into pieces, the later pieces count with their cross-entropy, as in training.
     """
     total = 0.0
     examples = [Example(item.id, item.prompt, item.response) for item in items]
@@ -54,27 +54,29 @@ def divergence(network: Any, items: Sequence[Sample], tokens: int, teacher: Live
     return total / tokens
 
 
-def reached(student: Path, teacher_tokenizer: Any, rows: Rows, stored: Stored) -> float:
-    """The divergence of the student in this folder, by stored targets."""
-    network, _, items = _loaded(student, teacher_tokenizer, rows, stored)
+def stored_divergence(student: Path, teacher_tokenizer: Any, rows: list[Row], stored: StoredTargets) -> float:
+    """Divergence of the student in this folder, measured by stored targets."""
+    network, _, items = _load_student(student, teacher_tokenizer, rows, stored)
     return divergence(network, items, sum(len(part.tail) for _, part in stored))
 
 
-def exact(student: Path, teacher: Any, teacher_tokenizer: Any, rows: Rows) -> float:
-    """The divergence of the student in this folder from a teacher of its tokenizer family, over the whole vocabulary.
+def exact_divergence(student: Path, teacher: Any, teacher_tokenizer: Any, rows: list[Row]) -> float:
+    """Divergence of the student in this folder from a teacher of its tokenizer family, over the full vocabulary.
 
-    The probability of a token that the student lacks counts as that of the student's first piece of it, so that both
-    distributions are over the student's vocabulary.
+    The probability of a token that the student lacks is added to that of the student's first piece of it. Both
+    distributions are then over the student's vocabulary.
     """
-    network, tokenizer, items = _loaded(student, teacher_tokenizer, rows, None)
+    network, tokenizer, items = _load_student(student, teacher_tokenizer, rows, None)
     width = network.get_output_embeddings().weight.shape[0]
     live = LiveTeacher(teacher, tokenizers.first_pieces(teacher_tokenizer, tokenizer), width)
     asked = sum(len(item.asked.response) for item in items if item.asked is not None)
     return divergence(network, items, asked, live)
 
 
-def _loaded(student: Path, teacher_tokenizer: Any, rows: Rows, stored: Stored | None) -> tuple[Any, Any, list[Sample]]:
-    """The student in fp32, its tokenizer, and the rows as what it is measured on."""
+def _load_student(
+    student: Path, teacher_tokenizer: Any, rows: list[Row], stored: StoredTargets | None
+) -> tuple[Any, Any, list[Sample]]:
+    """The student in float32, its tokenizer, and the rows as samples with weight 1."""
     network, tokenizer = loading.load(str(student), torch.float32)
     weighted = [row | {"weight": 1.0} for row in rows]
     longest = network.config.max_position_embeddings

@@ -114,4 +114,4 @@ def test_a_page_begins_with_its_title_and_one_sentence(page):
 def test_params_accept_every_example(block):
     changes = yaml.safe_load(block)
     assert isinstance(changes, dict)
-    set_params.overlaid(SHIPPED, changes, Path("example.yaml"))
+    set_params.apply_changes(SHIPPED, changes, Path("example.yaml"))

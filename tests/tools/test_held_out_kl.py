@@ -8,7 +8,7 @@ from distill.modeling.chat import encode
 from distill.students import pruning, vocabulary
 from distill.students.pruning import Parts
 from distill.targets import tokenizers
-from tools import held_out_kl as held_out
+from tools import held_out_kl
 
 TOKENIZER = tiny.tokenizer()
 TEACHER = tiny.model(len(TOKENIZER))
@@ -31,7 +31,7 @@ def log_probs(model, row, tokenizer) -> torch.Tensor:
 
 def test_it_is_nothing_for_the_teacher_itself(tmp_path):
     saved(tmp_path, list(range(len(TOKENIZER))), [0, 1, 2, 3])
-    assert held_out.exact(tmp_path, TEACHER, TOKENIZER, ROWS) == pytest.approx(0, abs=1e-5)
+    assert held_out_kl.exact_divergence(tmp_path, TEACHER, TOKENIZER, ROWS) == pytest.approx(0, abs=1e-5)
 
 
 def test_it_is_torchs_divergence_for_each_token_of_the_teacher(tmp_path):
@@ -40,7 +40,7 @@ def test_it_is_torchs_divergence_for_each_token_of_the_teacher(tmp_path):
     pairs = [(log_probs(TEACHER, row, TOKENIZER), log_probs(small, row, TOKENIZER)) for row in ROWS]
     nats = sum(torch.nn.functional.kl_div(own, theirs, reduction="sum", log_target=True) for theirs, own in pairs)
     expected = float(nats) / sum(len(own) for _, own in pairs)
-    assert held_out.exact(tmp_path, TEACHER, TOKENIZER, ROWS) == pytest.approx(expected, rel=1e-4)
+    assert held_out_kl.exact_divergence(tmp_path, TEACHER, TOKENIZER, ROWS) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_token_that_the_student_lacks_counts_as_its_first_piece_and_the_others_by_cross_entropy(tmp_path):
@@ -62,4 +62,4 @@ def test_a_token_that_the_student_lacks_counts_as_its_first_piece_and_the_others
         tokens += len(others)
         finer += len(ids) - len(others)
     assert finer > 0
-    assert held_out.exact(tmp_path, TEACHER, TOKENIZER, ROWS) == pytest.approx(nats / tokens, rel=1e-4)
+    assert held_out_kl.exact_divergence(tmp_path, TEACHER, TOKENIZER, ROWS) == pytest.approx(nats / tokens, rel=1e-4)

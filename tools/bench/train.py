@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from distill.core.errors import UserError
-from distill.core.files import atomic_folder, file_hash, read_json, read_rows, write_rows
+from distill.core.files import Row, atomic_folder, file_hash, read_json, read_rows, write_rows
 from distill.core.home import home
 from distill.modeling import loading, runtime
 from distill.modeling.chat import Example, encode
@@ -27,7 +27,7 @@ from distill.params import loading as params_file
 from distill.params.schema import Params
 from distill.students import pruning
 from distill.training.sampler import order
-from tools import held_out_kl as held_out
+from tools import held_out_kl
 from tools.bench import plan as plans
 from tools.bench.ours import TRAIN
 
@@ -55,8 +55,8 @@ class Prepared:
     examples: list[Example]
     size: int
     tokenizer: Any
-    validation: held_out.Rows
-    stored: held_out.Stored
+    validation: list[Row]
+    stored: held_out_kl.StoredTargets
 
 
 def planned(examples: list[Example], size: int, options: Options, seed: int) -> plans.Plan:
@@ -99,7 +99,7 @@ def prepare(folder: Path, params: Params, options: Options) -> Prepared:
     schedule = params.train.schedule
     examples = [encode(tokenizer, row, schedule.max_length) for row in read_rows(TRAIN, "stage weight")]
     validation = list(read_rows(VALIDATION, "stage clean"))
-    stored = held_out.teacher_rows(teacher, tokenizer, validation, wanted.top_k)
+    stored = held_out_kl.teacher_targets(teacher, tokenizer, validation, wanted.top_k)
     size = schedule.batch_size * schedule.gradient_accumulation
     return Prepared(examples, size, tokenizer, validation, stored)
 
@@ -178,7 +178,9 @@ def measure_train(options: Options) -> dict[str, Any]:
             tokens = draw(folder, prepared, options, params.seed + place)
             for name in names:
                 run = measured(folder, name, trl) | {"tokens": tokens}
-                run["kl"] = held_out.reached(folder / name, prepared.tokenizer, prepared.validation, prepared.stored)
+                run["kl"] = held_out_kl.stored_divergence(
+                    folder / name, prepared.tokenizer, prepared.validation, prepared.stored
+                )
                 runs[name].append(run)
     fixed = {
         "steps": options.steps,

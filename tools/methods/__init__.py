@@ -1,1 +1,1 @@
-"""Methods side by side: `python -m tools.methods` plans, trains, measures and compares with these."""
+"""Comparison of distillation methods on the same data: `python -m tools.methods`."""

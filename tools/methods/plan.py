@@ -3,22 +3,20 @@
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from distill.core.errors import UserError
+from distill.core.files import Row
 from distill.params import loading as params_file
 from distill.params.schema import Params
-from tools.set_params import changed
+from tools.set_params import change_params
 
 METHODS = Path("experiments/methods.yaml")
-OWN_KEYS = ("variant", "requires")  # of a method, beside those of params.yaml
-
-Row = dict[str, Any]
+METHOD_KEYS = ("variant", "requires")  # of a method, in addition to keys of params.yaml
 
 
 @dataclass(frozen=True)
 class Method:
-    """A name, which of the two variants is its student, and the whole of its params.yaml."""
+    """A name, the variant that is its student, and its complete params.yaml, raw and checked."""
 
     name: str
     variant: str
@@ -26,30 +24,32 @@ class Method:
     params: Params
 
 
-def methods(base: Row, plan: Row, wanted: list[str]) -> list[Method]:
-    """The methods that are wanted, all for none. Raises UserError for an unknown one and for params refused."""
-    unknown = sorted(set(wanted) - set(plan["methods"]))
+def load_methods(base: Row, plan: Row, names: list[str]) -> list[Method]:
+    """The methods with these names, or all if there are none.
+
+    Methods that require a missing package are skipped. Raises UserError for unknown names and invalid params.
+    """
+    unknown = sorted(set(names) - set(plan["methods"]))
     if unknown:
         raise UserError(f"{METHODS} has no {', '.join(unknown)}; it has {', '.join(plan['methods'])}.")
-    found = []
-    for name, changes in plan["methods"].items():
-        if wanted and name not in wanted:
+    methods = []
+    for name, entry in plan["methods"].items():
+        if names and name not in names:
             continue
-        package = changes.get("requires")
+        package = entry.get("requires")
         if package and importlib.util.find_spec(package) is None:
-            print(f"{name} is left out: it needs the package {package}, which is not installed here")
+            print(f"{name} is skipped: it needs the package {package}, which is not installed")
             continue
-        own = {key: value for key, value in changes.items() if key not in OWN_KEYS}
+        changes = {key: value for key, value in entry.items() if key not in METHOD_KEYS}
         profile = plan["profile"] | {"seeds": plan["seeds"]}
-        raw = changed(changed(base, profile, METHODS), own, METHODS)
+        raw = change_params(change_params(base, profile, METHODS), changes, METHODS)
         try:
             params = params_file.check(raw)
         except UserError as error:
             raise UserError(f"{METHODS}, method {name}: {error}") from None
         if params.generate.class_labels is not None:
             raise UserError(
-                f"{METHODS}, method {name}: generate.class_labels must be null, since methods are compared by their "
-                "texts."
+                f"{METHODS}, method {name}: generate.class_labels must be null, since methods are compared by texts."
             )
-        found.append(Method(name, changes.get("variant", "distilled"), raw, params))
-    return found
+        methods.append(Method(name, entry.get("variant", "distilled"), raw, params))
+    return methods

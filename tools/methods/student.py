@@ -1,8 +1,8 @@
-"""One student of a method: trained in a clone by the pipeline, and measured there.
+"""One student of a method, trained by the pipeline in a clone and measured there.
 
-Its divergence is KL(teacher || student) on held-out answers, in nats for each of their tokens, exact over the
-vocabulary; the teacher is evaluate.teacher for all methods. Where a student lacks a token, its probability counts as
-that of the student's first piece of it, and the later pieces of the text count with their cross-entropy.
+The divergence is KL(teacher || student) on held-out responses, in nats per token, exact over the vocabulary. The
+teacher is evaluate.teacher for all methods. For a token that the student lacks, the student's first piece of it counts;
+the later pieces count with their cross-entropy.
 """
 
 import os
@@ -17,10 +17,9 @@ import torch
 import yaml
 
 from distill.core.errors import UserError
-from distill.core.files import atomic_file, read_json, read_rows
+from distill.core.files import Row, atomic_file, read_json, read_rows
 from distill.core.home import VARIABLE
-from distill.evaluation import held_out as own_tasks
-from distill.evaluation import multiple_choice
+from distill.evaluation import held_out, multiple_choice
 from distill.evaluation.lm_eval_model import DistillLM
 from distill.modeling import loading, runtime
 from distill.params import loading as params_file
@@ -29,61 +28,61 @@ from distill.students.runs import Run
 from distill.targets import store
 from distill.targets.tokenizers import same_family
 from distill.training.data import teacher_of
-from tools.held_out_kl import exact
-from tools.methods.plan import Method, Row
+from tools.held_out_kl import exact_divergence
+from tools.methods.plan import Method
 
 TARGETS = Path("data/weighted/targets")
-GENERATED_AT_ONCE = 128
-KL_TEXTS = 100  # held-out answers that the divergence is measured on, at most
+GENERATION_BATCH_SIZE = 128
+MAX_KL_RESPONSES = 100  # held-out responses for the divergence
 
 
 def dvc(folder: Path, *arguments: str) -> float:
-    """Runs DVC in the clone; returns the seconds. Raises UserError where it fails."""
-    mine = os.environ | {
+    """Runs DVC in the clone and returns the seconds. Raises UserError if it fails."""
+    environment = os.environ | {
         VARIABLE: str(folder / ".distill"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     started = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=mine, check=False)
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment, check=False)
     if done.returncode:
         raise UserError(f"`dvc {' '.join(arguments)}` failed in {folder}; its message is above.")
     return time.monotonic() - started
 
 
 @cache
-def teacher_in_full(model: str, revision: str | None, sha256: str | None) -> tuple[Any, Any]:
-    """A teacher in fp32 and its tokenizer, loaded once."""
+def load_teacher(model: str, revision: str | None, sha256: str | None) -> tuple[Any, Any]:
+    """A teacher in float32 and its tokenizer, loaded once."""
     return loading.load(model, torch.float32, revision, sha256)
 
 
-def measured(held_out: list[Row], params: Params, model: tuple[Any, Any], teacher_tokenizer: Any) -> list[Row]:
-    """One model's scores on the held-out answers of evaluate.teacher, as stage evaluate has them."""
+def item_scores(rows: list[Row], params: Params, model: tuple[Any, Any], teacher_tokenizer: Any) -> list[Row]:
+    """One model's scores on held-out rows of evaluate.teacher, the same as in stage evaluate."""
     evaluate, seed = params.evaluate, params.seed
-    rows = multiple_choice.subset(held_out, evaluate.max_samples, seed)
-    written = {row["id"] for row in multiple_choice.subset(rows, evaluate.max_generations, seed)}
+    sampled = multiple_choice.subset(rows, evaluate.max_samples, seed)
+    generated = {row["id"] for row in multiple_choice.subset(sampled, evaluate.max_generations, seed)}
     network, tokenizer = model
-    picked = multiple_choice.choices(rows, held_out, seed)
-    docs = own_tasks.documents(rows, held_out, picked, tokenizer, teacher_tokenizer)
-    lm = DistillLM(network, tokenizer, evaluate.batch_tokens, GENERATED_AT_ONCE, evaluate.max_new_tokens)
-    references = {row["id"]: row["response"] for row in rows}
-    return own_tasks.compared(own_tasks.items(lm, docs, written), references, teacher_tokenizer)
+    choices = multiple_choice.choices(sampled, rows, seed)
+    docs = held_out.documents(sampled, rows, choices, tokenizer, teacher_tokenizer)
+    lm = DistillLM(network, tokenizer, evaluate.batch_tokens, GENERATION_BATCH_SIZE, evaluate.max_new_tokens)
+    references = {row["id"]: row["response"] for row in sampled}
+    return held_out.compared(held_out.items(lm, docs, generated), references, teacher_tokenizer)
 
 
-def held_out_kl(held_out: list[Row], student: Path, teacher: Any, teacher_tokenizer: Any, seed: int) -> float | None:
+def held_out_kl(rows: list[Row], student: Path, teacher: Any, teacher_tokenizer: Any, seed: int) -> float | None:
     """The divergence of the student in this folder.
 
-    None for a student of another tokenizer family, whose distributions are over other outcomes.
+    None for a student of another tokenizer family, whose distributions have other outcomes.
     """
     if not same_family(teacher_tokenizer, loading.load_tokenizer(str(student))):
         return None
-    return exact(student, teacher, teacher_tokenizer, multiple_choice.subset(held_out, KL_TEXTS, seed))
+    return exact_divergence(student, teacher, teacher_tokenizer, multiple_choice.subset(rows, MAX_KL_RESPONSES, seed))
 
 
 def bytes_a_token(stored: Path, method: Method) -> float | None:
-    """Bytes of the targets in this folder, of layers too, for each response token of their teacher.
+    """Bytes of the targets in this folder, hidden states included, for each response token of their teacher.
 
-    0 where the teacher is asked in each step, None for a student that learns from texts alone.
+    0 if the teacher runs in each step, None for a student that learns from texts alone.
     """
     settings = method.params.train.distilled
     if method.variant != "distilled" or not (settings.needs_teacher or settings.layer_loss):
@@ -97,26 +96,29 @@ def bytes_a_token(stored: Path, method: Method) -> float | None:
     return size / sum(lengths) if lengths else 0.0
 
 
-def trained(folder: Path, method: Method, ready: set[str], seed: int) -> Row:
-    """Trains a method's student with this seed in the clone and measures it; `ready` has whose data are there."""
+def train_and_measure(folder: Path, method: Method, prepared: set[str], seed: int) -> Row:
+    """Trains a method's student with this seed in the clone and measures it.
+
+    `prepared` has the methods whose data are in the clone; this one is added.
+    """
     with atomic_file(folder / params_file.PATH) as path:
         path.write_text(yaml.safe_dump(method.raw, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    this = Run(method.variant, seed)
-    if method.name not in ready:
+    run = Run(method.variant, seed)
+    if method.name not in prepared:
         dvc(folder, "repro", "weight", "init")
-        ready.add(method.name)
-    seconds = dvc(folder, "repro", "--force", "--single-item", this.stage)
-    params, place = method.params, folder / this.folder
+        prepared.add(method.name)
+    seconds = dvc(folder, "repro", "--force", "--single-item", run.stage)
+    params, student_folder = method.params, folder / run.folder
     spec = teacher_of(params.teachers, params.evaluate.teacher)
-    teacher, tokenizer = teacher_in_full(spec.model, spec.revision, spec.sha256)
+    teacher, tokenizer = load_teacher(spec.model, spec.revision, spec.sha256)
     rows = read_rows(folder / "data/clean/test.jsonl", "stage clean")
-    held_out = [row for row in rows if row["teacher"] == spec.name]  # the same for a mixture of teachers
-    student = loading.load(str(place), runtime.compute_dtype(params.runtime.dtype))
-    tokens = read_json(folder / this.record, f"stage {this.stage}")["response_tokens"]
+    held_out_rows = [row for row in rows if row["teacher"] == spec.name]  # the same for a mixture of teachers
+    student = loading.load(str(student_folder), runtime.compute_dtype(params.runtime.dtype))
+    tokens = read_json(folder / run.record, f"stage {run.stage}")["response_tokens"]
     return {
-        "items": measured(held_out, params, student, tokenizer),
+        "items": item_scores(held_out_rows, params, student, tokenizer),
         "minutes": seconds / 60,
         "response_tokens": tokens,
-        "held_out_kl": held_out_kl(held_out, place, teacher, tokenizer, params.seed),
+        "held_out_kl": held_out_kl(held_out_rows, student_folder, teacher, tokenizer, params.seed),
         "bytes_a_token": bytes_a_token(folder / TARGETS, method),
     }

@@ -1,4 +1,4 @@
-"""The table of methods: its plan is checked before anything runs; its students are trained and measured for real."""
+"""The comparison of methods: the plan, the scores, and one real comparison of two methods."""
 
 import math
 import shutil
@@ -13,7 +13,7 @@ from distill.core.errors import UserError
 from distill.params import loading as params_file
 from distill.reporting import methods_table
 from distill.targets import store
-from tools import methods
+from tools.methods import __main__ as command
 from tools.methods import plan, scores, student
 
 PLAN = {
@@ -24,18 +24,18 @@ PLAN = {
 }
 
 
-def test_the_methods_that_are_shipped_are_accepted_by_the_schema_and_differ():
+def test_the_shipped_methods_are_valid_and_differ():
     base = yaml.safe_load((tiny.ROOT / params_file.PATH).read_text())
-    found = plan.methods(base, yaml.safe_load((tiny.ROOT / plan.METHODS).read_text()), [])
-    assert [one.name for one in found][:2] == ["sft", "forward_kl"]
-    assert all(len(one.params.seeds) >= 3 for one in found)
-    chosen = [(one.variant, one.raw) for one in found]
-    assert all(one not in chosen[:place] for place, one in enumerate(chosen)), "two methods are the same"
+    found = plan.load_methods(base, yaml.safe_load((tiny.ROOT / plan.METHODS).read_text()), [])
+    assert [method.name for method in found][:2] == ["sft", "forward_kl"]
+    assert all(len(method.params.seeds) >= 3 for method in found)
+    chosen = [(method.variant, method.raw) for method in found]
+    assert all(entry not in chosen[:index] for index, entry in enumerate(chosen)), "two methods are the same"
 
 
-def test_a_method_changes_what_it_names_on_top_of_the_profile_and_nothing_else():
+def test_a_method_changes_its_keys_on_top_of_the_profile():
     base = tiny.params()
-    (found,) = plan.methods(base, PLAN, ["reverse_kl"])
+    (found,) = plan.load_methods(base, PLAN, ["reverse_kl"])
     assert found.variant == "distilled"
     assert found.raw["train"]["distilled"] == base["train"]["distilled"] | {"loss": "reverse_kl"}
     assert found.raw["train"]["schedule"] == base["train"]["schedule"] | {"epochs": 1}
@@ -51,27 +51,27 @@ def test_a_method_changes_what_it_names_on_top_of_the_profile_and_nothing_else()
         ({"train.distilled.loss": "kl"}, "method wrong: .*train.distilled.loss"),
     ],
 )
-def test_a_wrong_plan_is_refused_by_the_name_of_the_method_or_key(changes, message):
+def test_an_error_in_the_plan_names_the_method_or_key(changes, message):
     with pytest.raises(UserError, match=f"(?s){message}"):
-        plan.methods(tiny.params(), PLAN | {"methods": {"wrong": changes}}, [])
+        plan.load_methods(tiny.params(), PLAN | {"methods": {"wrong": changes}}, [])
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1"])
-def test_no_methods_at_a_time_is_refused(monkeypatch, jobs):
+def test_zero_jobs_are_refused(monkeypatch, jobs):
     monkeypatch.chdir(tiny.ROOT)
     monkeypatch.setattr("sys.argv", ["methods", "sft", "--jobs", jobs])
-    with pytest.raises(UserError, match=f"--jobs must be at least 1, given {jobs}"):
-        methods.main()
+    with pytest.raises(UserError, match=f"--jobs must be at least 1, got {jobs}"):
+        command.main()
 
 
-def test_an_unknown_method_is_refused_with_those_that_there_are():
+def test_an_unknown_method_is_refused_with_the_known_ones():
     with pytest.raises(UserError, match="has no jdd; it has sft, reverse_kl"):
-        plan.methods(tiny.params(), PLAN, ["jdd"])
+        plan.load_methods(tiny.params(), PLAN, ["jdd"])
 
 
-def test_bytes_a_token_are_those_of_the_files_over_the_responses_tokens_and_texts_alone_have_none(tmp_path):
+def test_bytes_a_token_are_file_sizes_over_response_tokens(tmp_path):
     chosen = {"profile": {}, "seeds": [7], "methods": {"sft": {"variant": "sft"}, "forward_kl": {}}}
-    sft, stored = plan.methods(tiny.params(), chosen, [])
+    sft, stored = plan.load_methods(tiny.params(), chosen, [])
     source = store.Source("t", "m", None, None, "tok", "tmpl", "data", "float32", "stored", 8)
     samples = [(name, store.top_k(torch.randn(count, 30), 8)) for name, count in (("a", 600), ("b", 400))]
     store.write(tmp_path, source, samples)
@@ -84,16 +84,16 @@ def test_bytes_a_token_are_those_of_the_files_over_the_responses_tokens_and_text
     assert student.bytes_a_token(tmp_path, stored) == pytest.approx(6 * 8 + 4 + 2 * 2 * 16, rel=0.02)
 
 
-def test_a_teacher_that_is_asked_in_each_step_stores_no_bytes(tmp_path):
+def test_an_online_teacher_stores_no_bytes(tmp_path):
     changes = {"weight.targets": {"kind": "online", "teacher": "tiny", "batch_tokens": 64}}
     chosen = {"profile": {}, "seeds": [7], "methods": {"online": changes}}
-    (online,) = plan.methods(tiny.params(), chosen, [])
+    (online,) = plan.load_methods(tiny.params(), chosen, [])
     source = store.Source("t", "m", None, None, "tok", "tmpl", "data", "float32", "online", None)
     store.write(tmp_path, source, (), torch.zeros(400))
     assert student.bytes_a_token(tmp_path, online) == 0
 
 
-def measured(nll: list[float], divergence: float | None, stored: float | None) -> list[dict]:
+def two_seeds(nll: list[float], divergence: float | None, stored: float | None) -> list[dict]:
     """What two seeds' students of a method measured on items of ten tokens each, of these nats."""
     columns = {"tokens": 10, "bytes": 40, "correct": 1.0, "correct_norm": 1.0, "top1_tokens": 5, "rouge_l": 0.5}
     columns |= {"matching_tokens": 1, "longer_length": 2}
@@ -103,15 +103,15 @@ def measured(nll: list[float], divergence: float | None, stored: float | None) -
 
 
 FOUND = {
-    "sft": measured([20.0, 10.0, 30.0, 21.0, 9.0, 30.0], 0.5, None),
-    "online": measured([18.0, 9.0, 27.0, 19.0, 8.0, 28.0], 0.25, 0.0),
-    "other": measured([21.0, 9.0, 30.0, 20.0, 10.0, 30.0], None, 388.1),
-    "worse": measured([30.0, 20.0, 40.0, 31.0, 19.0, 40.0], 0.9, None),
+    "sft": two_seeds([20.0, 10.0, 30.0, 21.0, 9.0, 30.0], 0.5, None),
+    "online": two_seeds([18.0, 9.0, 27.0, 19.0, 8.0, 28.0], 0.25, 0.0),
+    "other": two_seeds([21.0, 9.0, 30.0, 20.0, 10.0, 30.0], None, 388.1),
+    "worse": two_seeds([30.0, 20.0, 40.0, 31.0, 19.0, 40.0], 0.9, None),
 }
 
 
-def test_each_method_is_compared_with_the_controls_item_by_item_and_the_verdict_is_the_intervals():
-    rows = scores.lines(FOUND, params_file.check(tiny.params()), ["sft", "absent"])
+def test_methods_are_compared_with_controls_item_by_item():
+    rows = scores.summarize(FOUND, params_file.check(tiny.params()), ["sft", "absent"])
     by_name = {row["method"]: row for row in rows}
     assert by_name["online"]["perplexity_minus_sft"] == pytest.approx(math.exp(109 / 60) - math.exp(2))
     assert methods_table.controls(rows) == ["sft", "absent"]
@@ -120,25 +120,25 @@ def test_each_method_is_compared_with_the_controls_item_by_item_and_the_verdict_
     assert all(methods_table.against(row, "absent") == "" for row in rows)
 
 
-def test_methods_that_were_measured_on_other_items_are_refused():
-    short = measured([20.0, 10.0], 0.5, None)
-    with pytest.raises(UserError, match=r"online: measured on other held-out answers.*\(2 of 6 are common"):
-        scores.lines({"sft": FOUND["sft"], "online": short}, params_file.check(tiny.params()), [])
+def test_methods_measured_on_other_items_are_refused():
+    short = two_seeds([20.0, 10.0], 0.5, None)
+    with pytest.raises(UserError, match=r"online: measured on other held-out responses.*\(2 of 6 are common"):
+        scores.summarize({"sft": FOUND["sft"], "online": short}, params_file.check(tiny.params()), [])
 
 
-def test_methods_are_compared_on_the_items_that_all_have_whatever_their_order():
+def test_methods_are_compared_on_their_common_items():
     nats = [20.0, 10.0, 30.0, 21.0, 9.0, 30.0, 12.0, 13.0, 14.0, 15.0]
-    whole, other = measured(nats, 0.5, None), measured(nats, 0.5, None)
+    whole, other = two_seeds(nats, 0.5, None), two_seeds(nats, 0.5, None)
     for one in other:
         one["items"] = one["items"][:0:-1]  # without the first, the last of them first
-    rows = scores.lines({"sft": whole, "other": other}, params_file.check(tiny.params()), ["sft"])
+    rows = scores.summarize({"sft": whole, "other": other}, params_file.check(tiny.params()), ["sft"])
     assert [row["items"] for row in rows] == [9, 9]
     assert rows[1]["perplexity_minus_sft"] == 0
     assert rows[0]["perplexity"] == pytest.approx(math.exp(sum(nats[1:]) / 90))
 
 
-def test_the_tables_have_divergence_and_bytes_leave_empty_what_a_method_has_not_and_survive_the_file(tmp_path):
-    rows = scores.lines(FOUND, params_file.check(tiny.params()), ["sft"])
+def test_the_tables_leave_missing_values_empty(tmp_path):
+    rows = scores.summarize(FOUND, params_file.check(tiny.params()), ["sft"])
     pd.DataFrame([row | {"commit": "0123456789"} for row in rows]).to_csv(tmp_path / "methods.csv", index=False)
     measures, costs = methods_table.tables(methods_table.read(tmp_path / "methods.csv"))
     assert [row[0] for row in measures.rows] == [row[0] for row in costs.rows] == ["online", "sft", "other", "worse"]
@@ -149,7 +149,7 @@ def test_the_tables_have_divergence_and_bytes_leave_empty_what_a_method_has_not_
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # the pipeline of the fixture may be in it, and four students
-def test_every_method_is_trained_with_every_seed_and_measured_and_a_second_run_goes_on(committed, tmp_path):
+def test_a_comparison_trains_every_method_and_resumes(committed, tmp_path):
     folder = tmp_path / "repository"
     shutil.copytree(committed, folder)
     (folder / plan.METHODS).write_text(yaml.safe_dump(PLAN, sort_keys=False))
@@ -161,7 +161,7 @@ def test_every_method_is_trained_with_every_seed_and_measured_and_a_second_run_g
     done = tiny.run(folder, "python", "-m", "tools.methods", "--jobs", "2", timeout=400)
     assert "2 methods, 2 at a time" in done.stdout
     assert [path.stat().st_mtime_ns for path in files] == before, "the two students of sft were made again"
-    found = pd.read_csv(folder / methods.CSV).set_index("method")
+    found = pd.read_csv(folder / command.CSV).set_index("method")
     assert list(found.index) == ["sft", "reverse_kl"]
     assert (found["seeds"] == 2).all()
     assert found.loc["sft", "perplexity"] != found.loc["reverse_kl", "perplexity"]
@@ -171,6 +171,6 @@ def test_every_method_is_trained_with_every_seed_and_measured_and_a_second_run_g
     assert found["bytes_a_token"].isna().tolist() == [True, False]
     difference = found.loc["reverse_kl", "perplexity"] - found.loc["sft", "perplexity"]
     assert found.loc["reverse_kl", "perplexity_minus_sft"] == pytest.approx(difference, rel=1e-3)
-    assert "| reverse_kl |" in (folder / methods.TABLE).read_text()
+    assert "| reverse_kl |" in (folder / command.TABLE).read_text()
     assert tiny.run(folder, "git", "rev-parse", "HEAD").stdout.startswith(found.loc["sft", "commit"])
-    assert tiny.run(folder, "git", "diff", "--name-only").stdout.split() == [str(plan.METHODS), str(methods.CSV)]
+    assert tiny.run(folder, "git", "diff", "--name-only").stdout.split() == [str(plan.METHODS), str(command.CSV)]
