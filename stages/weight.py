@@ -18,7 +18,7 @@ from distill.cards import data_card
 from distill.core.errors import UserError, run_main
 from distill.core.files import atomic_folder, read_json, read_rows, write_json, write_rows, write_text
 from distill.modeling import environment, loading, runtime
-from distill.modeling.batches import by_length, padded
+from distill.modeling.batches import length_batches, pad_batch
 from distill.modeling.chat import Example, encode
 from distill.modeling.forward import response_logits, response_states
 from distill.modeling.sampling import request_seed
@@ -135,10 +135,9 @@ def teacher_rows(
     sum of all distributions.
     """
     with tqdm(total=sum(len(example.response) for example in examples), desc="targets", unit="token") as bar:
-        for batch in by_length(examples, wanted.batch_tokens):
-            ids, mask, predicts = padded([(examples[i].prompt, examples[i].response) for i in batch])
+        for batch in length_batches(examples, wanted.batch_tokens):
             run = response_states if wanted.kind == "hidden" else response_logits
-            found = run(model, ids, mask, predicts)
+            found = run(model, pad_batch([(examples[i].prompt, examples[i].response) for i in batch]))
             start = 0
             for index in batch:
                 example = examples[index]
@@ -174,9 +173,9 @@ def shown(logits: torch.Tensor, response: list[int]) -> Seen:
 @torch.inference_mode()
 def ends_in_a_product(model: Any, example: Example) -> bool:
     """Whether the model's logits are its output matrix times what enters it, and nothing more."""
-    batch = padded([(example.prompt, example.response)])
-    logits = model.get_output_embeddings()(response_states(model, *batch))
-    return torch.allclose(logits, response_logits(model, *batch), rtol=1e-3, atol=1e-3)
+    batch = pad_batch([(example.prompt, example.response)])
+    logits = model.get_output_embeddings()(response_states(model, batch))
+    return torch.allclose(logits, response_logits(model, batch), rtol=1e-3, atol=1e-3)
 
 
 def without_prompt(model: Any, tokenizer: Any, examples: list[Example], batch_tokens: int) -> dict[str, float]:

@@ -9,7 +9,7 @@ import torch
 from distill.core.files import Row
 from distill.losses import divergences
 from distill.modeling import loading
-from distill.modeling.batches import by_length, padded
+from distill.modeling.batches import PaddedBatch, length_batches, pad_batch
 from distill.modeling.chat import Example, encode
 from distill.modeling.forward import response_logits
 from distill.targets import store, tokenizers
@@ -26,8 +26,8 @@ def teacher_targets(teacher: Any, tokenizer: Any, rows: list[Row], k: int) -> St
     """The teacher's top-k tokens at each token of these responses."""
     examples = [encode(tokenizer, row) for row in rows]
     result = []
-    for batch in by_length(examples, BATCH_TOKENS):
-        logits = response_logits(teacher, *padded([(examples[i].prompt, examples[i].response) for i in batch]))
+    for batch in length_batches(examples, BATCH_TOKENS):
+        logits = response_logits(teacher, pad_batch([(examples[i].prompt, examples[i].response) for i in batch]))
         parts = logits.split([len(examples[i].response) for i in batch])
         result += [(examples[i].id, store.top_k(part, k)) for i, part in zip(batch, parts, strict=True)]
     return result
@@ -42,14 +42,15 @@ def divergence(network: Any, items: Sequence[Sample], tokens: int, teacher: Live
     """
     total = 0.0
     examples = [Example(item.id, item.prompt, item.response) for item in items]
-    for batch in by_length(examples, BATCH_TOKENS):
+    for batch in length_batches(examples, BATCH_TOKENS):
         part = {name: value.to(network.device) for name, value in collate([items[i] for i in batch]).items()}
-        logits = response_logits(network, part["input_ids"], part["attention_mask"], part["predicts"])
+        logits = response_logits(network, PaddedBatch.from_tensors(part))
         top: divergences.TopK | divergences.Full
         if teacher is None:
             top = divergences.TopK(part["top_ids"], part["top_log_probs"], part["top_tail"], part["top_known"])
         else:
-            top = teacher.of_text(*(part[f"teacher_{name}"] for name in ("ids", "mask", "predicts", "places", "known")))
+            batch_of_teacher = PaddedBatch.from_tensors(part, "teacher_")
+            top = teacher.of_text(batch_of_teacher, part["teacher_places"], part["teacher_known"])
         total += float(divergences.total(logits, part["labels"], part["weights"], top, LOSS))
     return total / tokens
 

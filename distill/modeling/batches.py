@@ -1,14 +1,59 @@
-"""Padded batches of like length, and the positions in them that predict a response token."""
+"""Padded batches of examples of similar length."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 
 from distill.modeling.chat import Example
 
 
-def by_length(examples: Sequence[Example], batch_tokens: int) -> list[list[int]]:
-    """Indices of the examples in batches of at most `batch_tokens` padded tokens (one example at least), long first."""
+@dataclass(frozen=True)
+class PaddedBatch:
+    """Token ids padded on the right, and two masks of them; each is [batch, seq].
+
+    `response_mask` marks the positions whose output predicts a response token, one before each. Read row by row,
+    they are in the order of the concatenated responses.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    response_mask: torch.Tensor
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor], prefix: str = "") -> Self:
+        """The batch that `tensors(prefix)` was added to."""
+        return cls(*(tensors[f"{prefix}{name}"] for name in cls.__dataclass_fields__))
+
+    def tensors(self, prefix: str = "") -> dict[str, torch.Tensor]:
+        """The three tensors by name, `prefix` before each name."""
+        return {f"{prefix}{name}": tensor for name, tensor in vars(self).items()}
+
+    def to(self, device: torch.device) -> Self:
+        """The batch on a device."""
+        return type(self)(*(tensor.to(device) for tensor in vars(self).values()))
+
+
+def pad_batch(pairs: Sequence[tuple[list[int], list[int]]]) -> PaddedBatch:
+    """One batch of (prompt, response) ids."""
+    longest = max(len(prompt) + len(response) for prompt, response in pairs)
+    input_ids = torch.zeros(len(pairs), longest, dtype=torch.long)
+    attention_mask = torch.zeros(len(pairs), longest, dtype=torch.long)
+    response_mask = torch.zeros(len(pairs), longest, dtype=torch.bool)
+    for row, (prompt, response) in enumerate(pairs):
+        end = len(prompt) + len(response)
+        input_ids[row, :end] = torch.tensor([*prompt, *response])
+        attention_mask[row, :end] = 1
+        response_mask[row, len(prompt) - 1 : end - 1] = True
+    return PaddedBatch(input_ids, attention_mask, response_mask)
+
+
+def length_batches(examples: Sequence[Example], batch_tokens: int) -> list[list[int]]:
+    """Indices of the examples, longest first, in batches of at most `batch_tokens` padded tokens.
+
+    A longer example is a batch of its own.
+    """
     lengths = [len(example.prompt) + len(example.response) for example in examples]
     order = sorted(range(len(examples)), key=lambda index: (-lengths[index], examples[index].id))
     batches: list[list[int]] = []
@@ -18,21 +63,3 @@ def by_length(examples: Sequence[Example], batch_tokens: int) -> list[list[int]]
         else:
             batches.append([index])
     return batches
-
-
-def padded(pairs: Sequence[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(prompt, response) id pairs as right-padded input ids, attention mask and prediction mask, [batch, seq] each.
-
-    The prediction mask is true at the positions whose output predicts a response token: one before each.
-    Read row by row, they are in the order of the concatenated responses.
-    """
-    longest = max(len(prompt) + len(response) for prompt, response in pairs)
-    ids = torch.zeros(len(pairs), longest, dtype=torch.long)
-    mask = torch.zeros(len(pairs), longest, dtype=torch.long)
-    predicts = torch.zeros(len(pairs), longest, dtype=torch.bool)
-    for row, (prompt, response) in enumerate(pairs):
-        end = len(prompt) + len(response)
-        ids[row, :end] = torch.tensor([*prompt, *response])
-        mask[row, :end] = 1
-        predicts[row, len(prompt) - 1 : end - 1] = True
-    return ids, mask, predicts

@@ -12,60 +12,54 @@ from typing import Any
 import torch
 
 from distill.modeling import packing
+from distill.modeling.batches import PaddedBatch
 
 
-def response_logits(
-    model: Any, ids: torch.Tensor, mask: torch.Tensor, predicts: torch.Tensor, wrapper: Any = None
-) -> torch.Tensor:
-    """The logits at the positions that `predicts` marks, [positions marked, vocab], read row by row.
+def response_logits(model: Any, batch: PaddedBatch, wrapper: Any = None) -> torch.Tensor:
+    """The logits at the positions of `response_mask`, [positions, vocab], row by row.
 
-    `ids`, `mask` and `predicts` are [batch, seq], padded on the right (see `batches.padded`). The columns before
-    the first difference between rows go through the model once, and padding does not (see `packing`); gradients add
-    up there, so that the result is that of the whole batch. The whole batch goes through a `wrapper` of the model
-    (DDP, FSDP), which is called in its place, and through a model that cannot be packed.
+    The columns before the first difference between rows go through the model once, and padding does not (see
+    `packing`). Gradients add up there, so that the result is that of the padded batch. The padded batch goes through a
+    `wrapper` of the model (DDP, FSDP), which is called in its place, and through a model that cannot be packed.
     """
-    return _run(model, ids, mask, predicts, wrapper, logits_at)
+    return _run(model, batch, wrapper, logits_at)
 
 
-def response_states(model: Any, ids: torch.Tensor, mask: torch.Tensor, predicts: torch.Tensor) -> torch.Tensor:
-    """What enters the output embedding at these positions, [positions marked, width], as `response_logits` has it."""
-    found: list[torch.Tensor] = []
-    _run(model, ids, mask, predicts, None, partial(_states_at, found=found))
-    return found[0]
+def response_states(model: Any, batch: PaddedBatch) -> torch.Tensor:
+    """The input of the output embedding at the same positions, [positions, width]."""
+    states: list[torch.Tensor] = []
+    _run(model, batch, None, partial(_states_at, states=states))
+    return states[0]
 
 
 def response_layers(
-    model: Any,
-    ids: torch.Tensor,
-    mask: torch.Tensor,
-    predicts: torch.Tensor,
-    layers: Sequence[int],
-    wrapper: Any = None,
-    logits: bool = True,
+    model: Any, batch: PaddedBatch, layers: Sequence[int], wrapper: Any = None, logits: bool = True
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """`response_logits` (without `logits` no row of them), and what these layers hand on at the same positions.
+    """`response_logits` (without `logits` no row of them), and the outputs of these layers at the same positions.
 
-    Of each layer it is [positions marked, width], before any final norm.
+    Each layer's output is [positions, width], before any final norm.
     """
     outputs: dict[int, torch.Tensor] = {}
     at = partial(_layers_at, layers=layers, outputs=outputs, logits=logits)
-    found = _run(model, ids, mask, predicts, wrapper, at)
-    return found, [outputs[layer] for layer in layers]
+    response = _run(model, batch, wrapper, at)
+    return response, [outputs[layer] for layer in layers]
 
 
-def _run(
-    model: Any, ids: torch.Tensor, mask: torch.Tensor, predicts: torch.Tensor, wrapper: Any, at: Callable[..., Any]
-) -> torch.Tensor:
+def _run(model: Any, batch: PaddedBatch, wrapper: Any, at: Callable[..., Any]) -> torch.Tensor:
     """The model's logits inside `at(model, positions)`, of the batch packed where it can be."""
-    ids, mask, predicts = (part.to(model.device) for part in (ids, mask, predicts))
-    if wrapper is not None or not packing.is_possible(model, ids.shape[1]):
-        with at(model, predicts):
-            return (wrapper or model)(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    batch = batch.to(model.device)
+    if wrapper is not None or not packing.is_possible(model, batch.input_ids.shape[1]):
+        with at(model, batch.response_mask):
+            return (wrapper or model)(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            ).logits
     kind = model.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
-    packed = packing.pack(ids, mask, predicts, dtype)
-    with packing.attention(model), at(model, packed.predicts), _feed_forward_at(model, packed.predicts):
-        return model(input_ids=packed.ids, position_ids=packed.positions, packed=packed, use_cache=False).logits
+    packed = packing.pack(batch, dtype)
+    with packing.attention(model), at(model, packed.response_mask), _feed_forward_at(model, packed.response_mask):
+        return model(
+            input_ids=packed.input_ids, position_ids=packed.position_ids, packed=packed, use_cache=False
+        ).logits
 
 
 @contextmanager
@@ -140,12 +134,12 @@ def _places(positions: torch.Tensor) -> tuple[torch.Tensor, int]:
 
 
 @contextmanager
-def _states_at(model: Any, positions: torch.Tensor, found: list[torch.Tensor]) -> Iterator[None]:
-    """Inside the block the model's output embedding gets no row, and what it would have got at `positions` is found."""
+def _states_at(model: Any, positions: torch.Tensor, states: list[torch.Tensor]) -> Iterator[None]:
+    """Inside the block `states` gets the input of the output embedding at `positions`, which itself gets no row."""
 
     def take(_: Any, inputs: Any) -> Any:
-        found.append(inputs[0][positions])
-        return (found[-1][:0], *inputs[1:])
+        states.append(inputs[0][positions])
+        return (states[-1][:0], *inputs[1:])
 
     hook = model.get_output_embeddings().register_forward_pre_hook(take)
     try:

@@ -16,6 +16,8 @@ from torch.nn.functional import pad
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from distill.modeling.batches import PaddedBatch
+
 # Kernels are made and kept for each shape (oneDNN in bfloat16: 1.2 GB over 43 steps of training), so that batches of
 # like size have the same: tokens, and in attention the columns of rows, come in multiples of these.
 TOKEN_STEP, COLUMN_STEP = 64, 8
@@ -28,15 +30,15 @@ PACKED = {"eager": "packed_eager", "sdpa": "packed_sdpa"}  # transformers' atten
 class Packed:
     """Tokens of a batch in one row [1, tokens]: the shared beginning, each row's own, padding to a TOKEN_STEP.
 
-    `positions` are their places in their rows, and `predicts` says which predict a token of the response.
+    `position_ids` are their places in their rows, and `response_mask` is as in `PaddedBatch`.
     `rows` [batch x columns] says where each row's own tokens are, and 0 behind the end of a row, where nothing is
     read; `own` [own tokens] are the places in `rows` before those ends. `mask` is what attention adds,
     [batch, 1, columns, shared + columns], and `shared_mask` the same within the beginning, [1, 1, shared, shared].
     """
 
-    ids: torch.Tensor
-    positions: torch.Tensor
-    predicts: torch.Tensor
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    response_mask: torch.Tensor
     shared: int
     rows: torch.Tensor
     own: torch.Tensor
@@ -44,10 +46,11 @@ class Packed:
     shared_mask: torch.Tensor
 
 
-def pack(ids: torch.Tensor, mask: torch.Tensor, predicts: torch.Tensor, dtype: torch.dtype) -> Packed:
-    """A batch [batch, seq] that is padded on the right (see `batches.padded`), its attention masks of this type."""
-    shared = shared_columns(ids, predicts)
-    ids, mask, predicts = (pad(part, (0, (shared - ids.shape[1]) % COLUMN_STEP)) for part in (ids, mask, predicts))
+def pack(padded: PaddedBatch, dtype: torch.dtype) -> Packed:
+    """The batch without its padding, its attention masks of this dtype."""
+    shared = shared_columns(padded)
+    missing = (shared - padded.input_ids.shape[1]) % COLUMN_STEP
+    ids, mask, response_mask = (pad(tensor, (0, missing)) for tensor in vars(padded).values())
     present = mask[:, shared:].bool()
     batch, columns = present.shape
     own = present.flatten().nonzero()[:, 0]
@@ -71,7 +74,7 @@ def pack(ids: torch.Tensor, mask: torch.Tensor, predicts: torch.Tensor, dtype: t
     return Packed(
         packed(ids),
         packed(places.expand(batch, -1)),
-        packed(predicts),
+        packed(response_mask),
         shared,
         rows,
         own,
@@ -80,11 +83,12 @@ def pack(ids: torch.Tensor, mask: torch.Tensor, predicts: torch.Tensor, dtype: t
     )
 
 
-def shared_columns(ids: torch.Tensor, predicts: torch.Tensor) -> int:
-    """How many columns all rows have in common before the first that predicts; 0 for a batch of one."""
+def shared_columns(batch: PaddedBatch) -> int:
+    """The number of columns that all rows have in common before the response mask begins; 0 for a batch of one."""
+    ids = batch.input_ids
     if len(ids) == 1:
         return 0
-    same = (ids == ids[:1]).all(0) & ~predicts.any(0)
+    same = (ids == ids[:1]).all(0) & ~batch.response_mask.any(0)
     return int(same.int().cumprod(0).sum())
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from distill.modeling.batches import by_length, padded
+from distill.modeling.batches import length_batches, pad_batch
 from distill.modeling.chat import Example
 from distill.modeling.forward import response_logits
 
@@ -24,9 +24,8 @@ class Score:
 @torch.inference_mode()
 def scores(model: Any, examples: Sequence[Example], batch_tokens: int) -> Iterator[tuple[int, Score]]:
     """Yields (index of the example, score), longest first, from batches of at most `batch_tokens` padded tokens."""
-    for batch in by_length(examples, batch_tokens):
-        ids, mask, predicts = padded([(examples[i].prompt, examples[i].response) for i in batch])
-        logits = response_logits(model, ids, mask, predicts)
+    for batch in length_batches(examples, batch_tokens):
+        logits = response_logits(model, pad_batch([(examples[i].prompt, examples[i].response) for i in batch]))
         labels = torch.tensor([token for i in batch for token in examples[i].response], device=logits.device)
         log_probs, first = of_tokens(logits, labels)
         start = 0

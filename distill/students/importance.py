@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from distill.core.errors import UserError
-from distill.modeling.batches import by_length, padded
+from distill.modeling.batches import length_batches, pad_batch
 from distill.modeling.chat import Example
 
 BATCH_TOKENS = 4096  # padded tokens of one batch
@@ -78,11 +78,11 @@ def _pass(model: Any, examples: Sequence[Example], hooks: Callable[[list[torch.T
     tokens, mask = 0, [torch.empty(0)]
     handles = hooks(mask)
     try:
-        for batch in by_length(examples, BATCH_TOKENS):
-            ids, real, _ = padded([(examples[i].prompt, examples[i].response) for i in batch])
-            mask[0] = real.bool().to(model.device)
-            tokens += int(real.sum())
-            model.get_decoder()(input_ids=ids.to(model.device), attention_mask=real.to(model.device), use_cache=False)
+        for batch in length_batches(examples, BATCH_TOKENS):
+            rows = pad_batch([(examples[i].prompt, examples[i].response) for i in batch]).to(model.device)
+            mask[0] = rows.attention_mask.bool()
+            tokens += int(rows.attention_mask.sum())
+            model.get_decoder()(input_ids=rows.input_ids, attention_mask=rows.attention_mask, use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

@@ -7,7 +7,7 @@ import torch
 from tqdm import tqdm
 
 from distill.core.errors import UserError
-from distill.modeling.batches import by_length, padded
+from distill.modeling.batches import length_batches, pad_batch
 from distill.modeling.chat import Example
 from distill.modeling.forward import response_layers
 from distill.targets.store import States
@@ -26,9 +26,9 @@ def layer_states(
     if max(layers) >= total:
         raise UserError(f"weight.layers: the teacher's layers are 0 to {total - 1}, given {list(layers)}.")
     with tqdm(total=sum(len(example.response) for example in examples), desc="layers", unit="token") as bar:
-        for batch in by_length(examples, batch_tokens):
-            ids, mask, predicts = padded([(examples[i].prompt, examples[i].response) for i in batch])
-            _, outputs = response_layers(model, ids, mask, predicts, layers, logits=False)
+        for batch in length_batches(examples, batch_tokens):
+            rows = pad_batch([(examples[i].prompt, examples[i].response) for i in batch])
+            _, outputs = response_layers(model, rows, layers, logits=False)
             found = torch.stack([output.bfloat16() for output in outputs], dim=1).cpu()
             lengths = [len(examples[i].response) for i in batch]
             for index, states in zip(batch, found.split(lengths), strict=True):

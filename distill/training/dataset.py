@@ -9,7 +9,7 @@ import torch
 from distill.core.errors import UserError
 from distill.losses.divergences import TopK
 from distill.modeling import few_shot
-from distill.modeling.batches import padded
+from distill.modeling.batches import pad_batch
 from distill.modeling.chat import encode, prompt_ids, response_ids
 from distill.targets import store
 from distill.targets.spans import SpanTargets, pair
@@ -138,15 +138,11 @@ def merge_duplicates(ids: torch.Tensor, probs: torch.Tensor) -> tuple[torch.Tens
 
 
 def collate(batch: Sequence[Sample]) -> dict[str, torch.Tensor]:
-    """A batch: input_ids, attention_mask, predicts [batch, seq]; labels, weights [tokens]; the targets' tensors.
+    """A batch: the tensors of a PaddedBatch; labels, weights [tokens]; the targets' tensors.
 
-    `tokens` counts the response tokens of the whole batch, in row order, as `padded` selects them.
+    `tokens` counts the response tokens of the whole batch, in row order, as `response_mask` selects them.
     """
-    ids, mask, predicts = padded([(sample.prompt, sample.response) for sample in batch])
-    result = {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "predicts": predicts,
+    result = pad_batch([(sample.prompt, sample.response) for sample in batch]).tensors() | {
         "labels": torch.tensor([token for sample in batch for token in sample.response]),
         "weights": torch.tensor([sample.weight for sample in batch for _ in sample.response]),
     }
@@ -170,16 +166,12 @@ def collate(batch: Sequence[Sample]) -> dict[str, torch.Tensor]:
 
 def _questions(asked: Sequence[Asked]) -> dict[str, torch.Tensor]:
     """The teacher's own batch, and for each of the student's tokens its place among the teacher's predictions."""
-    ids, mask, predicts = padded([(one.prompt, one.response) for one in asked])
     places: list[int] = []
     start = 0
     for one in asked:
         places += [start + (place or 0) for place in one.places]
         start += len(one.response)
-    return {
-        "teacher_ids": ids,
-        "teacher_mask": mask,
-        "teacher_predicts": predicts,
+    return pad_batch([(one.prompt, one.response) for one in asked]).tensors("teacher_") | {
         "teacher_places": torch.tensor(places),
         "teacher_known": torch.tensor([place is not None for one in asked for place in one.places]),
     }

@@ -16,7 +16,7 @@ from distill.core.errors import UserError
 from distill.losses import divergences
 from distill.losses.hidden_states import remove_projections
 from distill.modeling import loading
-from distill.modeling.batches import padded
+from distill.modeling.batches import pad_batch
 from distill.modeling.forward import late_parameters
 from distill.modeling.packing import shared_columns
 from distill.params.students import Adapter
@@ -126,8 +126,8 @@ def flops(network: Any, seen: Sequence[Sample], batch_size: int, with_logits: fl
     computed = predicted = 0
     for start in range(0, len(seen), batch_size):
         batch = seen[start : start + batch_size]
-        ids, mask, predicts = padded([(sample.prompt, sample.predicted) for sample in batch])
-        computed += int(mask.sum()) - shared_columns(ids, predicts) * (len(batch) - 1)
-        predicted += int(predicts.sum())
+        rows = pad_batch([(sample.prompt, sample.predicted) for sample in batch])
+        computed += int(rows.attention_mask.sum()) - shared_columns(rows) * (len(batch) - 1)
+        predicted += int(rows.response_mask.sum())
     asked = round(with_logits * predicted)
     return throughput.training_flops(loading.parameter_count(network), late_parameters(network), computed, asked)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from distill.modeling.batches import padded
+from distill.modeling.batches import PaddedBatch, pad_batch
 from distill.modeling.decoding import decode
 from distill.modeling.sampling import Sampling, request_seed
 
@@ -35,39 +35,35 @@ class Answering:
         draws = random.Random(request_seed(self.sampling.seed, step))
         if draws.random() >= self.fraction:
             return batch
-        prompts = _prompts(batch["input_ids"], batch["predicts"])
+        prompts = _prompts(PaddedBatch.from_tensors(batch))
         seeds = [draws.getrandbits(62) for _ in prompts]
         training = model.training
         model.eval()
         responses = [tokens for tokens, _ in decode(model, prompts, seeds, self.end, self.sampling)]
         model.train(training)
-        ids, mask, predicts = padded(list(zip(prompts, responses, strict=True)))
+        student_batch = pad_batch(list(zip(prompts, responses, strict=True)))
         theirs = [self.theirs[torch.tensor(response)].tolist() for response in responses]
-        asked = _prompts(batch["teacher_ids"], batch["teacher_predicts"])
-        teacher_ids, teacher_mask, teacher_predicts = padded(list(zip(asked, theirs, strict=True)))
+        asked = _prompts(PaddedBatch.from_tensors(batch, "teacher_"))
+        teacher_batch = pad_batch(list(zip(asked, theirs, strict=True)))
         lengths = torch.tensor([len(response) for response in responses])
         tokens = int(lengths.sum())
-        result = {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "predicts": predicts,
+        result = student_batch.tensors() | teacher_batch.tensors("teacher_")
+        result |= {
             "labels": torch.tensor([token for response in responses for token in response]),
             "weights": _row_weights(batch).cpu().repeat_interleave(lengths),
-            "teacher_ids": teacher_ids,
-            "teacher_mask": teacher_mask,
-            "teacher_predicts": teacher_predicts,
             "teacher_places": torch.arange(tokens),
             "teacher_known": torch.ones(tokens, dtype=torch.bool),
         }
         return {name: value.to(batch["input_ids"].device) for name, value in result.items()}
 
 
-def _prompts(ids: torch.Tensor, predicts: torch.Tensor) -> list[list[int]]:
-    """The prompts of a padded batch: all up to the first position that predicts."""
-    return [row[: int(first) + 1].tolist() for row, first in zip(ids, predicts.int().argmax(1), strict=True)]
+def _prompts(batch: PaddedBatch) -> list[list[int]]:
+    """The prompts of a batch: all tokens up to the first position of the response mask."""
+    ends = batch.response_mask.int().argmax(1) + 1
+    return [row[:end].tolist() for row, end in zip(batch.input_ids, ends.tolist(), strict=True)]
 
 
 def _row_weights(batch: Batch) -> torch.Tensor:
     """The weight of each row, [batch]."""
-    lengths = batch["predicts"].sum(1)
+    lengths = batch["response_mask"].sum(1)
     return batch["weights"][lengths.cumsum(0) - lengths]

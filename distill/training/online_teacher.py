@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from distill.losses.divergences import Full
+from distill.modeling.batches import PaddedBatch
 from distill.modeling.forward import response_logits
 
 
@@ -24,16 +25,9 @@ class LiveTeacher:
         return self._full(lambda span: output(states[span].to(self.model.device, output.weight.dtype)), known)
 
     @torch.no_grad()
-    def of_text(
-        self,
-        ids: torch.Tensor,
-        mask: torch.Tensor,
-        predicts: torch.Tensor,
-        places: torch.Tensor,
-        known: torch.Tensor,
-    ) -> Full:
-        """The distributions at the `places` [tokens] of the positions that `predicts` marks in a batch of its ids."""
-        logits = response_logits(self.model, ids, mask, predicts)
+    def of_text(self, batch: PaddedBatch, places: torch.Tensor, known: torch.Tensor) -> Full:
+        """The distributions at the `places` [tokens] among the response positions of a batch of its ids."""
+        logits = response_logits(self.model, batch)
         return self._full(lambda span: logits[places[span]], known)
 
     def _full(self, logits: Callable[[slice], torch.Tensor], known: torch.Tensor) -> Full:

@@ -13,6 +13,7 @@ from distill.core.errors import UserError
 from distill.losses import class_labels as losses_class_labels
 from distill.losses import cross_tokenizer, divergences
 from distill.losses.hidden_states import LayerLoss, projected
+from distill.modeling.batches import PaddedBatch
 from distill.modeling.forward import response_layers
 from distill.params.train import Schedule
 from distill.students import lora
@@ -80,13 +81,13 @@ class DistillTrainer(Trainer):
         """
         if "questions" in inputs:
             return self._label_loss(model, inputs) / num_items_in_batch
-        ids, mask, predicts = (inputs[name] for name in ("input_ids", "attention_mask", "predicts"))
+        batch = PaddedBatch.from_tensors(inputs)
         plain = self.accelerator.unwrap_model(model)
         now, layers = (self.state.global_step, self.state.max_steps), self.layer_loss
         alone, factor = (layers.is_alone(*now), layers.factor(*now)) if layers else (False, 0.0)
-        with torch.autocast(ids.device.type, dtype=self.autocast, enabled=self.autocast != torch.float32):
+        with torch.autocast(batch.input_ids.device.type, dtype=self.autocast, enabled=self.autocast != torch.float32):
             logits, outputs = response_layers(
-                plain, ids, mask, predicts, layers.layers if layers and factor else [],
+                plain, batch, layers.layers if layers and factor else [],
                 wrapper=None if plain is model else model, logits=not alone,
             )  # fmt: skip
             outputs = projected(plain, outputs)
@@ -125,9 +126,8 @@ class DistillTrainer(Trainer):
             return None
         if "teacher_states" in inputs:
             return self.teacher.of_states(inputs["teacher_states"], inputs["teacher_known"])
-        return self.teacher.of_text(
-            *(inputs[f"teacher_{name}"] for name in ("ids", "mask", "predicts", "places", "known"))
-        )
+        batch = PaddedBatch.from_tensors(inputs, "teacher_")
+        return self.teacher.of_text(batch, inputs["teacher_places"], inputs["teacher_known"])
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Writes the weights of a checkpoint: all, or where some are frozen those that are trained."""

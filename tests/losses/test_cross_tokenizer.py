@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from distill.losses import cross_tokenizer, divergences
 from distill.losses.cross_tokenizer import sorted_distance
 from distill.losses.divergences import DIVERGENCES, Settings, TopK
-from distill.modeling.batches import padded
+from distill.modeling.batches import pad_batch
 from distill.modeling.chat import prompt_ids, response_ids
 from distill.targets import spans as targets_spans
 from distill.targets import store
@@ -275,12 +275,12 @@ def test_a_student_with_another_tokenizer_learns_the_teachers_answers_and_to_sto
         pairs.append((prompt_ids(OTHER, messages), ids[1]))
     top = SpanTargets(**{n: torch.cat([getattr(t, n) for t in tops]) for n in SpanTargets.__dataclass_fields__})
     assert top.known.all()
-    inputs, mask, predicts = padded(pairs)
+    batch = pad_batch(pairs)
     labels = torch.tensor([token for _, response in pairs for token in response])
     network = tiny.model(len(OTHER), layers=2, spread=0.05).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
     for _ in range(150):
-        logits = network(input_ids=inputs, attention_mask=mask).logits[predicts]
+        logits = network(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[batch.response_mask]
         loss = cross_tokenizer.total(logits, labels, torch.ones(len(labels)), top, settings()) / len(labels)
         optimizer.zero_grad()
         loss.backward()

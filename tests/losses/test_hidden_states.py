@@ -12,7 +12,7 @@ from training_samples import samples as logit_samples
 from distill.core.errors import UserError
 from distill.losses import divergences, hidden_states
 from distill.losses.hidden_states import DISTANCES, LayerLoss
-from distill.modeling.batches import padded
+from distill.modeling.batches import PaddedBatch, pad_batch
 from distill.modeling.chat import encode
 from distill.modeling.forward import response_layers, response_logits
 from distill.params import train
@@ -115,10 +115,10 @@ def test_what_layers_hand_on_in_a_ragged_batch_is_that_of_each_text_alone():
     tokenizer = tiny.tokenizer()
     network = tiny.model(len(tokenizer))
     examples = [encode(tokenizer, row) for row in ROWS]
-    ids, mask, predicts = padded([(example.prompt, example.response) for example in examples])
-    logits, outputs = response_layers(network, ids, mask, predicts, [3, 0, 1])
-    torch.testing.assert_close(logits, response_logits(network, ids, mask, predicts))
-    none, again = response_layers(network, ids, mask, predicts, [3, 0, 1], logits=False)
+    batch = pad_batch([(example.prompt, example.response) for example in examples])
+    logits, outputs = response_layers(network, batch, [3, 0, 1])
+    torch.testing.assert_close(logits, response_logits(network, batch))
+    none, again = response_layers(network, batch, [3, 0, 1], logits=False)
     assert none.shape == (0, len(tokenizer))
     assert all(torch.equal(one, other) for one, other in zip(outputs, again, strict=True))
     assert not network.get_decoder().layers[0]._forward_hooks, "a hook was left"
@@ -219,7 +219,7 @@ def test_a_step_is_the_gradient_of_both_losses_or_of_the_layers_alone_over_weigh
 ):
     chosen = loss("mse", alone=alone)
     network, batch = student(projection), collate(data())
-    logits, outputs = response_layers(network, batch["input_ids"], batch["attention_mask"], batch["predicts"], [0, 1])
+    logits, outputs = response_layers(network, PaddedBatch.from_tensors(batch), [0, 1])
     if projection:
         outputs = [matrix(output) for matrix, output in zip(network.layer_projections, outputs, strict=True)]
     value = torch.zeros(())
@@ -256,7 +256,7 @@ def test_after_the_first_steps_the_logits_count_again(tmp_path):
     network, batch = student(True), collate(data())
     network.load_state_dict(first, strict=False)
     network.tie_weights()
-    logits = response_logits(network, batch["input_ids"], batch["attention_mask"], batch["predicts"])
+    logits = response_logits(network, PaddedBatch.from_tensors(batch))
     top = divergences.TopK(*(batch[f"top_{name}"] for name in ("ids", "log_probs", "tail", "known")))
     total = divergences.total(logits, batch["labels"], batch["weights"], top, KL)
     (total / batch["weights"].sum()).backward()

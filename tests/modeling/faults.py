@@ -6,22 +6,22 @@ FAULTS = [
     Fault(
         "not shifted",
         "distill/modeling/batches.py",
-        "predicts[row, len(prompt) - 1 : end - 1] = True",
-        "predicts[row, len(prompt) : end] = True",
+        "response_mask[row, len(prompt) - 1 : end - 1] = True",
+        "response_mask[row, len(prompt) : end] = True",
         "training/test_dataset.py::test_labels_and_weights_stand_in_the_order_of_the_predicting_positions",
     ),
     Fault(
         "the prompt is in the loss",
         "distill/modeling/batches.py",
-        "predicts[row, len(prompt) - 1 : end - 1] = True",
-        "predicts[row, : end - 1] = True",
+        "response_mask[row, len(prompt) - 1 : end - 1] = True",
+        "response_mask[row, : end - 1] = True",
         "training/test_dataset.py::test_no_prompt_token_and_no_padding_is_learnt",
     ),
     Fault(
         "padding is in the loss",
         "distill/modeling/batches.py",
-        "predicts[row, len(prompt) - 1 : end - 1] = True",
-        "predicts[row, len(prompt) - 1 : -1] = True",
+        "response_mask[row, len(prompt) - 1 : end - 1] = True",
+        "response_mask[row, len(prompt) - 1 : -1] = True",
         "training/test_dataset.py::test_no_prompt_token_and_no_padding_is_learnt",
     ),
     Fault(

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from distill.modeling import packing
-from distill.modeling.batches import padded
+from distill.modeling.batches import pad_batch
 from distill.modeling.forward import response_logits
 
 SIZES = {
@@ -36,6 +36,10 @@ def model(kind: str, attention: str = "eager", **sizes):
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **given), attn_implementation=attention).eval()
 
 
+def padded_logits(network, batch) -> torch.Tensor:
+    return network(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[batch.response_mask]
+
+
 def results(network, logits) -> list[torch.Tensor]:
     network.zero_grad()
     logits.logsumexp(-1).sum().backward()
@@ -47,10 +51,10 @@ def results(network, logits) -> list[torch.Tensor]:
 @pytest.mark.parametrize(("kind", "attention"), CASES)
 def test_packed_batches_have_the_logits_and_gradients_of_padded_ones(kind, attention, pairs):
     network = model(kind, attention)
-    ids, mask, predicts = padded(pairs)
-    assert packing.is_possible(network, ids.shape[1])
-    whole = results(network, network(input_ids=ids, attention_mask=mask).logits[predicts])
-    for one, other in zip(results(network, response_logits(network, ids, mask, predicts)), whole, strict=True):
+    batch = pad_batch(pairs)
+    assert packing.is_possible(network, batch.input_ids.shape[1])
+    whole = results(network, padded_logits(network, batch))
+    for one, other in zip(results(network, response_logits(network, batch)), whole, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert network.get_decoder().config._attn_implementation == attention
 
@@ -73,21 +77,17 @@ def test_an_attention_with_a_mask_of_its_own_is_refused():
 @pytest.mark.parametrize("pairs", [RAGGED, APART], ids=["a shared beginning", "none"])
 def test_in_half_precision_they_are_as_near_to_the_exact_ones_as_padded_ones(pairs):
     network = model("llama")
-    ids, mask, predicts = padded(pairs)
-    exact = network(input_ids=ids, attention_mask=mask).logits[predicts]
+    batch = pad_batch(pairs)
+    exact = padded_logits(network, batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        whole = network(input_ids=ids, attention_mask=mask).logits[predicts]
-        found = response_logits(network, ids, mask, predicts)
+        whole = padded_logits(network, batch)
+        found = response_logits(network, batch)
     assert (found - exact).norm() <= 1.2 * (whole - exact).norm()
 
 
 def test_columns_are_shared_up_to_the_first_difference_and_before_the_first_prediction():
-    ids, _, predicts = padded(RAGGED)
-    assert packing.shared_columns(ids, predicts) == len(SYSTEM)
+    assert packing.shared_columns(pad_batch(RAGGED)) == len(SYSTEM)
     same = [([1, 7, 9], [5, 2]), ([1, 7, 9], [5, 2])]
-    ids, _, predicts = padded(same)
-    assert packing.shared_columns(ids, predicts) == 2, "the last prompt token predicts, so it is needed in every row"
-    ids, _, predicts = padded(same[:1])
-    assert packing.shared_columns(ids, predicts) == 0
-    ids, _, predicts = padded([([1, 7], [2]), ([3, 7], [2])])
-    assert packing.shared_columns(ids, predicts) == 0
+    assert packing.shared_columns(pad_batch(same)) == 2, "the last prompt token predicts, so it is needed in every row"
+    assert packing.shared_columns(pad_batch(same[:1])) == 0
+    assert packing.shared_columns(pad_batch([([1, 7], [2]), ([3, 7], [2])])) == 0

@@ -17,7 +17,7 @@ from tokenizers.processors import TemplateProcessing
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from distill.modeling.batches import padded
+from distill.modeling.batches import pad_batch
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = (
@@ -95,12 +95,14 @@ def teacher() -> LlamaForCausalLM:
                 [{"role": "user", "content": form.format(topic)}], add_generation_prompt=True, return_dict=False
             )
             pairs.append((prompt, [*own(answer.format(topic)).input_ids, own.eos_token_id]))
-    ids, mask, predicts = padded(pairs)
+    batch = pad_batch(pairs)
     labels = torch.tensor([token for _, answer in pairs for token in answer])
     network = model(len(own), spread=0.05).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
     for _ in range(MOST_STEPS):
-        loss = cross_entropy(network(input_ids=ids, attention_mask=mask).logits[predicts], labels)
+        loss = cross_entropy(
+            network(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[batch.response_mask], labels
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

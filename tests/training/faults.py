@@ -21,7 +21,7 @@ FAULTS = [
         "divided by tokens without their weights",
         "distill/training/trainer.py",
         'batch["weights"].sum() for batch',
-        'batch["predicts"].sum() for batch',
+        'batch["response_mask"].sum() for batch',
         "training/test_trainer.py::test_the_divisor_is_the_sum_of_weights_times_tokens",
     ),
     Fault(

@@ -5,7 +5,7 @@ import tiny
 import torch
 from other_tokenizers import OTHER
 
-from distill.modeling.batches import by_length, padded
+from distill.modeling.batches import length_batches, pad_batch
 from distill.modeling.chat import Example, encode
 from distill.students import vocabulary
 from distill.targets import store
@@ -18,17 +18,17 @@ def row(name: str, response: str, weight: float = 1.0) -> dict:
 
 
 def test_no_prompt_token_and_no_padding_is_learnt():
-    ids, mask, predicts = padded([([5, 6, 7], [8, 2]), ([5], [9, 9, 2])])
-    assert ids.tolist() == [[5, 6, 7, 8, 2], [5, 9, 9, 2, 0]]
-    assert mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
+    batch = pad_batch([([5, 6, 7], [8, 2]), ([5], [9, 9, 2])])
+    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 2], [5, 9, 9, 2, 0]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
     # the position before a token predicts it
-    assert predicts.tolist() == [[False, False, True, True, False], [True, True, True, False, False]]
+    assert batch.response_mask.tolist() == [[False, False, True, True, False], [True, True, True, False, False]]
 
 
 def test_batches_hold_like_lengths_within_the_budget():
     examples = [Example(str(size), [1] * size, [2]) for size in (3, 9, 4, 1)]
-    assert by_length(examples, 10) == [[1], [2, 0], [3]]
-    assert by_length(examples, 1) == [[1], [2], [0], [3]]
+    assert length_batches(examples, 10) == [[1], [2, 0], [3]]
+    assert length_batches(examples, 1) == [[1], [2], [0], [3]]
 
 
 def test_labels_and_weights_stand_in_the_order_of_the_predicting_positions():
@@ -38,7 +38,7 @@ def test_labels_and_weights_stand_in_the_order_of_the_predicting_positions():
     assert batch["labels"].tolist() == [4, 2, 5, 6, 2]
     assert batch["weights"].tolist() == [0.5, 0.5, 2.0, 2.0, 2.0]
     shifted = torch.cat([batch["input_ids"][:, 1:], torch.zeros(2, 1, dtype=torch.long)], dim=1)
-    assert shifted[batch["predicts"]].tolist() == batch["labels"].tolist()
+    assert shifted[batch["response_mask"]].tolist() == batch["labels"].tolist()
     assert "top_ids" not in batch
 
 
@@ -48,7 +48,7 @@ def test_a_batch_has_one_end_of_turn_to_learn_in_each_row_that_ended_though_padd
     cut = row("north", "kites and") | {"finish_reason": "length"}
     rows = [row("ants", "What is honey?"), row("jazz", "people like jazz, maple and the fox", 0.5), cut]
     batch = dataset.collate(dataset.samples(rows, tokenizer, 256))
-    each = batch["labels"].split(batch["predicts"].sum(1).tolist())
+    each = batch["labels"].split(batch["response_mask"].sum(1).tolist())
     assert [labels.tolist().count(tokenizer.eos_token_id) for labels in each] == [1, 1, 0]
     assert [int(labels[-1]) == tokenizer.eos_token_id for labels in each] == [True, True, False]
     assert [tokenizer.decode(labels) for labels in each[:2]] == [f"{item['response']}<|im_end|>" for item in rows[:2]]

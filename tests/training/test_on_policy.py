@@ -56,11 +56,11 @@ def test_the_answers_are_the_students_and_the_teacher_reads_the_same_tokens(answ
             ids = [*ids, response[-1]]
         assert found["input_ids"][place, found["attention_mask"][place].bool()].tolist() == [*prompt, *response]
         assert [next(labels) for _ in response] == response
-        read = found["teacher_ids"][place, found["teacher_mask"][place].bool()].tolist()
+        read = found["teacher_input_ids"][place, found["teacher_attention_mask"][place].bool()].tolist()
         asked = encode(whole, row).prompt
         assert read[: len(asked)] == asked
         assert whole.convert_ids_to_tokens(read[len(asked) :]) == small.convert_ids_to_tokens(response)
-        assert found["predicts"][place].sum() == found["teacher_predicts"][place].sum() == len(response)
+        assert found["response_mask"][place].sum() == found["teacher_response_mask"][place].sum() == len(response)
     assert next(labels, None) is None
     assert found["labels"].tolist() != answering.theirs[found["labels"]].tolist(), "both number these tokens alike"
     assert found["teacher_places"].tolist() == list(range(len(found["labels"])))
@@ -71,7 +71,7 @@ def test_a_row_keeps_its_weight_whatever_the_length_of_its_answer(answering, stu
     found = answering.batch(student, batch, "0")
     expected = [
         weight
-        for row, count in zip(ROWS, found["predicts"].sum(1).tolist(), strict=True)
+        for row, count in zip(ROWS, found["response_mask"].sum(1).tolist(), strict=True)
         for weight in [row["weight"]] * count
     ]
     assert found["weights"].tolist() == expected

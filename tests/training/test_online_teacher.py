@@ -5,7 +5,7 @@ import tiny
 import torch
 
 from distill.losses.divergences import DIVERGENCES, Settings, TopK, total
-from distill.modeling.batches import padded
+from distill.modeling.batches import PaddedBatch, pad_batch
 from distill.modeling.chat import encode
 from distill.modeling.forward import response_states
 from distill.students import vocabulary
@@ -46,7 +46,7 @@ def states(network, whole) -> dict[str, store.States]:
     for row in ROWS:
         example = encode(whole, row)
         with torch.no_grad():
-            passed = response_states(network, *padded([(example.prompt, example.response)]))
+            passed = response_states(network, pad_batch([(example.prompt, example.response)]))
         found[row["id"]] = store.States(passed.bfloat16())
     return found
 
@@ -54,7 +54,7 @@ def states(network, whole) -> dict[str, store.States]:
 def asked(teacher, whole, small):
     batch = dataset.collate(dataset.samples(ROWS, small, 256, whole, None))
     return batch, teacher.of_text(
-        *(batch[f"teacher_{name}"] for name in ("ids", "mask", "predicts", "places", "known"))
+        PaddedBatch.from_tensors(batch, "teacher_"), batch["teacher_places"], batch["teacher_known"]
     )
 
 

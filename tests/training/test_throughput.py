@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill.modeling import loading, packing
-from distill.modeling.batches import padded
+from distill.modeling.batches import pad_batch
 from distill.modeling.forward import late_parameters, response_logits
 from distill.training import fit, throughput
 from distill.training.dataset import Sample
@@ -21,7 +21,7 @@ def test_the_operations_of_a_step_are_those_that_torch_counts_less_attention(mon
     pairs = [([3, 4, 5], [6, 7, 2]), ([8, 9], [10, 11, 12, 2])]
     model.set_attn_implementation("eager")
     with FlopCounterMode(display=False) as counter:
-        response_logits(model, *padded(pairs)).sum().backward()
+        response_logits(model, pad_batch(pairs)).sum().backward()
     products = counter.get_flop_counts()["Global"]
     attention = sum(count for name, count in products.items() if "bmm" in str(name))
     weights = sum(part.numel() for part in model.parameters() if part.dim() == 2)

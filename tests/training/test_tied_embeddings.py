@@ -10,6 +10,7 @@ import torch
 from training_samples import CE, VOCABULARY, furthest, samples
 
 from distill.losses.divergences import total
+from distill.modeling.batches import PaddedBatch
 from distill.modeling.forward import response_logits
 from distill.training import tied_embeddings
 from distill.training.dataset import collate
@@ -28,7 +29,7 @@ def gradients(model, in_place: bool) -> dict[str, torch.Tensor]:
     batch = collate([replace(sample, prompt=[5, 2, *sample.prompt]) for sample in samples()])
     with tied_embeddings.gradients_in_place(model) if in_place else nullcontext():
         for _ in range(2):
-            logits = response_logits(model, batch["input_ids"], batch["attention_mask"], batch["predicts"])
+            logits = response_logits(model, PaddedBatch.from_tensors(batch))
             total(logits, batch["labels"], batch["weights"], None, CE).backward()
     return {name: value.grad for name, value in model.named_parameters()}
 

@@ -42,7 +42,7 @@ def test_the_divisor_is_the_sum_of_weights_times_tokens(tmp_path):
     data = samples()
     model = tiny.model(VOCABULARY, layers=2, spread=0.1)
     batch = collate(data)
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[batch["predicts"]]
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[batch["response_mask"]]
     (total(logits, batch["labels"], batch["weights"], None, CE) / batch["weights"].sum()).backward()
     by_hand = {name: value.detach() - 1e-2 * value.grad for name, value in model.named_parameters()}
     assert furthest(by_hand, trained(tmp_path, data, CE)) < 1e-6

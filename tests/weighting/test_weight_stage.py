@@ -14,7 +14,7 @@ from scipy.stats import entropy
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from distill.cards import data_card
-from distill.modeling.batches import by_length
+from distill.modeling.batches import length_batches
 from distill.modeling.chat import encode
 from distill.params import loading as params_file
 from distill.weighting.confidence import MEASURES
@@ -127,7 +127,7 @@ def test_what_is_stored_of_a_ragged_batch_is_what_each_row_has_alone(teacher, ki
     wanted = settings(targets={"kind": kind, "teacher": "tiny", "batch_tokens": 1000, **options}).targets
     asked = [[{"role": "user", "content": f"What is {topic}?"}] for topic in tiny.TOPICS[:4]]
     examples = [encode(tokenizer, row(number, messages=messages)) for number, messages in enumerate(asked)]
-    assert len(by_length(examples, 1000)) == 1
+    assert len(length_batches(examples, 1000)) == 1
     assert len({len(example.response) for example in examples}) > 1
     found = dict(stage.teacher_rows(network, examples, wanted, len(tokenizer), 0, None))
     for example in examples:
