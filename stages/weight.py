@@ -18,9 +18,9 @@ from distill.cards import data_card
 from distill.core.errors import UserError, run_main
 from distill.core.files import atomic_folder, read_json, read_rows, write_json, write_rows, write_text
 from distill.modeling import environment, loading, runtime
-from distill.modeling.batches import length_batches, pad_batch
+from distill.modeling.batches import pad_batch
 from distill.modeling.chat import Example, encode
-from distill.modeling.forward import response_logits, response_states
+from distill.modeling.forward import per_example, response_logits, response_states
 from distill.modeling.sampling import request_seed
 from distill.modeling.scoring import scores
 from distill.params import loading as params_file
@@ -135,27 +135,22 @@ def teacher_rows(
     sum of all distributions.
     """
     with tqdm(total=sum(len(example.response) for example in examples), desc="targets", unit="token") as bar:
-        for batch in length_batches(examples, wanted.batch_tokens):
-            run = response_states if wanted.kind == "hidden" else response_logits
-            found = run(model, pad_batch([(examples[i].prompt, examples[i].response) for i in batch]))
-            start = 0
-            for index in batch:
-                example = examples[index]
-                part = found[start : start + len(example.response)]
-                if seen is not None or expected is not None:
-                    logits = (model.get_output_embeddings()(part) if wanted.kind == "hidden" else part)[:, :size]
-                if seen is not None:
-                    seen[example.id] = shown(logits, example.response)
-                if expected is not None:
-                    expected += logits.float().softmax(-1).sum(0).cpu()
-                if wanted.kind == "stored":
-                    yield example.id, store.top_k(part[:, :size], wanted.top_k)
-                elif wanted.kind == "sampled":
-                    yield example.id, store.draw(part[:, :size], wanted.draws, request_seed(seed, example.id))
-                elif wanted.kind == "hidden":
-                    yield example.id, store.States(part.bfloat16().cpu())
-                start += len(example.response)
-                bar.update(len(example.response))
+        forward = response_states if wanted.kind == "hidden" else response_logits
+        for index, part in per_example(model, examples, wanted.batch_tokens, forward):
+            example = examples[index]
+            if seen is not None or expected is not None:
+                logits = (model.get_output_embeddings()(part) if wanted.kind == "hidden" else part)[:, :size]
+            if seen is not None:
+                seen[example.id] = shown(logits, example.response)
+            if expected is not None:
+                expected += logits.float().softmax(-1).sum(0).cpu()
+            if wanted.kind == "stored":
+                yield example.id, store.top_k(part[:, :size], wanted.top_k)
+            elif wanted.kind == "sampled":
+                yield example.id, store.draw(part[:, :size], wanted.draws, request_seed(seed, example.id))
+            elif wanted.kind == "hidden":
+                yield example.id, store.States(part.bfloat16().cpu())
+            bar.update(len(example.response))
 
 
 def shown(logits: torch.Tensor, response: list[int]) -> Seen:

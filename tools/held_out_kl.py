@@ -9,9 +9,9 @@ import torch
 from distill.core.files import Row
 from distill.losses import divergences
 from distill.modeling import loading
-from distill.modeling.batches import PaddedBatch, length_batches, pad_batch
+from distill.modeling.batches import PaddedBatch, length_batches
 from distill.modeling.chat import Example, encode
-from distill.modeling.forward import response_logits
+from distill.modeling.forward import per_example, response_logits
 from distill.targets import store, tokenizers
 from distill.training.dataset import Sample, collate, samples
 from distill.training.online_teacher import LiveTeacher
@@ -25,12 +25,9 @@ StoredTargets = list[tuple[str, store.Rows]]
 def teacher_targets(teacher: Any, tokenizer: Any, rows: list[Row], k: int) -> StoredTargets:
     """The teacher's top-k tokens at each token of these responses."""
     examples = [encode(tokenizer, row) for row in rows]
-    result = []
-    for batch in length_batches(examples, BATCH_TOKENS):
-        logits = response_logits(teacher, pad_batch([(examples[i].prompt, examples[i].response) for i in batch]))
-        parts = logits.split([len(examples[i].response) for i in batch])
-        result += [(examples[i].id, store.top_k(part, k)) for i, part in zip(batch, parts, strict=True)]
-    return result
+    return [
+        (examples[index].id, store.top_k(logits, k)) for index, logits in per_example(teacher, examples, BATCH_TOKENS)
+    ]
 
 
 @torch.no_grad()

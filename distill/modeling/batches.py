@@ -1,6 +1,6 @@
 """Padded batches of examples of similar length."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -29,6 +29,10 @@ class PaddedBatch:
     def tensors(self, prefix: str = "") -> dict[str, torch.Tensor]:
         """The three tensors by name, `prefix` before each name."""
         return {f"{prefix}{name}": tensor for name, tensor in vars(self).items()}
+
+    def response_ids(self) -> torch.Tensor:
+        """The response tokens in the order of `response_mask`, [positions]."""
+        return self.input_ids[:, 1:][self.response_mask[:, :-1]]
 
     def to(self, device: torch.device) -> Self:
         """The batch on a device."""
@@ -63,3 +67,9 @@ def length_batches(examples: Sequence[Example], batch_tokens: int) -> list[list[
         else:
             batches.append([index])
     return batches
+
+
+def padded_batches(examples: Sequence[Example], batch_tokens: int) -> Iterator[tuple[list[int], PaddedBatch]]:
+    """Yields (indices of the examples, their batch), longest first."""
+    for indices in length_batches(examples, batch_tokens):
+        yield indices, pad_batch([(examples[index].prompt, examples[index].response) for index in indices])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from transformers import DynamicCache
 
 from distill.modeling.decoding import common_prefix, prefix_cache
 from distill.modeling.forward import logits_at
-from distill.modeling.scoring import Score, of_tokens
+from distill.modeling.scoring import Score, token_scores
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,11 @@ def scores(model: Any, questions: Sequence[Question], batch_tokens: int) -> Iter
 def batch_scores(model: Any, questions: Sequence[Question]) -> list[list[Score]]:
     """For each question a score for each of its continuations, all in one batch."""
     logits = continuation_logits(model, questions)
-    labels = [token for question in questions for tokens in question.continuations for token in tokens]
-    log_probs, first = of_tokens(logits, torch.tensor(labels, device=logits.device))
-    found: list[list[Score]] = [[] for _ in questions]
-    start = 0
-    for row, question in enumerate(questions):
-        for tokens in question.continuations:
-            end = start + len(tokens)
-            found[row].append(Score(log_probs[start:end], first[start:end]))
-            start = end
-    return found
+    continuations = [tokens for question in questions for tokens in question.continuations]
+    tokens = torch.tensor([token for ids in continuations for token in ids], device=logits.device)
+    each = token_scores(logits, tokens).split([len(ids) for ids in continuations])
+    result = iter([Score.from_rows(rows) for rows in each])
+    return [list(islice(result, len(question.continuations))) for question in questions]
 
 
 def continuation_logits(model: Any, questions: Sequence[Question]) -> torch.Tensor:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from distill.modeling import packing
-from distill.modeling.batches import PaddedBatch
+from distill.modeling.batches import PaddedBatch, padded_batches
+from distill.modeling.chat import Example
 
 
 def response_logits(model: Any, batch: PaddedBatch, wrapper: Any = None) -> torch.Tensor:
@@ -43,6 +44,21 @@ def response_layers(
     at = partial(_layers_at, layers=layers, outputs=outputs, logits=logits)
     response = _run(model, batch, wrapper, at)
     return response, [outputs[layer] for layer in layers]
+
+
+def per_example(
+    model: Any,
+    examples: Sequence[Example],
+    batch_tokens: int,
+    forward: Callable[[Any, PaddedBatch], torch.Tensor] = response_logits,
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yields (index of the example, its rows of `forward(model, batch)`), longest example first.
+
+    `forward` returns a row for each response token, in the order of `response_mask`.
+    """
+    for indices, batch in padded_batches(examples, batch_tokens):
+        rows = forward(model, batch)
+        yield from zip(indices, rows.split([len(examples[index].response) for index in indices]), strict=True)
 
 
 def _run(model: Any, batch: PaddedBatch, wrapper: Any, at: Callable[..., Any]) -> torch.Tensor:

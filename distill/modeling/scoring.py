@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 
-from distill.modeling.batches import length_batches, pad_batch
+from distill.modeling.batches import PaddedBatch
 from distill.modeling.chat import Example
-from distill.modeling.forward import response_logits
+from distill.modeling.forward import per_example, response_logits
 
 CHUNK = 1024  # tokens whose [tokens, vocab] fp32 copy exists at one time
 
@@ -20,33 +20,37 @@ class Score:
     log_probs: list[float]  # nats
     ranked_first: list[bool]  # whether the token is the model's greedy choice
 
+    @classmethod
+    def from_rows(cls, rows: torch.Tensor) -> Self:
+        """The score of rows of `token_scores`."""
+        return cls(rows[:, 0].tolist(), rows[:, 1].bool().tolist())
+
 
 @torch.inference_mode()
 def scores(model: Any, examples: Sequence[Example], batch_tokens: int) -> Iterator[tuple[int, Score]]:
     """Yields (index of the example, score), longest first, from batches of at most `batch_tokens` padded tokens."""
-    for batch in length_batches(examples, batch_tokens):
-        logits = response_logits(model, pad_batch([(examples[i].prompt, examples[i].response) for i in batch]))
-        labels = torch.tensor([token for i in batch for token in examples[i].response], device=logits.device)
-        log_probs, first = of_tokens(logits, labels)
-        start = 0
-        for index in batch:
-            end = start + len(examples[index].response)
-            yield index, Score(log_probs[start:end], first[start:end])
-            start = end
+    for index, rows in per_example(model, examples, batch_tokens, _batch_scores):
+        yield index, Score.from_rows(rows)
 
 
-def of_tokens(logits: torch.Tensor, labels: torch.Tensor) -> tuple[list[float], list[bool]]:
-    """The log-probability (nats) of each label under its row of `logits` [tokens, vocab], and whether it is first."""
-    log_probs: list[float] = []
-    first: list[bool] = []
-    for start in range(0, len(labels), CHUNK):
-        part, wanted = logits[start : start + CHUNK].float(), labels[start : start + CHUNK]
-        own = part.gather(1, wanted[:, None])[:, 0]
-        log_probs += (own - part.logsumexp(-1)).tolist()
-        first += (part.argmax(-1) == wanted).tolist()
-    return log_probs, first
+def token_scores(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """The log-probability (nats) of each token under its row of `logits` [tokens, vocab], and 1 where it ranks first.
+
+    [tokens, 2] in float32, on the CPU.
+    """
+    chunks = []
+    for rows, chosen in zip(logits.split(CHUNK), tokens.split(CHUNK), strict=True):
+        rows = rows.float()
+        log_probs = rows.gather(1, chosen[:, None])[:, 0] - rows.logsumexp(-1)
+        chunks.append(torch.stack([log_probs, (rows.argmax(-1) == chosen).float()], dim=1).cpu())
+    return torch.cat(chunks)
 
 
 def negative_log_likelihood(model: Any, examples: Sequence[Example], batch_tokens: int) -> float:
     """The nats of all responses together."""
     return -sum(sum(score.log_probs) for _, score in scores(model, examples, batch_tokens))
+
+
+def _batch_scores(model: Any, batch: PaddedBatch) -> torch.Tensor:
+    logits = response_logits(model, batch)
+    return token_scores(logits, batch.response_ids().to(logits.device))

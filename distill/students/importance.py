@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from distill.core.errors import UserError
-from distill.modeling.batches import length_batches, pad_batch
+from distill.modeling.batches import padded_batches
 from distill.modeling.chat import Example
 
 BATCH_TOKENS = 4096  # padded tokens of one batch
@@ -78,11 +78,11 @@ def _pass(model: Any, examples: Sequence[Example], hooks: Callable[[list[torch.T
     tokens, mask = 0, [torch.empty(0)]
     handles = hooks(mask)
     try:
-        for batch in length_batches(examples, BATCH_TOKENS):
-            rows = pad_batch([(examples[i].prompt, examples[i].response) for i in batch]).to(model.device)
-            mask[0] = rows.attention_mask.bool()
-            tokens += int(rows.attention_mask.sum())
-            model.get_decoder()(input_ids=rows.input_ids, attention_mask=rows.attention_mask, use_cache=False)
+        for _, batch in padded_batches(examples, BATCH_TOKENS):
+            batch = batch.to(model.device)
+            mask[0] = batch.attention_mask.bool()
+            tokens += int(batch.attention_mask.sum())
+            model.get_decoder()(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

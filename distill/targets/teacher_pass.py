@@ -7,9 +7,9 @@ import torch
 from tqdm import tqdm
 
 from distill.core.errors import UserError
-from distill.modeling.batches import length_batches, pad_batch
+from distill.modeling.batches import PaddedBatch
 from distill.modeling.chat import Example
-from distill.modeling.forward import response_layers
+from distill.modeling.forward import per_example, response_layers
 from distill.targets.store import States
 
 
@@ -25,12 +25,12 @@ def layer_states(
     total = model.config.get_text_config().num_hidden_layers
     if max(layers) >= total:
         raise UserError(f"weight.layers: the teacher's layers are 0 to {total - 1}, given {list(layers)}.")
+
+    def outputs(model: Any, batch: PaddedBatch) -> torch.Tensor:
+        _, states = response_layers(model, batch, layers, logits=False)
+        return torch.stack([layer.bfloat16() for layer in states], dim=1).cpu()
+
     with tqdm(total=sum(len(example.response) for example in examples), desc="layers", unit="token") as bar:
-        for batch in length_batches(examples, batch_tokens):
-            rows = pad_batch([(examples[i].prompt, examples[i].response) for i in batch])
-            _, outputs = response_layers(model, rows, layers, logits=False)
-            found = torch.stack([output.bfloat16() for output in outputs], dim=1).cpu()
-            lengths = [len(examples[i].response) for i in batch]
-            for index, states in zip(batch, found.split(lengths), strict=True):
-                yield examples[index].id, States(states)
-                bar.update(len(states))
+        for index, states in per_example(model, examples, batch_tokens, outputs):
+            yield examples[index].id, States(states)
+            bar.update(len(states))
