@@ -1,6 +1,5 @@
-"""verify passes what is reproducible, and catches what is not, by real commands and fault by fault."""
+"""`make verify` passes reproducible outputs and catches others, by real commands and fault by fault."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +11,8 @@ from chat_server import api_teacher, chat_server
 
 from distill.evaluation.goals import GOALS
 from distill.params import loading as params_file
-from tools import verify
+from tools.verify import clone
+from tools.verify.__main__ import compare_outputs
 
 API = api_teacher("http://127.0.0.1:9/v1", max_retries=0)
 KEPT_RUN = "write_json(METRICS, metrics)\n"
@@ -54,7 +54,7 @@ CLEANED = {
 
 
 @pytest.mark.slow
-def test_a_planted_order_and_a_faked_output_are_caught_and_no_endpoint_is_asked(tmp_path, monkeypatch):
+def test_faults_are_caught_and_no_endpoint_is_queried(tmp_path, monkeypatch):
     with chat_server() as server:
         teachers = [*tiny.params()["teachers"], API | {"base_url": server.url}]
         folder = tiny.repository(tmp_path / "repository", teachers=teachers)
@@ -82,7 +82,7 @@ def test_a_planted_order_and_a_faked_output_are_caught_and_no_endpoint_is_asked(
         tiny.run(folder, "dvc", "push", "-q", "data/raw/responses.jsonl")
         shutil.rmtree(folder / ".dvc/cache")
         done = tiny.run(folder, "python", "-m", "tools.verify", "clean", check=False)
-        assert "replayed, not proved" in done.stdout
+        assert "replayed: " in done.stdout
         assert record(folder)["outputs"] == {answers: "replayed", counts: "different"} | CLEANED
         shutil.rmtree(folder / ".dvc/cache", ignore_errors=True)
         shutil.rmtree(tmp_path / "distill-storage")
@@ -98,26 +98,33 @@ def lock(**hashes: str) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "file", "word"),
+    ("before", "after", "edited", "word"),
     [
-        ("text", "text", b"text", "same"),
-        ("text", "text", None, "same"),
-        ("text", "other", b"text", "different"),
-        ("text", "text", b"faked", "different"),
-        ("faked", "text", b"faked", "different"),
+        ("1", "1", set(), "same"),
+        ("1", "1", {"metrics/b"}, "same"),
+        ("1", "2", set(), "different"),
+        ("1", "1", {"metrics/a"}, "different"),
+        ("2", "1", {"metrics/a"}, "different"),
     ],
 )
-def test_an_output_is_the_same_by_lock_and_by_the_file_in_git(monkeypatch, before, after, file, word):
-    digests = [hashlib.md5(text.encode()).hexdigest() for text in (before, after)]
-    in_git = None if file is None else hashlib.md5(file).hexdigest()
-    monkeypatch.setattr(verify, "committed_hash", lambda root, commit, path: in_git)
-    found = verify.compared(Path(), "HEAD", lock(metrics__a=digests[0]), lock(metrics__a=digests[1]))
+def test_an_output_is_compared_by_lock_and_by_git(before, after, edited, word):
+    found = compare_outputs(lock(metrics__a=before), lock(metrics__a=after), edited)
     assert found == {"clean/metrics/a": word}
 
 
-def test_an_output_that_is_gone_or_new_is_different(monkeypatch):
-    monkeypatch.setattr(verify, "committed_hash", lambda root, commit, path: None)
-    found = verify.compared(Path(), "HEAD", lock(a="1", b="2"), lock(b="2", c="3"))
+@pytest.mark.slow
+def test_an_edited_file_in_git_is_found_by_its_hash(committed, tmp_path):
+    folder = tmp_path / "repository"
+    clone.clone(committed, "HEAD", folder)
+    variables = tiny.environment()
+    assert clone.edited_outputs(folder, variables) == set()
+    table = folder / "metrics/metrics.json"
+    table.write_text(table.read_text() + " ")
+    assert clone.edited_outputs(folder, variables) == {"metrics/metrics.json"}
+
+
+def test_an_output_that_is_gone_or_new_is_different():
+    found = compare_outputs(lock(a="1", b="2"), lock(b="2", c="3"), set())
     assert found == {"clean/a": "different", "clean/b": "same", "clean/c": "different"}
 
 
@@ -126,20 +133,20 @@ def goals(gain: float, **changes: float) -> dict:
     return {"goals": values | {"met": sum(goal.met(values[goal.name]) for goal in GOALS)}}
 
 
-def test_only_the_latency_of_the_table_is_taken_over_and_only_as_far_as_it_was_measured():
+def test_only_a_measured_latency_is_copied_into_the_table():
     anew, measured = goals(1.4), {"latency_gain": 3.13}
-    assert verify.with_timing(anew, goals(3.1), measured) == goals(3.1)
-    assert verify.with_timing(anew, goals(9.9), measured) == goals(3.1)  # a faked gain stands out as a difference
+    assert clone.with_latency(anew, goals(3.1), measured) == goals(3.1)
+    assert clone.with_latency(anew, goals(9.9), measured) == goals(3.1)  # a faked gain stands out as a difference
     faked = goals(3.1) | {"teacher": {"accuracy": 1.0}}
-    assert verify.with_timing(anew, faked, measured) != faked
+    assert clone.with_latency(anew, faked, measured) != faked
     faked = goals(3.1, accuracy_ratio=0.99)
-    assert verify.with_timing(anew, faked, measured) != faked
+    assert clone.with_latency(anew, faked, measured) != faked
 
 
-def test_the_run_has_other_surroundings_and_no_key():
+def test_the_run_has_another_environment_and_no_key():
     value = tiny.params(teachers=[*tiny.params()["teachers"], API])
     mine = {"PATH": "/bin", "TINY_KEY": "secret", "PYTHONHASHSEED": "1", "TZ": "OTHER-13:45", "HOME": "/home"}
-    other = verify.other_surroundings(mine, params_file.check(value), Path("/elsewhere"))
+    other = clone.other_environment(mine, params_file.check(value), Path("/elsewhere"))
     assert "TINY_KEY" not in other
     assert other["HOME"] == "/home"
     assert other["DISTILL_HOME"] == "/elsewhere"
@@ -147,14 +154,14 @@ def test_the_run_has_other_surroundings_and_no_key():
     assert other["TZ"] != mine["TZ"]
 
 
-def test_only_journals_of_endpoints_are_copied_and_a_missing_one_is_named(tmp_path):
+def test_only_journals_of_endpoints_are_copied(tmp_path):
     value = params_file.check(tiny.params(teachers=[*tiny.params()["teachers"], API]))
     source = tmp_path / "journal"
     source.mkdir()
     for name in (f"tiny-{'0' * 16}.jsonl", f"api-other-{'0' * 16}.jsonl"):
         (source / name).write_text("{}\n")
-    assert verify.copy_answers(value, source, tmp_path / "first") == ["api"]
+    assert clone.copy_journals(value, source, tmp_path / "first") == ["api"]
     assert not list((tmp_path / "first").iterdir())
     (source / f"api-{'a' * 16}.jsonl").write_text("{}\n")
-    assert verify.copy_answers(value, source, tmp_path / "second") == []
+    assert clone.copy_journals(value, source, tmp_path / "second") == []
     assert [path.name for path in (tmp_path / "second").iterdir()] == [f"api-{'a' * 16}.jsonl"]

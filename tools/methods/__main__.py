@@ -37,7 +37,7 @@ from distill.reporting import methods_table
 from tools.methods.plan import METHODS, Method, load_methods
 from tools.methods.scores import summarize
 from tools.methods.student import train_and_measure
-from tools.verify import git
+from tools.verify.clone import git
 
 CSV, TABLE = Path("metrics/methods.csv"), Path("metrics/methods.md")
 NUM_LOG_LINES = 15  # shown of a method that failed
