@@ -5,61 +5,17 @@ import json
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
 from distill.core.errors import UserError
 from distill.core.files import rows_with_offsets
+from distill.core.response_row import ResponseRow
 from distill.core.text import normalise
 
 Row = dict[str, Any]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class Turn(BaseModel):
-    """One message."""
-
-    role: str
-    content: str
-
-
-class Usage(BaseModel):
-    """Tokens, as the teacher counted them."""
-
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class Failure(BaseModel):
-    """Why there is no answer."""
-
-    kind: str = Field(alias="class")
-    message: str
-
-
-class RawRow(BaseModel):
-    """A row of data/raw/responses.jsonl; what only some teachers give may be left out."""
-
-    id: str
-    prompt_id: str
-    topic: str
-    teacher: str
-    sample: Annotated[int, Field(ge=0)] = 0
-    messages: Annotated[list[Turn], Field(min_length=1)]
-    response: str
-    finish_reason: Literal["stop", "length", "error", "content_filter", "other"]
-    logprobs: list[Finite] | None
-    entropies: list[Finite] | None = None
-    margins: list[Finite] | None = None
-    judge_score: Finite | None = None
-    fused_from: list[str] = []
-    label: str | None = None
-    label_log_probs: list[Finite] | None = None
-    degraded: list[str] = []
-    usage: Usage | None
-    error: Failure | None
 
 
 class Responses:
@@ -131,7 +87,7 @@ def _key(row: Row) -> tuple[str, str, int]:
 
 def _check(row: Row, where: str) -> None:
     try:
-        RawRow.model_validate(row, strict=True)
+        ResponseRow.model_validate(row, strict=True)
     except ValidationError as error:
         raise UserError(
             f"{where} is broken: {_described(error)}. Run `dvc repro --force --single-item generate` to write the "

@@ -1,11 +1,12 @@
-"""A teacher as the aggregator of others' answers (Mixture-of-Agents, Wang et al. 2024)."""
+"""Fuse several responses to a prompt into one (Mixture-of-Agents, Wang et al. 2024)."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
-from distill.generation.auxiliary import Help, helped
-from distill.generation.query import Setup
+from distill.core.files import Row
+from distill.generation.auxiliary import AuxiliaryCall, call_auxiliary
+from distill.generation.query import QueryContext
 from distill.modeling.chat import Messages
 from distill.modeling.sampling import Sampling
 from distill.params.teachers import Teacher
@@ -17,29 +18,35 @@ TASK = (
 )
 
 
-def fused(
-    rows: Iterable[dict[str, Any]], aggregator: Teacher, sampling: Sampling, setup: Setup
-) -> tuple[dict[str, list[str]], Help]:
-    """The ids of the rows that went into each prompt's fused answer by prompt id, and the aggregator's help.
+@dataclass(frozen=True)
+class Fusion:
+    """The aggregator's call, named by prompt id, and the ids of the rows that each response was fused from."""
 
-    Rows come in order of prompt. A failed or empty answer is no candidate; a prompt with one answer left needs
-    no aggregator.
+    call: AuxiliaryCall
+    sources: dict[str, list[str]]
+
+
+def fuse(rows: Iterable[Row], aggregator: Teacher, sampling: Sampling, context: QueryContext) -> Fusion:
+    """Queries the aggregator with the responses to each prompt. Rows must be in order of prompt.
+
+    Failed and empty responses are left out. A prompt with fewer than two other responses is skipped.
     """
-    good = (row for row in rows if row["response"] and not row["error"])
+    usable = (row for row in rows if row["response"] and not row["error"])
     sources: dict[str, list[str]] = {}
-    named: dict[str, Messages] = {}
-    for prompt_id, group in groupby(good, key=lambda row: row["prompt_id"]):
+    prompts: dict[str, Messages] = {}
+    for prompt_id, group in groupby(usable, key=lambda row: row["prompt_id"]):
         candidates = list(group)
         if len(candidates) > 1:
             sources[prompt_id] = [row["id"] for row in candidates]
-            named[prompt_id] = fusing_messages(candidates)
-    return sources, helped("fuse", aggregator, named, sampling, setup)
+            prompts[prompt_id] = fusion_messages(candidates)
+    return Fusion(call_auxiliary("aggregator", aggregator, prompts, sampling, context), sources)
 
 
-def fusing_messages(rows: list[dict[str, Any]]) -> Messages:
-    """What the aggregator is asked: the candidates as system message, before the prompt's own, then the prompt."""
+def fusion_messages(rows: list[Row]) -> Messages:
+    """The aggregator's messages: the responses as system message, before the prompt's system message, then the
+    prompt."""
     messages = rows[0]["messages"]
-    own = messages[0]["content"] if messages[0]["role"] == "system" else None
-    listed = "\n\n".join(f"[answer {number}]\n{row['response']}" for number, row in enumerate(rows, start=1))
-    system = "\n\n".join(filter(None, (TASK, listed, own)))
-    return [{"role": "system", "content": system}, *(messages[1:] if own is not None else messages)]
+    system_prompt = messages[0]["content"] if messages[0]["role"] == "system" else None
+    responses = "\n\n".join(f"[answer {number}]\n{row['response']}" for number, row in enumerate(rows, start=1))
+    system = "\n\n".join(filter(None, (TASK, responses, system_prompt)))
+    return [{"role": "system", "content": system}, *(messages if system_prompt is None else messages[1:])]

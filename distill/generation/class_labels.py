@@ -1,46 +1,48 @@
-"""Class labels chosen by a local teacher."""
+"""Class labels as completions of a local teacher."""
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from distill.generation.completions import Answer, Request
+from distill.generation.completions import Completion, Request
 from distill.modeling.class_labels import asked
 from distill.modeling.continuations import Question, batch_scores
 from distill.modeling.scoring import Score
 
-DIGITS = 6  # of a log-probability in a row
+TOKEN_DIGITS, LABEL_DIGITS = 4, 6  # of the log-probability of a token and of a label
 
 
-def answer(model: Any, tokenizer: Any, batches: list[list[Request]], labels: Sequence[str]) -> Iterator[list[Answer]]:
-    """Yields the answers of one batch of requests after the other: to each the likeliest label, the first of equals.
+def complete(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, batches: list[list[Request]], labels: Sequence[str]
+) -> Iterator[list[Completion]]:
+    """Yields the completions of each batch: to each request the most likely label, the first of equal ones.
 
-    `logprobs` are those of the label's tokens; `entropies` and `margins` have one value, of the distribution over the
-    labels, for the answer as a whole.
+    `logprobs` are those of the label's tokens. `entropies` and `margins` have one value each, of the distribution
+    over the labels.
     """
     for batch in batches:
         questions = asked(tokenizer, [request.messages for request in batch], labels)
         yield [
-            _answer(request, question, found, labels)
-            for request, question, found in zip(batch, questions, batch_scores(model, questions), strict=True)
+            _completion(request, question, scores, labels)
+            for request, question, scores in zip(batch, questions, batch_scores(model, questions), strict=True)
         ]
 
 
-def _answer(request: Request, question: Question, found: list[Score], labels: Sequence[str]) -> Answer:
-    normalised = log_softmax([math.fsum(score.log_probs) for score in found])
-    best = int(normalised.argmax())
-    first, second = np.sort(normalised)[::-1][:2]
-    return Answer(
+def _completion(request: Request, question: Question, scores: list[Score], labels: Sequence[str]) -> Completion:
+    normalized = log_softmax([math.fsum(score.log_probs) for score in scores])
+    best = int(normalized.argmax())
+    first, second = np.sort(normalized)[::-1][:2]
+    return Completion(
         id=request.id,
         response=labels[best],
         finish_reason="stop",
-        logprobs=[round(value, 4) for value in found[best].log_probs],
+        logprobs=[round(value, TOKEN_DIGITS) for value in scores[best].log_probs],
         usage={"prompt_tokens": len(question.prompt), "completion_tokens": len(question.continuations[best])},
         error=None,
-        entropies=[round(float(-(np.exp(normalised) * normalised).sum()), 4)],
-        margins=[round(float(first - second), 4)],
-        label_log_probs=[round(float(value), DIGITS) for value in normalised],
+        entropies=[round(float(-(np.exp(normalized) * normalized).sum()), TOKEN_DIGITS)],
+        margins=[round(float(first - second), TOKEN_DIGITS)],
+        label_log_probs=[round(float(value), LABEL_DIGITS) for value in normalized],
     )

@@ -1,30 +1,34 @@
 """Requests to teachers and their completions."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-FINISHED = ("stop", "length", "content_filter")
-LABELLED = "label_log_probs"
+from distill.modeling.chat import Messages
+
+FINISH_REASONS = ("stop", "length", "content_filter")
+TOKENS = ("prompt_tokens", "completion_tokens")
 
 
 @dataclass(frozen=True)
 class Request:
-    """One sample of a prompt from one teacher; `seed` is its own."""
+    """One sample of a prompt from one teacher, with its own `seed`."""
 
     id: str
-    messages: list[dict[str, str]]
+    messages: Messages
     seed: int
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The answer to a request, or why there is none.
+class Completion:
+    """The response to a request, or the reason why there is none.
 
-    `finish_reason` is stop, length, content_filter, other or error; `logprobs` are the chosen tokens' in
-    nats; `entropies` are each token's in nats, `margins` the best log-probability minus the second best;
-    `usage` has prompt_tokens and completion_tokens; `error` has class, code, attempts and message. `billed`
-    are the tokens that an API charges for the last attempt, as far as is known; None for a local teacher.
-    `label_log_probs` are those of all labels, in nats and normalised over them, where the answer is one of these.
+    `finish_reason` is stop, length, content_filter, other or error. `logprobs` are those of the chosen tokens and
+    `entropies` of their distributions, in nats; `margins` are the best log-probability minus the second best.
+    `usage` has prompt_tokens and completion_tokens. `error` has class, code, attempts and message. `billed` are the
+    tokens that an API charges for the last attempt, as far as is known; None for a local teacher. `label_log_probs`
+    are those of all class labels, in nats and normalized over them, where the response is one of these.
+
+    The journal stores these fields under their names.
     """
 
     id: str
@@ -38,15 +42,16 @@ class Answer:
     billed: dict[str, int] | None = None
     label_log_probs: list[float] | None = None
 
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Self:
+        """The completion of a journal line. Lines from before there were class labels lack `label_log_probs`."""
+        optional = "label_log_probs"
+        return cls(**{name: row[name] for name in cls.__dataclass_fields__ if name != optional or name in row})
 
-def failed(
+
+def failed_completion(
     request: Request, kind: str, message: str, code: str | None = None, attempts: int = 1, usage: Any = None
-) -> Answer:
-    """The answer that records a failure; it is asked again on the next run."""
+) -> Completion:
+    """The record of a failure. The next run sends its request again."""
     error = {"class": kind, "code": code, "attempts": attempts, "message": message[:300]}
-    return Answer(request.id, "", "error", None, usage, error)
-
-
-def from_row(row: dict[str, Any]) -> Answer:
-    """The answer that `vars` of it gave; journals from before there were labels have no log-probabilities of them."""
-    return Answer(**{name: row[name] for name in Answer.__dataclass_fields__ if name != LABELLED or name in row})
+    return Completion(request.id, "", "error", None, usage, error)

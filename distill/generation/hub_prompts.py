@@ -1,4 +1,4 @@
-"""Prompts from a Hugging Face data set, of a hub at a pinned revision or of local files."""
+"""Prompts from a Hugging Face data set: a hub's at a pinned revision, or local files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,26 +9,27 @@ import httpx2
 from datasets.exceptions import DatasetsError
 
 from distill.core.errors import UserError
-from distill.core.files import value_hash
+from distill.core.files import Row, value_hash
 from distill.generation.prompts import ROLES, Prompt
+from distill.modeling.chat import Messages
 from distill.params.generate import BUILDERS, DatasetPrompts
 
-SHARE_GPT = {"system": "system", "human": "user", "gpt": "assistant"}  # the names of `from` there
+SHARE_GPT_ROLES = {"system": "system", "human": "user", "gpt": "assistant"}  # by the value of `from`
 
 
 def from_dataset(source: DatasetPrompts) -> tuple[list[Prompt], int]:
-    """The prompts by id, and how many rows were passed over: without a prompt in them, or with an earlier one's.
+    """The prompts by id, and the number of skipped rows: those without a prompt or with a repeated one.
 
-    An id is a hash of the messages: it does not move when rows do, and equal prompts are one. Raises UserError
-    where the data set cannot be had, lacks a column, or gives no prompt.
+    An id is a hash of the messages: it does not change when rows move, and equal prompts are one. Raises UserError
+    if the data set cannot be loaded, lacks a column, or has no prompt.
     """
     prompts: dict[str, Prompt] = {}
-    passed_over = 0
+    num_skipped = 0
     try:
         for row in _rows(source):
-            prompt = as_prompt(row, source)
+            prompt = to_prompt(row, source)
             if prompt is None or prompt["id"] in prompts:
-                passed_over += 1
+                num_skipped += 1
                 continue
             prompts[prompt["id"]] = prompt
             if len(prompts) == source.limit:
@@ -43,17 +44,17 @@ def from_dataset(source: DatasetPrompts) -> tuple[list[Prompt], int]:
     if not prompts:
         raise UserError(
             f"no row of data set {source.name!r} has a prompt in column {source.column!r}: a text, or messages with "
-            f"`role` ({', '.join(ROLES)}) and `content`. {passed_over} rows were passed over."
+            f"`role` ({', '.join(ROLES)}) and `content`. {num_skipped} rows were skipped."
         )
-    return [prompts[name] for name in sorted(prompts)], passed_over
+    return [prompts[name] for name in sorted(prompts)], num_skipped
 
 
-def as_prompt(row: dict[str, Any], source: DatasetPrompts) -> Prompt | None:
-    """The prompt of a row; None where its column, or its topic's, is empty. Raises UserError for an unknown column."""
+def to_prompt(row: Row, source: DatasetPrompts) -> Prompt | None:
+    """The prompt of a row; None if its column or its topic is empty. Raises UserError for an unknown column."""
     for column in (source.column, source.topic):
         if isinstance(column, str) and column not in row:
             raise UserError(f"data set {source.name!r} has no column {column!r}; it has {', '.join(sorted(row))}.")
-    messages = as_messages(row[source.column])
+    messages = to_messages(row[source.column])
     if not messages:
         return None
     name = value_hash(messages)[:16]
@@ -64,8 +65,8 @@ def as_prompt(row: dict[str, Any], source: DatasetPrompts) -> Prompt | None:
     return {"id": name, "topic": topic, "messages": messages} if topic else None
 
 
-def as_messages(value: Any) -> list[dict[str, str]]:
-    """The messages that a column's value holds, up to the last of the user; [] where there are none.
+def to_messages(value: Any) -> Messages:
+    """The messages in a column's value, up to the last of the user; [] if there are none.
 
     A text is one message of the user. A list has turns with `role` and `content`, or `from` and `value`.
     """
@@ -75,7 +76,7 @@ def as_messages(value: Any) -> list[dict[str, str]]:
         return []
     messages = []
     for turn in value:
-        role = turn.get("role") or SHARE_GPT.get(turn.get("from") or "")
+        role = turn.get("role") or SHARE_GPT_ROLES.get(turn.get("from") or "")
         content = turn.get("content") or turn.get("value")
         if role not in ROLES or not isinstance(content, str) or not content.strip():
             return []
@@ -85,19 +86,19 @@ def as_messages(value: Any) -> list[dict[str, str]]:
     return messages
 
 
-def _rows(source: DatasetPrompts) -> Iterator[dict[str, Any]]:
-    """The rows in the data set's order, one at a time where it streams."""
+def _rows(source: DatasetPrompts) -> Iterator[Row]:
+    """The rows in the data set's order, one at a time if it streams."""
     options: dict[str, Any] = {"name": source.config}
     if source.name in BUILDERS:
         path = Path(source.path)
         files = sorted(str(file) for file in path.rglob("*") if file.is_file()) if path.is_dir() else [str(path)]
-        options["data_files"] = files  # all of them make one split, train
+        options["data_files"] = files  # together they are one split, train
     else:
         options["revision"] = source.revision
     datasets.disable_progress_bars()
     builder = datasets.load_dataset_builder(source.name, **options)
-    if source.revision not in (None, builder.hash):  # `datasets` takes any revision from its cache then
-        raise ConnectionError(f"the hub cannot be reached, and the copy that is kept here is of {builder.hash}")
+    if source.revision not in (None, builder.hash):  # offline, `datasets` takes any revision from its cache
+        raise ConnectionError(f"the hub cannot be reached, and the cached copy is of revision {builder.hash}")
     if source.streaming:
         yield from builder.as_streaming_dataset(split=source.split)
     else:

@@ -1,4 +1,4 @@
-"""An append-only file of answers outside DVC's outs: what was answered once is never asked again."""
+"""Append-only file of completions outside DVC's outs: no completed request is sent again."""
 
 import fcntl
 import json
@@ -9,50 +9,50 @@ from pathlib import Path
 from typing import Any, Self
 
 from distill.core.errors import UserError
-from distill.generation.completions import Answer, from_row
+from distill.core.files import Row
+from distill.generation.completions import TOKENS, Completion
 
 SCHEMA = 2
-TOKENS = ("prompt_tokens", "completion_tokens")
 
 
-class Answers(Mapping[str, Answer]):
-    """The newest answer to each request by its id, read from the journal's file when it is looked at."""
+class StoredCompletions(Mapping[str, Completion]):
+    """The newest completion of each request by its id, read from the journal's file on access."""
 
-    def __init__(self, path: Path, places: dict[str, tuple[int, int]]) -> None:
-        self._path, self._places = path, places
+    def __init__(self, path: Path, spans: dict[str, tuple[int, int]]) -> None:
+        """`spans` has the start and the length of each line in bytes."""
+        self._spans = spans
         self._file = path.open("rb")
 
-    def __getitem__(self, key: str) -> Answer:
-        place, length = self._places[key]
-        return from_row(json.loads(os.pread(self._file.fileno(), length, place)))
+    def __getitem__(self, key: str) -> Completion:
+        start, length = self._spans[key]
+        return Completion.from_json(json.loads(os.pread(self._file.fileno(), length, start)))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._spans)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._spans)
 
 
 class Journal:
-    """The answers of one teacher at one endpoint, a JSON line each, under a lock.
+    """The completions of one teacher at one endpoint, one JSON line each, under a lock.
 
-    `latest` has the newest answer to each request, failures included, and `answered` the ids of those that did
-    not fail; answers stay on the disk, so that memory does not grow with them. `billed` are the tokens that
-    were or may have been paid for: an attempt that was sent counts with the most that it can cost until its
-    answer says less, and for good where none came. `on_their_way` are those without an answer. `notes` keeps
-    what else must outlive a run.
+    `latest` has the newest completion of each request, including failures. `completed` has the ids of those that did
+    not fail. Completions stay on disk, so memory does not grow with them. `billed` counts the tokens that were or may
+    have been paid for. A sent attempt counts with its maximum until its completion says less, and for good if none
+    arrives. `in_flight` has the attempts without a completion. `notes` keeps other values that must survive a run.
 
-    What `append` was given is with the system when it returns, so that a kill loses none of it, and on the
-    disk when `sync` returns. The line that a kill cuts off is removed on the next opening.
+    A kill loses nothing that `append` returned from; a power cut loses nothing that `sync` returned from. The next
+    opening removes a line that a kill truncated.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        """Opens or makes the file. Raises UserError where another process has it or it is not this journal."""
+    def __init__(self, path: Path, settings: Row) -> None:
+        """Opens or creates the file. Raises UserError if another process holds it or its settings differ."""
         self.path = path
-        self.answered: set[str] = set()
+        self.completed: set[str] = set()
         self.notes: dict[str, Any] = {}
-        self._places: dict[str, tuple[int, int]] = {}
-        self.on_their_way: dict[str, dict[str, int]] = {}
+        self._spans: dict[str, tuple[int, int]] = {}
+        self.in_flight: dict[str, dict[str, int]] = {}
         self.billed: Counter[str] = Counter(dict.fromkeys(TOKENS, 0))
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b", buffering=0)
@@ -60,30 +60,30 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
-            raise UserError(f"{path} is in use by another run; wait for it, or stop it, and run again.") from None
+            raise UserError(f"{path} is in use by another run. Wait for it or stop it, then run again.") from None
         try:
             self._end = self._read({"schema": SCHEMA, "settings": settings})
-            self.latest = Answers(path, self._places)
+            self.latest = StoredCompletions(path, self._spans)
         except BaseException:
             self._file.close()
             raise
 
-    def append(self, answers: list[Answer]) -> None:
-        """Writes the answers, one write a line. OSError (a full disk) leaves a file that can be opened."""
-        for answer in answers:
-            self._write(vars(answer))
+    def append(self, completions: list[Completion]) -> None:
+        """Writes the completions, one write a line. After an OSError (a full disk) the file can still be opened."""
+        for completion in completions:
+            self._write(vars(completion))
 
-    def sent(self, request_id: str, tokens: dict[str, int]) -> None:
-        """Writes that an attempt is about to be sent, with the most tokens that it can cost."""
-        self._write({"sent": request_id, "tokens": tokens})
+    def record_sent(self, request_id: str, max_tokens: dict[str, int]) -> None:
+        """Writes that an attempt is about to be sent, with the maximum of tokens that it can cost."""
+        self._write({"sent": request_id, "tokens": max_tokens})
 
     def note(self, key: str, value: Any) -> None:
-        """Writes a value under a key, in place of an earlier one, and waits until the disk has it."""
+        """Writes a value under a key, replacing an earlier one, and waits until it is on disk."""
         self._write({"note": key, "value": value})
         self.sync()
 
     def sync(self) -> None:
-        """Waits until the disk has all that was written."""
+        """Waits until everything written is on disk."""
         os.fsync(self._file.fileno())
 
     def __enter__(self) -> Self:
@@ -93,7 +93,7 @@ class Journal:
         self.sync()
         self._file.close()
 
-    def _write(self, value: dict[str, Any]) -> None:
+    def _write(self, value: Row) -> None:
         line = json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         rest = memoryview(line)
         try:
@@ -102,26 +102,26 @@ class Journal:
         except OSError:
             self._file.truncate(self._end)
             raise
-        self._take(value, self._end, len(line))
+        self._index(value, self._end, len(line))
         self._end += len(line)
 
-    def _take(self, value: dict[str, Any], place: int, length: int) -> None:
-        """Counts a line that stands at `place` of the file. Raises KeyError or TypeError for one that is none."""
+    def _index(self, value: Row, start: int, length: int) -> None:
+        """Counts the line that starts at byte `start`. Raises KeyError or TypeError for an invalid one."""
         if "note" in value:
             self.notes[value["note"]] = value["value"]
         elif "sent" in value:
-            self.on_their_way[value["sent"]] = value["tokens"]
+            self.in_flight[value["sent"]] = value["tokens"]
             self.billed.update(value["tokens"])
         else:
-            answer = from_row(value)
-            self._places[answer.id] = (place, length)
-            self.billed.update(answer.billed or {})
-            self.billed.subtract(self.on_their_way.pop(answer.id, {}))
-            if answer.error is None:
-                self.answered.add(answer.id)
+            completion = Completion.from_json(value)
+            self._spans[completion.id] = (start, length)
+            self.billed.update(completion.billed or {})
+            self.billed.subtract(self.in_flight.pop(completion.id, {}))
+            if completion.error is None:
+                self.completed.add(completion.id)
 
-    def _read(self, header: dict[str, Any]) -> int:
-        """Takes every line and cuts off a torn last one; returns where the file ends."""
+    def _read(self, header: Row) -> int:
+        """Indexes every line and removes a truncated last one. Returns the file's length in bytes."""
         end = 0
         self._file.seek(0)
         with open(self._file.fileno(), "rb", closefd=False) as lines:
@@ -134,11 +134,11 @@ class Journal:
                     if number == 1:
                         self._check(value, header)
                     else:
-                        self._take(value, end, len(line))
+                        self._index(value, end, len(line))
                 except (ValueError, KeyError, TypeError):
                     raise UserError(
                         f"{self.path}, line {number} is broken: {line[:60].decode(errors='replace')!r}. Remove that "
-                        "line (its request is asked again) and run again."
+                        "line and run again; its request is sent again."
                     ) from None
                 end += len(line)
         if end == 0:
@@ -148,6 +148,8 @@ class Journal:
             end = len(line)
         return end
 
-    def _check(self, value: Any, header: dict[str, Any]) -> None:
+    def _check(self, value: Any, header: Row) -> None:
         if value != header:
-            raise UserError(f"{self.path} is the journal of other settings; move it away and run again.")
+            raise UserError(
+                f"{self.path} must be a journal with {header}, got {str(value)[:200]}. Move it away and run again."
+            )

@@ -1,26 +1,40 @@
-"""Prompts as `id`, `topic` and `messages`: from a JSONL file or a folder of texts, and how each is dressed.
+"""Prompts with `id`, `topic` and `messages`, read from a JSONL file or a folder of texts.
 
-Data sets are read by distill/generation/hub_prompts.py.
+Hugging Face data sets are read by distill/generation/hub_prompts.py.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from distill.core.errors import UserError
-from distill.core.files import read_rows
-from distill.params.generate import FolderPrompts, JsonlPrompts, Shot
+from distill.core.files import Row, read_rows
+from distill.params.generate import FewShotExample, FolderPrompts, JsonlPrompts
+from distill.params.teachers import Teacher
 
 ROLES = ("system", "user", "assistant")
 PARAGRAPH_END = re.compile(r"\n\s*\n")
-Prompt = dict[str, Any]
+Prompt = Row
 
 
-def checked(row: dict[str, Any], number: int, source: str) -> Prompt:
-    """The row if it is a prompt: id, topic, messages that end with the user's. Raises UserError otherwise."""
+def from_jsonl(source: JsonlPrompts) -> list[Prompt]:
+    """The prompts of a JSONL file by id. Raises UserError for an invalid row, a repeated id and an empty file."""
+    prompts: dict[str, Prompt] = {}
+    for number, row in enumerate(read_rows(Path(source.path), "you or git"), start=1):
+        prompt = check_prompt(row, number, source.path)
+        if prompt["id"] in prompts:
+            raise UserError(f"ids in {source.path} must be unique, got two prompts with the id {prompt['id']!r}.")
+        prompts[prompt["id"]] = prompt
+    if not prompts:
+        raise UserError(f"{source.path} has no prompts.")
+    return [prompts[name] for name in sorted(prompts)]
+
+
+def check_prompt(row: Row, number: int, source: str) -> Prompt:
+    """The row, if it is a prompt: id, topic, and messages that end with the user's. Raises UserError otherwise."""
     messages = row.get("messages")
-    good = (
+    valid = (
         all(isinstance(row.get(key), str) and row[key] for key in ("id", "topic"))
         and isinstance(messages, list)
         and messages
@@ -28,7 +42,7 @@ def checked(row: dict[str, Any], number: int, source: str) -> Prompt:
         and all(isinstance(turn.get("content"), str) and turn["content"].strip() for turn in messages)
         and messages[-1]["role"] == "user"
     )
-    if not good:
+    if not valid:
         raise UserError(
             f"{source}, row {number} ({row.get('id')!r}) is not a prompt. Each line must be like "
             '{"id": "bees/fact", "topic": "bees", "messages": [{"role": "user", "content": "..."}]}, '
@@ -37,21 +51,8 @@ def checked(row: dict[str, Any], number: int, source: str) -> Prompt:
     return row
 
 
-def from_jsonl(source: JsonlPrompts) -> list[Prompt]:
-    """The prompts of a JSONL file by id. Raises UserError for a row that is none, a repeated id and an empty file."""
-    rows: dict[str, Prompt] = {}
-    for number, row in enumerate(read_rows(Path(source.path), "you or git"), start=1):
-        prompt = checked(row, number, source.path)
-        if prompt["id"] in rows:
-            raise UserError(f"{source.path} has two prompts with the id {prompt['id']!r}; ids must be unique.")
-        rows[prompt["id"]] = prompt
-    if not rows:
-        raise UserError(f"{source.path} has no prompts.")
-    return [rows[name] for name in sorted(rows)]
-
-
 def from_folder(source: FolderPrompts) -> list[Prompt]:
-    """A prompt for each chunk of each text of a folder; the file is the topic, so that no text is in two splits."""
+    """One prompt for each chunk of each text in a folder. The file is the topic, so no text is in two splits."""
     folder = Path(source.path)
     files = sorted(path for path in folder.glob(source.pattern) if path.is_file())
     if not files:
@@ -66,31 +67,30 @@ def from_folder(source: FolderPrompts) -> list[Prompt]:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise UserError(
-                f"{path} is not UTF-8 text ({error}). Convert it, or narrow generate.prompts.pattern."
+                f"{path} must be UTF-8 text, got {error}. Convert it, or narrow generate.prompts.pattern."
             ) from None
         for number, chunk in enumerate(chunks(text, source.chunk_words)):
-            content = source.template.replace("{text}", chunk)
-            turn = {"role": "user", "content": content}
+            turn = {"role": "user", "content": source.template.replace("{text}", chunk)}
             prompts.append({"id": f"{name}/{number:04}", "topic": name, "messages": [turn]})
     if not prompts:
-        raise UserError(f"the {len(files)} files of {folder} hold no words.")
+        raise UserError(f"the {len(files)} files of {folder} contain no words.")
     return sorted(prompts, key=lambda prompt: prompt["id"])
 
 
-def chunks(text: str, most_words: int) -> Iterator[str]:
-    """The text in pieces of at most `most_words` words: whole paragraphs as far as they fit, longer ones cut."""
+def chunks(text: str, max_words: int) -> Iterator[str]:
+    """The text in chunks of at most `max_words` words: complete paragraphs where they fit, longer ones split."""
     pieces: list[str] = []
     for paragraph in PARAGRAPH_END.split(text):
         words = paragraph.split()
-        if len(words) <= most_words:
+        if len(words) <= max_words:
             pieces.append(paragraph.strip())
         else:
-            pieces += [" ".join(words[start : start + most_words]) for start in range(0, len(words), most_words)]
+            pieces += [" ".join(words[start : start + max_words]) for start in range(0, len(words), max_words)]
     chunk: list[str] = []
     count = 0
     for piece in filter(None, pieces):
         length = len(piece.split())
-        if count + length > most_words:
+        if count + length > max_words:
             yield "\n\n".join(chunk)
             chunk, count = [], 0
         chunk.append(piece)
@@ -99,34 +99,57 @@ def chunks(text: str, most_words: int) -> Iterator[str]:
         yield "\n\n".join(chunk)
 
 
-def require_labels(prompts: list[Prompt], labels: list[str]) -> None:
-    """Raises UserError where a prompt's own `label`, the right answer, is none of these, or some have one and others
-    not."""
-    given = [prompt for prompt in prompts if "label" in prompt]
-    if other := [prompt for prompt in given if prompt["label"] not in labels]:
+def check_labels(prompts: list[Prompt], class_labels: list[str]) -> None:
+    """Raises UserError if a prompt's `label`, the right class, is unknown, or if only some prompts have one."""
+    labeled = [prompt for prompt in prompts if "label" in prompt]
+    if unknown := [prompt for prompt in labeled if prompt["label"] not in class_labels]:
         raise UserError(
-            f"prompt {other[0]['id']!r} has the label {other[0]['label']!r}, which is none of generate.class_labels "
-            f"({', '.join(labels)}). Mend the prompt or the list."
+            f"the label of prompt {unknown[0]['id']!r} must be one of generate.class_labels "
+            f"({', '.join(class_labels)}), got {unknown[0]['label']!r}. Fix the prompt or the list."
         )
-    if given and len(given) < len(prompts):
+    if labeled and len(labeled) < len(prompts):
         raise UserError(
-            f"{len(given)} of {len(prompts)} prompts have a `label`: give it to all, so that accuracy is measured "
-            "against the right labels, or to none, so that it is measured against the teacher's."
+            f"all prompts or none must have a `label`, got {len(labeled)} of {len(prompts)}. With labels accuracy is "
+            "measured against them, without labels against the teacher's."
         )
 
 
-def dressed(prompt: Prompt, system_prompt: str | None, few_shot: list[Shot]) -> Prompt:
-    """The prompt as it is sent: system prompt, few-shot examples, its own messages.
+def with_context(prompt: Prompt, system_prompt: str | None, few_shot: list[FewShotExample]) -> Prompt:
+    """The prompt as it is sent: system prompt, few-shot examples, its messages.
 
-    A system message of the prompt's own takes the place of `system_prompt`.
+    A system message of the prompt replaces `system_prompt`.
     """
     messages = prompt["messages"]
     system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
     if messages[0]["role"] == "system":
         system, messages = messages[:1], messages[1:]
-    shots = [
+    examples = [
         {"role": role, "content": content}
-        for shot in few_shot
-        for role, content in (("user", shot.user), ("assistant", shot.assistant))
+        for example in few_shot
+        for role, content in (("user", example.user), ("assistant", example.assistant))
     ]
-    return {**prompt, "messages": [*system, *shots, *messages]}
+    return {**prompt, "messages": [*system, *examples, *messages]}
+
+
+def divide_prompts(prompts: list[Prompt], teachers: list[Teacher], seed: int) -> dict[str, list[Prompt]]:
+    """The prompts of each teacher by name.
+
+    A teacher with a prompt_fraction of 1 gets all. The others divide the prompts: each gets its own interval of a
+    seeded hash, so a prompt keeps its teacher when prompts are added.
+    """
+    positions = {prompt["id"]: _unit_hash(f"{seed}/{prompt['id']}") for prompt in prompts}
+    result: dict[str, list[Prompt]] = {}
+    start = 0.0
+    for teacher in teachers:
+        if teacher.prompt_fraction == 1:
+            result[teacher.name] = prompts
+            continue
+        end = start + teacher.prompt_fraction
+        result[teacher.name] = [prompt for prompt in prompts if start <= positions[prompt["id"]] < end]
+        start = end
+    return result
+
+
+def _unit_hash(text: str) -> float:
+    """A hash of the text in [0, 1)."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64

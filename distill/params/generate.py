@@ -1,4 +1,4 @@
-"""What is asked, and where it comes from: section `generate`."""
+"""Section `generate`: prompts, sampling, and what becomes of several responses."""
 
 from typing import Annotated, Literal, Self
 
@@ -22,7 +22,7 @@ class JsonlPrompts(Section):
 
 
 class FolderPrompts(Section):
-    """A folder of texts: each chunk of at most `chunk_words` words, in place of {text} in `template`, is a prompt."""
+    """A folder of texts. Each chunk of at most `chunk_words` words replaces {text} in `template` and is a prompt."""
 
     source: Literal["folder"]
     path: Text
@@ -34,8 +34,8 @@ class FolderPrompts(Section):
 class DatasetPrompts(Section):
     """A Hugging Face data set: a hub name at a pinned revision, or a builder (`BUILDERS`) for local files.
 
-    `path` is what DVC watches: the files themselves; for a hub name, whose version is the revision, a note in git
-    that says where the prompts come from. `topic` names a column, or is a number of hash buckets.
+    DVC tracks `path`: the local files, or for a hub name a small text file with the source of the prompts. `topic` is
+    a column, or a number of hash buckets.
     """
 
     source: Literal["dataset"]
@@ -52,11 +52,13 @@ class DatasetPrompts(Section):
     @model_validator(mode="after")
     def _pinned(self) -> Self:
         if self.name in BUILDERS and self.revision is not None:
-            raise ValueError(f"revision: must be null for local files ({self.name}); DVC versions them")
+            raise ValueError(
+                f"revision: must be null for local files ({self.name}), which DVC versions, got {self.revision!r}"
+            )
         if self.name not in BUILDERS and self.revision is None:
             raise ValueError(
-                f"revision: must be the 40 digits of a commit of {self.name!r}, so that the prompts stay the same; "
-                f"for local files name must be one of {BUILDERS}"
+                f"revision: must be the 40 digits of a commit of {self.name!r}, so that the prompts stay the same, got "
+                f"null. For local files set name to one of {BUILDERS}."
             )
         return self
 
@@ -64,8 +66,8 @@ class DatasetPrompts(Section):
 Prompts = Annotated[JsonlPrompts | FolderPrompts | DatasetPrompts, Field(discriminator="source")]
 
 
-class Shot(Section):
-    """An example that is put before every prompt."""
+class FewShotExample(Section):
+    """An example before every prompt."""
 
     user: Text
     assistant: Text
@@ -89,7 +91,7 @@ class SelfInstruct(Section):
 
 
 class Mixture(Section):
-    """What becomes of several answers to one prompt; `clean` carries it out (distill/cleaning/selection.py)."""
+    """What becomes of several responses to one prompt. `clean` selects them (distill/cleaning/selection.py)."""
 
     policy: Literal["all", "best_of_n", "majority_vote", "fuse"]
     judge: Name | None
@@ -98,21 +100,21 @@ class Mixture(Section):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.policy == "best_of_n" and self.judge is None:
-            raise ValueError("judge: policy best_of_n needs one, the name of a teacher")
+            raise ValueError("judge: must be the name of a teacher with policy best_of_n, got null")
         if (self.policy == "fuse") != (self.aggregator is not None):
             raise ValueError(
-                f"aggregator: policy fuse, and no other, needs one, the name of a teacher; given policy {self.policy} "
-                f"and aggregator {self.aggregator}"
+                "aggregator: must be the name of a teacher with policy fuse and null with any other, got "
+                f"{self.aggregator} with policy {self.policy}"
             )
         return self
 
 
 class Generate(Section):
-    """How the teachers are asked, and what."""
+    """Prompts and sampling parameters of all teachers."""
 
     prompts: Prompts
     system_prompt: Text | None
-    few_shot: list[Shot]
+    few_shot: list[FewShotExample]
     self_instruct: SelfInstruct | None
     class_labels: Annotated[list[Label], Field(min_length=2)] | None
     mixture: Mixture
@@ -128,20 +130,24 @@ class Generate(Section):
     def _samples_differ(self) -> Self:
         if self.num_samples > 1 and self.sampling_temperature == 0:
             raise ValueError(
-                f"num_samples: {self.num_samples} greedy answers are one and the same; set sampling_temperature above 0"
+                f"num_samples: must be 1 with sampling_temperature 0, got {self.num_samples}. Greedy responses are all "
+                "equal: set sampling_temperature above 0."
             )
         return self
 
     @model_validator(mode="after")
-    def _labels_are_a_choice(self) -> Self:
+    def _labels_are_a_closed_set(self) -> Self:
         if self.class_labels is None:
             return self
         if len(self.class_labels) != len(set(self.class_labels)):
-            raise ValueError(f"class_labels: two are the same, given {self.class_labels}")
+            raise ValueError(f"class_labels: must be different, got {self.class_labels}")
         if self.num_samples > 1:
             raise ValueError(
                 f"num_samples: must be 1 with class_labels, since the choice never varies, got {self.num_samples}"
             )
         if self.mixture.judge is not None or self.mixture.aggregator is not None:
-            raise ValueError("mixture: with labels judge and aggregator must be null, and policy all or majority_vote")
+            raise ValueError(
+                "mixture: judge and aggregator must be null with class_labels, and policy all or majority_vote, got "
+                f"judge {self.mixture.judge} and aggregator {self.mixture.aggregator}"
+            )
         return self

@@ -1,4 +1,4 @@
-"""Who answers: the entries of `teachers`."""
+"""Section `teachers`: local models and API endpoints."""
 
 from typing import Annotated, Literal
 
@@ -10,10 +10,9 @@ from distill.params.fields import Count, Fraction, Name, NotNegative, Positive, 
 class LocalTeacher(Section):
     """A transformers model in this process: a folder, a hub name, or a GGUF file.
 
-    `package:NAME/FILE` names a file inside an installed Python package. `sha256` pins a GGUF file, and
-    `revision` a hub name; null where they do not apply. `template` null is the model's own chat template;
-    few_shot is for base models (distill/modeling/few_shot.py). `license` is what the data card says of license and
-    terms.
+    `package:NAME/FILE` is a file inside an installed Python package. `sha256` pins a GGUF file, and `revision` a hub
+    model; null where they do not apply. `chat_template` null is the model's own; few_shot is for base models
+    (distill/modeling/few_shot.py). `license` is the license and terms of its responses, for the data card.
     """
 
     name: Name
@@ -27,17 +26,17 @@ class LocalTeacher(Section):
 
 
 class Price(Section):
-    """US dollars for a million tokens; of the Batch API where the teacher's mode is batch."""
+    """US dollars per million tokens; of the Batch API if the teacher's mode is batch."""
 
     prompt: NotNegative
     completion: NotNegative
 
 
 class ApiTeacher(Section):
-    """An OpenAI-compatible chat endpoint. `api_key_env` names the environment variable with the key.
+    """An OpenAI-compatible chat endpoint. `api_key_env` is the environment variable with the key.
 
-    `extra_body` has fields of a request that its server has beside OpenAI's. `on_missing` says what happens where it
-    lacks what generate.required_capabilities names: fail, or degrade for rows that say so.
+    `extra_body` has fields of a request that its server has in addition to OpenAI's. `on_missing` is what to do if it
+    lacks one of generate.required_capabilities: fail, or degrade to mark its rows.
     """
 
     name: Name

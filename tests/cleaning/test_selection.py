@@ -6,8 +6,8 @@ from raw_rows import SPLIT, TOPIC, cleaned, corpus, raw, reasons
 from distill.cleaning import selection
 from distill.cleaning.selection import Candidate, answer_key, select
 from distill.generation.aggregator import TASK as FUSE_TASK
-from distill.generation.aggregator import fusing_messages
-from distill.generation.judge import rating, rating_messages
+from distill.generation.aggregator import fusion_messages
+from distill.generation.judge import parse_rating, rating_messages
 
 
 def one(row_id: str, answer: str = "", score: float | None = None, fused: bool = False) -> Candidate:
@@ -85,7 +85,7 @@ def test_answers_are_equal_but_for_case_spaces_and_punctuation():
     ],
 )  # fmt: skip
 def test_a_rating_is_read_strictly_or_not_at_all(reply, score):
-    assert rating(reply) == score
+    assert parse_rating(reply) == score
 
 
 ROW = {
@@ -103,12 +103,12 @@ def test_the_judge_sees_the_conversation_and_the_answer():
 
 def test_the_aggregator_sees_the_candidates_before_the_prompt_as_it_was():
     other = ROW | {"id": "p@b", "response": "Therefore."}
-    system, question = fusing_messages([ROW, other])
+    system, question = fusion_messages([ROW, other])
     assert question == ROW["messages"][1]
     assert system["content"].startswith(FUSE_TASK)
     assert system["content"].index("Because.") < system["content"].index("Therefore.")
     assert system["content"].endswith("Be brief.")
-    bare = fusing_messages([row | {"messages": ROW["messages"][1:]} for row in (ROW, other)])
+    bare = fusion_messages([row | {"messages": ROW["messages"][1:]} for row in (ROW, other)])
     assert [turn["role"] for turn in bare] == ["system", "user"]
 
 

@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import asking_run
 import pytest
+import query_run
 import yaml
-from asking_run import teacher
 from chat_server import Reply, chat_server
+from query_run import teacher
 
 from distill.generation.api import capabilities
 from distill.params.teachers import ApiTeacher
@@ -29,12 +29,12 @@ def experiment(folder: Path, api: ApiTeacher) -> Path:
     value["teachers"] = [value["teachers"][0] | {"prompt_fraction": 1e-9}, api.model_dump()]
     value["generate"]["prompts"]["path"] = "prompts.jsonl"
     (folder / "params.yaml").write_text(yaml.safe_dump(value))
-    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asking_run.prompts(PROMPTS)))
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in query_run.prompts(PROMPTS)))
     return folder
 
 
 def stage(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    ours = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "TINY_KEY": asking_run.KEY, "DISTILL_HOME": ""}
+    ours = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "TINY_KEY": query_run.KEY, "DISTILL_HOME": ""}
     return subprocess.run(
         [sys.executable, "-m", "stages.generate", *options], cwd=folder, env=os.environ | ours | environment,
         capture_output=True, text=True, timeout=200, check=False,
@@ -42,7 +42,7 @@ def stage(folder: Path, *options: str, **environment: str) -> subprocess.Complet
 
 
 def test_no_key_is_in_any_file_log_exception_or_process_listing(tmp_path):
-    key, seen = asking_run.KEY, []
+    key, seen = query_run.KEY, []
 
     def listing() -> str:
         found = []
@@ -78,12 +78,12 @@ def files(folder):
 def test_the_estimate_names_requests_tokens_and_cost_and_sends_nothing(tmp_path):
     with chat_server() as server:
         folder = experiment(tmp_path, teacher(server.url, price=PRICE))
-        before = stage(folder, "--estimate").stdout
+        before = stage(folder, "--dry-run").stdout
         assert server.bodies == []
         assert not list(folder.rglob("journal/*"))
         stage(folder)
         sent = len(server.bodies)
-        after = stage(folder, "--estimate").stdout
+        after = stage(folder, "--dry-run").stdout
         assert len(server.bodies) == sent == PROMPTS + PROBES
     assert re.search(rf"^api +0 +{PROMPTS + PROBES} ", before, re.MULTILINE)
     assert re.search(rf"^api +{PROMPTS} +0 +0 +0 +0\.0000", after, re.MULTILINE)

@@ -1,15 +1,15 @@
-"""What an API teacher lacks is found out before it is paid for, and refused or written into the rows."""
+"""What an API teacher lacks is result out before it is paid for, and refused or written into the rows."""
 
 import json
 from dataclasses import replace
 
 import pytest
-from asking_run import ask, output, teacher
 from chat_server import Reply, chat_server, completion
+from query_run import query_teacher, response_rows, teacher
 
 from distill.core.errors import UserError
 from distill.generation.api import capabilities
-from distill.generation.completions import Answer
+from distill.generation.completions import Completion
 
 PROBES = len(capabilities.SEEDS)
 
@@ -17,7 +17,7 @@ PROBES = len(capabilities.SEEDS)
 def answers(hot: str = "a", again: str = "a", otherwise: str = "b", cold: str = "c", last: str = "c") -> dict:
     usage = {"prompt_tokens": 1, "completion_tokens": 1}
     texts = dict(zip(capabilities.SEEDS, (hot, again, otherwise, cold, last), strict=True))
-    return {name: Answer(name, text, "stop", [-1.0], usage, None, margins=[0.5]) for name, text in texts.items()}
+    return {name: Completion(name, text, "stop", [-1.0], usage, None, margins=[0.5]) for name, text in texts.items()}
 
 
 def without(**parts: object) -> dict:
@@ -25,7 +25,7 @@ def without(**parts: object) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("found", "lacks"),
+    ("result", "lacks"),
     [
         (answers(), []),
         (answers(again="x"), ["no_seed"]),  # another answer to the same seed
@@ -37,8 +37,8 @@ def without(**parts: object) -> dict:
         (without(usage=None), ["no_usage"]),
     ],
 )
-def test_five_answers_show_what_a_teacher_lacks(found, lacks):
-    assert capabilities.lacks(capabilities.judged(found)) == lacks
+def test_five_answers_show_what_a_teacher_lacks(result, lacks):
+    assert capabilities.missing(capabilities.capabilities_from(result)) == lacks
 
 
 def bare(_, body):
@@ -51,26 +51,26 @@ def bare(_, body):
 def test_a_teacher_that_lacks_what_is_needed_is_refused_before_anything_else_is_sent(tmp_path):
     with chat_server(bare) as server:
         with pytest.raises(UserError, match="returns no log-probability for each chosen token") as error:
-            ask(tmp_path, teacher(server.url), 5)
+            query_teacher(tmp_path, teacher(server.url), 5)
         assert "on_missing: degrade" in str(error.value)
         assert len(server.bodies) == PROBES
-        found = ask(tmp_path, teacher(server.url), 5, needs=("seed", "temperature"))
-        assert found.degraded == []
-        assert len(server.bodies) == PROBES + 5  # what was found out is remembered
+        result = query_teacher(tmp_path, teacher(server.url), 5, required=("seed", "temperature"))
+        assert result.missing_capabilities == []
+        assert len(server.bodies) == PROBES + 5  # what was result out is remembered
 
 
 def test_degraded_rows_say_so_and_none_is_dropped(tmp_path):
     with chat_server(bare) as server:
-        asked = teacher(server.url, on_missing="degrade")
-        found = ask(tmp_path, asked, 5)
-        rows = output(asked, found, tmp_path, 5)
+        api = teacher(server.url, on_missing="degrade")
+        result = query_teacher(tmp_path, api, 5)
+        rows = response_rows(api, result, tmp_path, 5)
         assert [row["degraded"] for row in rows] == [["no_logprobs"]] * 5
         assert all(row["error"] is None and row["response"] for row in rows)
-        assert found.probe["logprobs"] is False
-        assert (found.probe["prompt_tokens"], found.probe["completion_tokens"]) == (5 * PROBES, 8 * PROBES)
-        again = ask(tmp_path, asked, 5)
+        assert result.probe["logprobs"] is False
+        assert (result.probe["prompt_tokens"], result.probe["completion_tokens"]) == (5 * PROBES, 8 * PROBES)
+        again = query_teacher(tmp_path, api, 5)
         assert len(server.bodies) == PROBES + 5
-    assert (again.probe, again.degraded) == (found.probe, found.degraded)
+    assert (again.probe, again.missing_capabilities) == (result.probe, result.missing_capabilities)
 
 
 def test_a_server_that_refuses_to_be_asked_for_log_probabilities_is_asked_without(tmp_path):
@@ -78,11 +78,11 @@ def test_a_server_that_refuses_to_be_asked_for_log_probabilities_is_asked_withou
         return Reply(400, '{"error": {"message": "logprobs: unknown"}}') if "logprobs" in body else bare(_, body)
 
     with chat_server(script) as server:
-        asked = teacher(server.url, on_missing="degrade")
-        found = ask(tmp_path, asked, 3)
-    assert all(row["error"] is None for row in output(asked, found, tmp_path, 3))
+        api = teacher(server.url, on_missing="degrade")
+        result = query_teacher(tmp_path, api, 3)
+    assert all(row["error"] is None for row in response_rows(api, result, tmp_path, 3))
     assert "logprobs" not in server.bodies[-1]
-    assert found.probe["accepts_logprobs"] is False
+    assert result.probe["accepts_logprobs"] is False
 
 
 def test_a_probe_that_was_interrupted_goes_on_and_sends_no_answered_request_again(tmp_path):
@@ -90,14 +90,14 @@ def test_a_probe_that_was_interrupted_goes_on_and_sends_no_answered_request_agai
         return Reply(401, "{}") if number == 3 else None
 
     with chat_server(script) as server:
-        asked = teacher(server.url, concurrency=1)
+        api = teacher(server.url, concurrency=1)
         with pytest.raises(UserError, match="refused the key"):
-            ask(tmp_path, asked, 2)
-        ask(tmp_path, asked, 2)
+            query_teacher(tmp_path, api, 2)
+        query_teacher(tmp_path, api, 2)
     assert len(server.bodies) == PROBES + 1 + 2
 
 
 def test_a_chance_failure_of_the_probe_is_asked_again(tmp_path):
     with chat_server(lambda number, _: Reply(200, "<html>") if number == 1 else None) as server:
-        ask(tmp_path, teacher(server.url), 1)
+        query_teacher(tmp_path, teacher(server.url), 1)
     assert len(server.bodies) == PROBES + 1 + 1

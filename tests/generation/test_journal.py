@@ -8,32 +8,32 @@ from dataclasses import replace
 import pytest
 
 from distill.core.errors import UserError
-from distill.generation.completions import Answer, Request, failed
+from distill.generation.completions import Completion, Request, failed_completion
 from distill.generation.journal import Journal
 
 SETTINGS = {"model": "m", "seed": 1}
 
 
-def answer(name: str, text: str = "hello") -> Answer:
-    return Answer(name, text, "stop", [-0.5], {"prompt_tokens": 1, "completion_tokens": 1}, None)
+def completion(name: str, text: str = "hello") -> Completion:
+    return Completion(name, text, "stop", [-0.5], {"prompt_tokens": 1, "completion_tokens": 1}, None)
 
 
 def test_what_was_answered_is_there_on_the_next_opening(tmp_path):
     path = tmp_path / "deep" / "journal.jsonl"
     with Journal(path, SETTINGS) as journal:
-        journal.append([answer("a"), answer("b", "naïve 😀")])
+        journal.append([completion("a"), completion("b", "naïve 😀")])
     with Journal(path, SETTINGS) as journal:
-        assert dict(journal.latest) == {"a": answer("a"), "b": answer("b", "naïve 😀")}
+        assert dict(journal.latest) == {"a": completion("a"), "b": completion("b", "naïve 😀")}
 
 
 def test_a_torn_last_line_is_cut_and_the_file_goes_on(tmp_path):
     path = tmp_path / "journal.jsonl"
     with Journal(path, SETTINGS) as journal:
-        journal.append([answer("a"), answer("b")])
+        journal.append([completion("a"), completion("b")])
     path.write_bytes(path.read_bytes()[:-10])
     with Journal(path, SETTINGS) as journal:
         assert list(journal.latest) == ["a"]
-        journal.append([answer("c")])
+        journal.append([completion("c")])
     with Journal(path, SETTINGS) as journal:
         assert list(journal.latest) == ["a", "c"]
 
@@ -48,21 +48,21 @@ def test_a_torn_header_is_written_anew(tmp_path):
 
 def test_a_failure_is_kept_and_counts_as_not_answered(tmp_path):
     path = tmp_path / "journal.jsonl"
-    failure = failed(Request("a", [], 1), "timeout", "late")
+    failure = failed_completion(Request("a", [], 1), "timeout", "late")
     with Journal(path, SETTINGS) as journal:
         journal.append([failure])
     with Journal(path, SETTINGS) as journal:
-        assert journal.answered == set()
+        assert journal.completed == set()
         assert dict(journal.latest) == {"a": failure}
-        journal.append([answer("a")])
-        assert journal.answered == {"a"}
-        assert dict(journal.latest) == {"a": answer("a")}
+        journal.append([completion("a")])
+        assert journal.completed == {"a"}
+        assert dict(journal.latest) == {"a": completion("a")}
 
 
 def test_a_broken_line_in_the_middle_is_named(tmp_path):
     path = tmp_path / "journal.jsonl"
     with Journal(path, SETTINGS) as journal:
-        journal.append([answer("a")])
+        journal.append([completion("a")])
     path.write_bytes(path.read_bytes() + b'{"id": 3}\n')
     with pytest.raises(UserError, match="line 3 is broken"):
         Journal(path, SETTINGS)
@@ -80,14 +80,14 @@ def test_a_journal_of_other_settings_is_refused(tmp_path):
     path = tmp_path / "journal.jsonl"
     with Journal(path, SETTINGS):
         pass
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match="must be a journal with"):
         Journal(path, SETTINGS | {"seed": 2})
 
 
 def test_answers_stay_readable_after_the_journal_is_closed(tmp_path):
     with Journal(tmp_path / "journal.jsonl", SETTINGS) as journal:
-        journal.append([answer("a", "first"), answer("b")])
-        journal.append([answer("a", "second")])
+        journal.append([completion("a", "first"), completion("b")])
+        journal.append([completion("a", "second")])
     assert journal.latest["a"].response == "second"
     assert len(journal.latest) == 2
 
@@ -96,14 +96,14 @@ def test_what_was_sent_counts_in_full_until_its_answer_says_less(tmp_path):
     path = tmp_path / "journal.jsonl"
     most, used = {"prompt_tokens": 50, "completion_tokens": 10}, {"prompt_tokens": 5, "completion_tokens": 2}
     with Journal(path, SETTINGS) as journal:
-        journal.sent("a", most)  # killed before its answer
+        journal.record_sent("a", most)  # killed before its answer
     with Journal(path, SETTINGS) as journal:
         assert dict(journal.billed) == most
-        journal.sent("a", most)
-        journal.append([replace(answer("a"), billed=used)])
+        journal.record_sent("a", most)
+        journal.append([replace(completion("a"), billed=used)])
     with Journal(path, SETTINGS) as journal:
         assert dict(journal.billed) == {"prompt_tokens": 55, "completion_tokens": 12}
-        assert journal.on_their_way == {}
+        assert journal.in_flight == {}
 
 
 def test_a_note_is_there_on_the_next_opening_in_its_newest_form(tmp_path):
@@ -118,11 +118,11 @@ def test_a_note_is_there_on_the_next_opening_in_its_newest_form(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from distill.generation.completions import Answer
+from distill.generation.completions import Completion
 from distill.generation.journal import Journal
 with Journal(Path(sys.argv[1]), {"model": "m"}) as journal:
     for number in range(len(journal.latest), 100_000):
-        journal.append([Answer(str(number), "x" * 2000, "stop", None, None, None)])
+        journal.append([Completion(str(number), "x" * 2000, "stop", None, None, None)])
         print(number, flush=True)
 """
 

@@ -8,11 +8,11 @@ from tqdm import tqdm
 
 from distill.core.errors import UserError
 from distill.generation.api import live
-from distill.generation.api.client import Job
+from distill.generation.api.client import QueryJob
 from distill.generation.budget import Budget
-from distill.generation.completions import Answer, Request
+from distill.generation.completions import Completion, Request
 from distill.generation.journal import Journal
-from distill.generation.query import endpoint
+from distill.generation.teacher_journals import endpoint
 from distill.modeling.sampling import Sampling, request_seed
 from distill.params.teachers import ApiTeacher
 
@@ -34,12 +34,12 @@ def requests(count: int) -> list[Request]:
 def ask(tmp_path):
     """Asks `count` questions and gives the answers by id, those before a UserError in `kept`."""
 
-    def asking(url: str, count: int = 1, budget: float | None = None, **changes: object) -> dict[str, Answer]:
+    def asking(url: str, count: int = 1, budget: float | None = None, **changes: object) -> dict[str, Completion]:
         asked = teacher(url, **changes)
         with Journal(tmp_path / "journal.jsonl", {"endpoint": endpoint(asked)}) as journal, tqdm(disable=True) as bar:
-            job = Job(asked, KEY, SAMPLING, True, Budget(budget, 0.0), journal, bar)
+            job = QueryJob(asked, KEY, SAMPLING, True, Budget(budget, 0.0), journal, bar)
             try:
-                live.answer(job, requests(count))
+                live.complete(job, requests(count))
             finally:
                 asking.kept = {key: answer for key, answer in journal.latest.items() if answer.error is None}
             return dict(journal.latest)

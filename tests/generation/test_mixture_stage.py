@@ -37,7 +37,7 @@ def experiment(folder: Path, monkeypatch, url: str, **changes: object) -> None:
     monkeypatch.setenv("TINY_KEY", "x")
     monkeypatch.delenv("DISTILL_HOME", raising=False)
     local = tiny.params()["teachers"][0] | {"prompt_fraction": 0.0}
-    teachers = [local, api("anna", url), api("bert", url), api("cleo", url, share=0.0)]
+    teachers = [local, api("anna", url), api("bert", url), api("cleo", url, prompt_fraction=0.0)]
     (folder / "data/prompts").mkdir(parents=True, exist_ok=True)
     (folder / "data/prompts/tiny.jsonl").write_text(tiny.prompts())
     shutil.copy(tiny.ROOT / "requirements.txt", folder)
@@ -78,9 +78,9 @@ def test_the_judge_scores_every_answer_and_is_asked_once(tmp_path, monkeypatch):
     assert generate.RESPONSES.read_bytes() == first
     judge_bodies = [body for body in server.bodies if is_judged(body)]
     assert len(judge_bodies) == 2 * PROMPTS
-    help_ = json.loads(generate.METRICS.read_text())["cleo"]["help"]
+    auxiliary = json.loads(generate.METRICS.read_text())["cleo"]["auxiliary"]
     tokens = {"prompt_tokens": 5 * 2 * PROMPTS, "completion_tokens": 8 * 2 * PROMPTS}
-    assert help_ == {"judge": {"requests": 2 * PROMPTS, "failed": {}, **tokens}}
+    assert auxiliary == {"judge": {"requests": 2 * PROMPTS, "failed": {}, **tokens}}
     assert {(body["model"], body["temperature"]) for body in judge_bodies} == {("cleo", 0.0)}
     for row in rows():
         assert row["teacher"] in ("anna", "bert")
@@ -159,7 +159,7 @@ def test_the_estimate_counts_growing_judging_and_fusing_too_and_sends_nothing(tm
         )
 
     def to_send() -> dict[str, int]:
-        monkeypatch.setattr("sys.argv", ["generate", "--estimate"])
+        monkeypatch.setattr("sys.argv", ["generate", "--dry-run"])
         generate.main()
         lines = [line.split() for line in capsys.readouterr().out.splitlines()]
         return {line[0]: int(line[2]) for line in lines if line[0] in ("anna", "bert", "cleo")}
@@ -208,5 +208,5 @@ def test_a_judge_that_rates_nothing_stops_the_policy_that_needs_it(tmp_path, mon
         mixture = {"policy": "best_of_n", "judge": "cleo", "aggregator": None}
         experiment(tmp_path, monkeypatch, server.url, generate__mixture=mixture)
         (tmp_path / "data/prompts/tiny.jsonl").write_text(tiny.prompts().partition("\n")[0] + "\n")
-        with pytest.raises(UserError, match="'cleo' as the judge rated none of 2 answers"):
+        with pytest.raises(UserError, match=r"judge 'cleo' must rate responses .*, got no rating for 2 responses"):
             generate.main()

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import datasets
 import pytest
+import tiny
 
 from distill.core.errors import UserError
 from distill.generation import hub_prompts, prompts
 from distill.params import loading
-from distill.params.generate import DatasetPrompts, FolderPrompts, JsonlPrompts, Shot
+from distill.params.generate import DatasetPrompts, FewShotExample, FolderPrompts, JsonlPrompts
+from distill.params.teachers import LocalTeacher
 
 PROMPT = {"id": "ants/what", "topic": "ants", "messages": [{"role": "user", "content": "What are ants?"}]}
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -53,19 +55,20 @@ def test_two_prompts_of_one_id_and_a_file_without_any_are_refused(tmp_path):
 
 def test_system_prompt_examples_and_messages_stand_in_this_order():
     talk = [user("Hi."), {"role": "assistant", "content": "Hello."}, user("What are ants?")]
-    shots = [Shot(user="What is 1 + 1?", assistant="2."), Shot(user="And 2 + 2?", assistant="4.")]
-    dressed = prompts.dressed(PROMPT | {"messages": talk}, "Be brief.", shots)
+    shots = [FewShotExample(user="What is 1 + 1?", assistant="2."), FewShotExample(user="And 2 + 2?", assistant="4.")]
+    dressed = prompts.with_context(PROMPT | {"messages": talk}, "Be brief.", shots)
     assert [turn["role"][0] for turn in dressed["messages"]] == ["s", "u", "a", "u", "a", "u", "a", "u"]
     assert [turn["content"] for turn in dressed["messages"]][:3] == ["Be brief.", "What is 1 + 1?", "2."]
     assert dressed["messages"][-3:] == talk
     assert (dressed["id"], dressed["topic"]) == ("ants/what", "ants")
-    assert prompts.dressed(PROMPT, None, []) == PROMPT
+    assert prompts.with_context(PROMPT, None, []) == PROMPT
 
 
 def test_a_prompts_own_system_message_takes_the_place_of_the_common_one():
     own = PROMPT | {"messages": [{"role": "system", "content": "Rhyme."}, *PROMPT["messages"]]}
     contents = [
-        turn["content"] for turn in prompts.dressed(own, "Be brief.", [Shot(user="a", assistant="b")])["messages"]
+        turn["content"]
+        for turn in prompts.with_context(own, "Be brief.", [FewShotExample(user="a", assistant="b")])["messages"]
     ]
     assert contents == ["Rhyme.", "a", "b", "What are ants?"]
 
@@ -101,10 +104,10 @@ def test_a_folder_without_texts_or_with_bytes_that_are_none_is_refused(tmp_path)
     with pytest.raises(UserError, match="no file that matches"):
         prompts.from_folder(folder(tmp_path))
     (tmp_path / "a.txt").write_text(" ")
-    with pytest.raises(UserError, match="hold no words"):
+    with pytest.raises(UserError, match="contain no words"):
         prompts.from_folder(folder(tmp_path))
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match=r"b\.txt is not UTF-8"):
+    with pytest.raises(UserError, match=r"b\.txt must be UTF-8"):
         prompts.from_folder(folder(tmp_path))
 
 
@@ -187,11 +190,11 @@ def test_a_folder_of_files_is_read_in_the_order_of_their_names(tmp_path):
 
 def test_a_conversation_ends_with_its_last_question():
     says = {"role": "assistant", "content": "Hello."}
-    assert hub_prompts.as_messages([user("Hi."), says, user("Why? "), says]) == [user("Hi."), says, user("Why?")]
+    assert hub_prompts.to_messages([user("Hi."), says, user("Why? "), says]) == [user("Hi."), says, user("Why?")]
     share_gpt = [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hello."}]
-    assert hub_prompts.as_messages(share_gpt) == [user("Hi.")]
+    assert hub_prompts.to_messages(share_gpt) == [user("Hi.")]
     for none in ([], [says], [user(" ")], [{"role": "tool", "content": "x"}], ["text"], 3, None):
-        assert hub_prompts.as_messages(none) == []
+        assert hub_prompts.to_messages(none) == []
 
 
 @pytest.mark.parametrize(
@@ -228,3 +231,32 @@ def test_a_mistake_in_the_section_is_named_with_its_path(section, words):
     with pytest.raises(UserError) as error:
         loading.check(value)
     assert words in str(error.value)
+
+
+def teachers(*fractions: float) -> list[LocalTeacher]:
+    base = tiny.params()["teachers"][0]
+    changes = [{"name": f"t{number}", "prompt_fraction": fraction} for number, fraction in enumerate(fractions)]
+    return [LocalTeacher(**(base | change)) for change in changes]
+
+
+def many(count: int = 1000) -> list[dict]:
+    return [PROMPT | {"id": f"p{number}"} for number in range(count)]
+
+
+def test_teachers_with_a_fraction_of_1_get_every_prompt():
+    divided = prompts.divide_prompts(many(10), teachers(1.0, 1.0), seed=1)
+    assert divided == {"t0": many(10), "t1": many(10)}
+
+
+def test_fractions_divide_the_prompts_in_proportion():
+    divided = prompts.divide_prompts(many(), teachers(0.25, 0.75), seed=1)
+    ids = [{row["id"] for row in divided[name]} for name in ("t0", "t1")]
+    assert not ids[0] & ids[1]
+    assert len(ids[0] | ids[1]) == 1000
+    assert 200 < len(ids[0]) < 300
+
+
+def test_a_prompt_keeps_its_teacher_when_prompts_are_added():
+    few = {row["id"] for row in prompts.divide_prompts(many(100), teachers(0.5, 0.5), seed=1)["t0"]}
+    more = {row["id"] for row in prompts.divide_prompts(many(200), teachers(0.5, 0.5), seed=1)["t0"]}
+    assert few == {name for name in more if int(name[1:]) < 100}

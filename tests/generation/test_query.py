@@ -6,15 +6,16 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import asking_run
 import pytest
-from asking_run import ask, output, requests, setup, teacher
+import query_run
 from chat_server import Reply, chat_server, completion
+from query_run import query_context, query_teacher, requests, response_rows, teacher
 
 from distill.core.errors import UserError
-from distill.generation import query
 from distill.generation.api import capabilities
 from distill.generation.journal import Journal
+from distill.generation.query import build_request, query
+from distill.generation.teacher_journals import journal_path, open_journal, remaining_budget
 from distill.modeling.sampling import Sampling
 from tools.bench.load_server import load_server
 
@@ -37,32 +38,32 @@ def wait_for(condition, seconds: float = 120) -> None:
 def test_killed_at_20_random_moments_it_ends_with_the_same_bytes_and_sends_nothing_twice_that_was_answered(tmp_path):
     count, kills, chance = 240, 20, random.Random(1)
     with chat_server(delay=0.01) as server:
-        asked = teacher(server.url)
-        whole = output(asked, ask(tmp_path / "whole", asked, count), tmp_path, count)
+        api = teacher(server.url)
+        whole = response_rows(api, query_teacher(tmp_path / "whole", api, count), tmp_path, count)
         server.bodies.clear()
-        how = setup(tmp_path / "killed", asked)
-        names = {item.id: item.messages[0]["content"] for item in requests(asked, how, count)}
+        context = query_context(tmp_path / "killed", api)
+        names = {item.id: item.messages[0]["content"] for item in requests(api, context, count)}
         known: set[str] = set()
         for _ in range(kills):
             before = len(server.bodies)
-            process = asking_run.start(tmp_path / "killed", server.url, count)
+            process = query_run.start(tmp_path / "killed", server.url, count)
             after = chance.randrange(1, 16)
             wait_for(lambda before=before, after=after: len(server.bodies) >= before + after)
             time.sleep(chance.random() * 0.01)
             process.kill()
             process.join()
             assert not known & set(questions(server.bodies[before:]))
-            with query.journal(asked, tmp_path / "killed") as journal:
-                known = {names[key] for key in journal.answered if key in names}
+            with open_journal(api, tmp_path / "killed") as journal:
+                known = {names[key] for key in journal.completed if key in names}
         before = len(server.bodies)
         assert 40 < len(known) < count
-        resumed = output(asked, ask(tmp_path / "killed", asked, count), tmp_path, count)
+        resumed = response_rows(api, query_teacher(tmp_path / "killed", api, count), tmp_path, count)
         assert not known & set(questions(server.bodies[before:]))
     assert json.dumps(resumed) == json.dumps(whole)
     sent = questions(server.bodies)
     assert len(sent) == count
     # only what was under way at a kill, answered or not, is sent anew
-    assert sum(sent.values()) <= count + kills * asked.concurrency
+    assert sum(sent.values()) <= count + kills * api.concurrency
 
 
 FAULTS = ("--share-429", "0.10", "--share-500", "0.05", "--share-timeout", "0.02", "--share-garbage", "0.01")
@@ -71,12 +72,12 @@ FAULTS = ("--share-429", "0.10", "--share-500", "0.05", "--share-timeout", "0.02
 def seconds_of_1000(folder: Path, *faults: str) -> tuple[float, Counter[str]]:
     """What 1,000 requests take, and their failures by class; time-outs are six times the server's usual 150 ms."""
     with load_server("--delay-ms", "150", *faults) as url:
-        asked = teacher(url, concurrency=15, timeout_s=0.9, max_retries=5)
-        ask(folder, asked, 1)  # with the probe
+        api = teacher(url, concurrency=15, timeout_s=0.9, max_retries=5)
+        query_teacher(folder, api, 1)  # with the probe
         start = time.monotonic()
-        found = ask(folder, asked, 1000)
+        result = query_teacher(folder, api, 1000)
         taken = time.monotonic() - start
-    rows = output(asked, found, folder, 1000)
+    rows = response_rows(api, result, folder, 1000)
     assert len(rows) == 1000
     return taken, Counter(row["error"]["class"] for row in rows if row["error"])
 
@@ -104,22 +105,22 @@ SPENT = (5 * 1.0 + 8 * 10.0) / 1e6  # USD, of an answer of the scripted server
 def test_a_budget_for_half_the_prompts_is_kept_and_a_larger_one_completes_them(tmp_path):
     count = 60
     with chat_server(delay=0.005) as server:
-        asked = teacher(server.url, price=PRICE)
+        api = teacher(server.url, price=PRICE)
         half = (count / 2 + PROBES) * SPENT
         with pytest.raises(UserError, match="the budget is used up") as error:
-            ask(tmp_path, asked, count, budget=half)
-        assert "raise generate.budget_usd and run again" in str(error.value)
+            query_teacher(tmp_path, api, count, budget=half)
+        assert "Raise generate.budget_usd and run again" in str(error.value)
         first = len(server.bodies)
         assert first * SPENT <= half
         assert first >= 20
         with pytest.raises(UserError, match="the budget is used up"):
-            ask(tmp_path, asked, count, budget=half)
+            query_teacher(tmp_path, api, count, budget=half)
         assert first <= len(server.bodies) <= half / SPENT
-        found = ask(tmp_path, asked, count, budget=1.0)
+        result = query_teacher(tmp_path, api, count, budget=1.0)
         assert set(questions(server.bodies).values()) == {1}
         assert len(server.bodies) == count + PROBES
-    assert all(row["error"] is None for row in output(asked, found, tmp_path, count))
-    assert query.budget(1.0, [asked], tmp_path).spent == pytest.approx((count + PROBES) * SPENT)
+    assert all(row["error"] is None for row in response_rows(api, result, tmp_path, count))
+    assert remaining_budget(1.0, [api], tmp_path).spent == pytest.approx((count + PROBES) * SPENT)
 
 
 def test_what_may_have_been_billed_unseen_counts_as_spent_in_full(tmp_path):
@@ -127,24 +128,24 @@ def test_what_may_have_been_billed_unseen_counts_as_spent_in_full(tmp_path):
         return Reply(hang=1.5) if body["messages"][0]["content"] == "question 0000" else None
 
     with chat_server(script) as server:
-        asked = teacher(server.url, price=PRICE, timeout_s=0.5, max_retries=1)
-        found = ask(tmp_path, asked, 1)
-    assert next(iter(found.answers.values())).error is None
-    lost = 2 * (64 + 16 + len("question 0000") + 10 * asking_run.SAMPLING.max_tokens) / 1e6
-    assert query.budget(None, [asked], tmp_path).spent == pytest.approx(PROBES * SPENT + lost)
+        api = teacher(server.url, price=PRICE, timeout_s=0.5, max_retries=1)
+        result = query_teacher(tmp_path, api, 1)
+    assert next(iter(result.completions.values())).error is None
+    lost = 2 * (64 + 16 + len("question 0000") + 10 * query_run.SAMPLING.max_tokens) / 1e6
+    assert remaining_budget(None, [api], tmp_path).spent == pytest.approx(PROBES * SPENT + lost)
 
 
 def test_answers_to_other_params_stay_in_the_journal_and_are_there_when_params_go_back(tmp_path):
     with chat_server() as server:
-        asked = teacher(server.url)
-        how = setup(tmp_path, asked)
+        api = teacher(server.url)
+        context = query_context(tmp_path, api)
         hot = Sampling(16, 1.5, 0.9, 5)
-        for sampling, total in ((asking_run.SAMPLING, 3), (hot, 6), (asking_run.SAMPLING, 6)):
-            prompts = asking_run.prompts(3)
-            items = [query.request(asked, sampling, how, item["id"], item["messages"]) for item in prompts]
-            found = query.ask(asked, items, sampling, how)
+        for sampling, total in ((query_run.SAMPLING, 3), (hot, 6), (query_run.SAMPLING, 6)):
+            prompts = query_run.prompts(3)
+            items = [build_request(api, sampling, context, item["id"], item["messages"]) for item in prompts]
+            result = query(api, items, sampling, context)
             assert len(server.bodies) == total + PROBES
-            assert all(found[item.id].error is None for item in items)
+            assert all(result[item.id].error is None for item in items)
     assert len(list(tmp_path.glob("*.jsonl"))) == 1
 
 
@@ -156,14 +157,14 @@ def test_a_failure_is_a_line_with_class_code_and_attempts_and_is_asked_again(tmp
         return Reply(500, '{"error": {"code": "E7"}}', {"retry-after-ms": "5"}) if refused else None
 
     with chat_server(script) as server:
-        asked = teacher(server.url)
-        found = ask(tmp_path, asked, 3)
-        errors = [row["error"] for row in output(asked, found, tmp_path, 3)]
+        api = teacher(server.url)
+        result = query_teacher(tmp_path, api, 3)
+        errors = [row["error"] for row in response_rows(api, result, tmp_path, 3)]
         assert [error and error["class"] for error in errors] == [None, "http_500", None]
-        (line,) = [answer.error for answer in found.answers.values() if answer.error]
+        (line,) = [answer.error for answer in result.completions.values() if answer.error]
         assert (line["class"], line["code"], line["attempts"]) == ("http_500", "E7", 3)
         broken[0] = False
-        ask(tmp_path, asked, 3)
+        query_teacher(tmp_path, api, 3)
     assert questions(server.bodies) == {"question 0000": 1, "question 0001": 4, "question 0002": 1}
 
 
@@ -174,19 +175,19 @@ def test_rows_are_the_same_bytes_whatever_the_order_of_arrival(tmp_path):
     written = []
     for name, script in (("a", lambda *_: None), ("b", shuffled)):
         with chat_server(script) as server:
-            asked = teacher(server.url)
-            written.append(json.dumps(output(asked, ask(tmp_path / name, asked, 12), tmp_path, 12)))
+            api = teacher(server.url)
+            written.append(json.dumps(response_rows(api, query_teacher(tmp_path / name, api, 12), tmp_path, 12)))
     assert written[0] == written[1]
 
 
 def test_a_journal_in_use_stops_a_second_run_before_it_sends(tmp_path):
     with chat_server() as server:
-        asked = teacher(server.url)
-        where = {"teacher": asked.name, "endpoint": asked.base_url}
-        how = setup(tmp_path, asked)
+        api = teacher(server.url)
+        where = {"teacher": api.name, "endpoint": api.base_url}
+        context = query_context(tmp_path, api)
         with (
-            Journal(query.journal_path(asked, tmp_path), where),
+            Journal(journal_path(api, tmp_path), where),
             pytest.raises(UserError, match="in use by another run"),
         ):
-            query.ask(asked, requests(asked, how, 1), asking_run.SAMPLING, how)
+            query(api, requests(api, context, 1), query_run.SAMPLING, context)
     assert server.bodies == []

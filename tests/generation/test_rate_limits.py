@@ -4,40 +4,40 @@ import asyncio
 import time
 
 import pytest
-from asking_run import ask, teacher
 from chat_server import Reply, chat_server
+from query_run import query_teacher, teacher
 
 from distill.generation.api import capabilities
-from distill.generation.api.rate_limits import Gate, Rate
+from distill.generation.api.rate_limits import AdaptiveConcurrency, RateLimiter
 
 PROBES = len(capabilities.SEEDS)
 
 
-async def seconds(rate: Rate, *units: float) -> float:
+async def seconds(rate: RateLimiter, *units: float) -> float:
     start = time.monotonic()
-    await asyncio.gather(*(rate.take(number) for number in units))
+    await asyncio.gather(*(rate.acquire(number) for number in units))
     return time.monotonic() - start
 
 
 def test_requests_a_minute_are_spread_evenly():
-    assert asyncio.run(seconds(Rate(1200), *[1] * 20)) < 0.3  # a second's worth at once
-    assert 0.9 < asyncio.run(seconds(Rate(1200), *[1] * 40)) < 2.5
+    assert asyncio.run(seconds(RateLimiter(1200), *[1] * 20)) < 0.3  # a second's worth at once
+    assert 0.9 < asyncio.run(seconds(RateLimiter(1200), *[1] * 40)) < 2.5
 
 
 def test_more_tokens_than_the_bucket_holds_are_taken_bucket_by_bucket():
-    assert 0.9 < asyncio.run(seconds(Rate(60_000), 2000)) < 2.5
+    assert 0.9 < asyncio.run(seconds(RateLimiter(60_000), 2000)) < 2.5
 
 
 def test_no_limit_waits_for_nothing():
-    assert asyncio.run(seconds(Rate(None), *[1e9] * 100)) < 0.2
+    assert asyncio.run(seconds(RateLimiter(None), *[1e9] * 100)) < 0.2
 
 
-async def at_once(gate: Gate, tasks: int) -> int:
+async def at_once(concurrency: AdaptiveConcurrency, tasks: int) -> int:
     inside = most = 0
 
     async def one() -> None:
         nonlocal inside, most
-        async with gate.passing():
+        async with concurrency.slot():
             inside += 1
             most = max(most, inside)
             await asyncio.sleep(0.005)
@@ -48,38 +48,38 @@ async def at_once(gate: Gate, tasks: int) -> int:
 
 
 def test_the_gate_lets_no_more_through_than_its_limit():
-    assert asyncio.run(at_once(Gate(7), 40)) == 7
+    assert asyncio.run(at_once(AdaptiveConcurrency(7), 40)) == 7
 
 
 def test_refusals_of_more_than_a_quarter_halve_the_limit_and_successes_bring_it_back():
-    gate = Gate(16)
+    concurrency = AdaptiveConcurrency(16)
     for _ in range(4):
-        gate.too_many(None)
-    assert gate.limit == 16
-    gate.too_many(None)
-    assert gate.limit == 8
+        concurrency.on_rate_limited(None)
+    assert concurrency.limit == 16
+    concurrency.on_rate_limited(None)
+    assert concurrency.limit == 8
     for _ in range(3):
-        gate.too_many(None)
-    assert gate.limit == 4
-    assert asyncio.run(at_once(gate, 20)) == 4
+        concurrency.on_rate_limited(None)
+    assert concurrency.limit == 4
+    assert asyncio.run(at_once(concurrency, 20)) == 4
     for _ in range(20):
-        gate.success()
-    assert gate.limit == 16
+        concurrency.on_success()
+    assert concurrency.limit == 16
 
 
 def test_a_refusal_in_ten_is_noise():
-    gate = Gate(16)
+    concurrency = AdaptiveConcurrency(16)
     for number in range(1000):
-        gate.too_many(None) if number % 10 == 0 else gate.success()
-        assert gate.limit == 16
+        concurrency.on_rate_limited(None) if number % 10 == 0 else concurrency.on_success()
+        assert concurrency.limit == 16
 
 
 def test_the_limit_never_falls_below_one():
-    gate = Gate(2)
+    concurrency = AdaptiveConcurrency(2)
     for _ in range(20):
-        gate.too_many(None)
-    assert gate.limit == 1
-    assert asyncio.run(at_once(gate, 3)) == 1
+        concurrency.on_rate_limited(None)
+    assert concurrency.limit == 1
+    assert asyncio.run(at_once(concurrency, 3)) == 1
 
 
 @pytest.mark.parametrize("header", ["Retry-After", "retry-after-ms"])
@@ -92,7 +92,7 @@ def test_a_refusal_with_a_time_makes_all_wait(tmp_path, header):
         return Reply(429, "{}", {header: wait}) if number == PROBES + 4 else None
 
     with chat_server(script, delay=0.01) as server:
-        ask(tmp_path, teacher(server.url, concurrency=3), 30)
+        query_teacher(tmp_path, teacher(server.url, concurrency=3), 30)
     late = [moment - times[PROBES + 4] for moment in times[PROBES + 5 :]]
     assert sum(wait < 0.95 for wait in late) <= 6  # those that were under way
     assert len(times) == PROBES + 31

@@ -1,4 +1,4 @@
-"""Real OpenAI-compatible servers as teachers: one that scores every token, one that drops half of what it is asked."""
+"""Real OpenAI-compatible servers as teachers: one that scores every token, one that drops half of what it is api."""
 
 import importlib.util
 import sys
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import tiny
-from asking_run import ask, output, teacher
 from model_servers import serving
+from query_run import query_teacher, response_rows, teacher
 
 from distill.core.errors import UserError
 from distill.generation.api import capabilities
@@ -23,13 +23,15 @@ def test_transformers_serve_is_caught_dropping_log_probabilities_temperature_and
     tiny.model(len(own)).save_pretrained(tmp_path / "model")
     command = Path(sys.executable).parent / "transformers"
     with serving(str(command), "serve", str(tmp_path / "model"), "--port", "PORT", "--device", "cpu") as url:
-        asked = teacher(url, model=str(tmp_path / "model"), timeout_s=60.0)
+        api = teacher(url, model=str(tmp_path / "model"), timeout_s=60.0)
         with pytest.raises(UserError) as error:
-            ask(tmp_path / "journal", asked, 2)
-        degraded = asked.model_copy(update={"on_missing": "degrade"})
-        rows = output(degraded, ask(tmp_path / "journal", degraded, 2), tmp_path / "journal", 2)
-    assert all(capabilities.LACKS[name] in str(error.value) for name in ("no_logprobs", "no_seed", "no_temperature"))
-    assert capabilities.LACKS["no_usage"] not in str(error.value)
+            query_teacher(tmp_path / "journal", api, 2)
+        degraded = api.model_copy(update={"on_missing": "degrade"})
+        rows = response_rows(degraded, query_teacher(tmp_path / "journal", degraded, 2), tmp_path / "journal", 2)
+    assert all(
+        capabilities.DESCRIPTIONS[name] in str(error.value) for name in ("no_logprobs", "no_seed", "no_temperature")
+    )
+    assert capabilities.DESCRIPTIONS["no_usage"] not in str(error.value)
     assert [row["degraded"] for row in rows] == [["no_logprobs", "no_seed", "no_temperature"]] * 2
     assert all(row["error"] is None for row in rows)
 
@@ -41,10 +43,10 @@ def test_transformers_serve_is_caught_dropping_log_probabilities_temperature_and
 def test_llama_cpp_scores_every_token_of_its_answers(tmp_path):
     options = ["--model", loading.locate(GGUF), "--n_ctx", "256", "--n_batch", "1", "--n_threads", "1"]
     with serving(sys.executable, "-m", "llama_cpp.server", *options, "--logits_all", "true", "--port", "PORT") as url:
-        asked = teacher(url, timeout_s=120.0, concurrency=1, extra_body={"repeat_penalty": 1.0})
-        found = ask(tmp_path, asked, 2, needs=("logprobs", "temperature", "usage"))
-        rows = output(asked, found, tmp_path, 2)
-    assert found.degraded == []
+        api = teacher(url, timeout_s=120.0, concurrency=1, extra_body={"repeat_penalty": 1.0})
+        result = query_teacher(tmp_path, api, 2, required=("logprobs", "temperature", "usage"))
+        rows = response_rows(api, result, tmp_path, 2)
+    assert result.missing_capabilities == []
     for row in rows:
         assert row["error"] is None
         assert len(row["logprobs"]) == len(row["margins"]) <= row["usage"]["completion_tokens"]

@@ -26,8 +26,8 @@ def requests(seed: int = 0) -> list[Request]:
 
 
 def answers(model, tokenizer, size: int, sampling: Sampling = GREEDY, seed: int = 0) -> dict:
-    batches = local.batches(tokenizer, requests(seed), size)
-    return {one.id: one for some in local.answer(model, tokenizer, batches, sampling) for one in some}
+    batches = local.split_batches(tokenizer, requests(seed), size)
+    return {one.id: one for some in local.complete(model, tokenizer, batches, sampling) for one in some}
 
 
 def test_greedy_answers_are_those_of_transformers_generate(model, tokenizer):
@@ -111,8 +111,8 @@ def test_an_answer_that_hit_the_limit_says_so(model, tokenizer):
 
 
 def test_batches_depend_on_all_requests_and_are_sorted_by_length(tokenizer):
-    batches = local.batches(tokenizer, requests(), 3)
+    batches = local.split_batches(tokenizer, requests(), 3)
     lengths = [len(chat.prompt_ids(tokenizer, item.messages)) for batch in batches for item in batch]
     assert lengths == sorted(lengths)
     assert [len(batch) for batch in batches] == [3, 1]
-    assert batches == local.batches(tokenizer, requests()[::-1], 3)
+    assert batches == local.split_batches(tokenizer, requests()[::-1], 3)

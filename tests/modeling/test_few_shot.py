@@ -88,7 +88,7 @@ def test_log_probabilities_end_where_the_answer_does(tokenizer):
             return type("Out", (), {"logits": logits})
 
     sampling = Sampling(max_tokens=len(text), temperature=0.0, top_p=1.0, seed=0)
-    ((answer,),) = local.answer(Certain(), tokenizer, [[Request("r", QUESTION, 0)]], sampling)
+    ((answer,),) = local.complete(Certain(), tokenizer, [[Request("r", QUESTION, 0)]], sampling)
     assert answer.response == " Bees."
     assert answer.finish_reason == "stop"
     assert len(answer.logprobs) == few_shot.cut(tokenizer, text)[0] < len(text)
@@ -125,7 +125,7 @@ def test_gemma_answers_by_example_and_stops():
     messages = [{"role": "user", "content": "What is the capital of Italy?"}]
     assert prompt_ids(own, messages).count(own.bos_token_id) == 1
     sampling = Sampling(max_tokens=24, temperature=0.0, top_p=1.0, seed=0)
-    ((answer,),) = local.answer(model, own, [[Request("r", messages, 0)]], sampling)
+    ((answer,),) = local.complete(model, own, [[Request("r", messages, 0)]], sampling)
     assert "Rome" in answer.response
     assert answer.finish_reason == "stop"
     assert "Question" not in answer.response

@@ -98,9 +98,13 @@ def test_a_number_written_as_1e_minus_4_means_the_number_in_yaml_and_as_text():
         ("clean.min_words", 500, "min_words (500) is larger than max_words"),
         ("teachers.0.sha256", "abc", "teachers.0.sha256:"),
         ("teachers.0.kind", "magic", "teachers.0: input tag 'magic'"),
-        ("generate.mixture.policy", "best_of_n", "generate.mixture: judge: policy best_of_n needs one"),
-        ("generate.mixture.policy", "fuse", "aggregator: policy fuse, and no other, needs one"),
-        ("generate.mixture.aggregator", "smollm2", "aggregator: policy fuse, and no other, needs one"),
+        (
+            "generate.mixture.policy",
+            "best_of_n",
+            "generate.mixture: judge: must be the name of a teacher with policy best_of_n",
+        ),
+        ("generate.mixture.policy", "fuse", "aggregator: must be the name of a teacher with policy fuse"),
+        ("generate.mixture.aggregator", "smollm2", "aggregator: must be the name of a teacher with policy fuse"),
         ("generate.mixture.judge", "nobody", "generate.mixture.judge: must be one of `teachers` (['smollm2'])"),
         (
             "teachers.0.chat_template",
@@ -142,7 +146,7 @@ def test_a_message_fits_one_screen_however_many_the_mistakes():
 def test_shares_that_divide_the_prompts_may_not_exceed_them():
     value = copy.deepcopy(SHIPPED)
     value["teachers"] = [value["teachers"][0] | {"prompt_fraction": 0.6, "name": name} for name in ("smollm2", "other")]
-    assert "add up to 1.2" in refused(value)
+    assert "must add up to at most 1, got 1.2" in refused(value)
 
 
 def test_a_key_in_the_address_of_an_endpoint_is_refused():
@@ -163,7 +167,7 @@ def test_a_budget_needs_the_price_of_every_api_teacher():
 def test_several_samples_of_a_greedy_teacher_are_refused():
     value = copy.deepcopy(SHIPPED)
     value["generate"]["num_samples"] = 3
-    assert "generate: samples: 3 greedy answers are one and the same" in refused(value)
+    assert "generate: num_samples: must be 1 with sampling_temperature 0, got 3" in refused(value)
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 3])

@@ -17,8 +17,8 @@ from distill.core.errors import UserError
 from distill.evaluation import class_labels as label_items
 from distill.evaluation import classification
 from distill.generation import class_labels as generation_class_labels
-from distill.generation.completions import Request, from_row
-from distill.generation.prompts import require_labels
+from distill.generation.completions import Completion, Request
+from distill.generation.prompts import check_labels
 from distill.losses import class_labels as losses_class_labels
 from distill.losses import divergences
 from distill.modeling import class_labels as modeling_class_labels
@@ -85,7 +85,7 @@ def test_a_label_that_begins_another_is_not_taken_for_it(model, tokenizer):
 
 def test_an_answer_is_the_likeliest_label_with_the_distribution_over_all(model, tokenizer):
     requests = [Request(topic, asked(topic), 0) for topic in ("ants", "lakes", "maple")]
-    (answers,) = generation_class_labels.answer(model, tokenizer, [requests], SET)
+    (answers,) = generation_class_labels.complete(model, tokenizer, [requests], SET)
     for request, answer in zip(requests, answers, strict=True):
         sums = by_hand(model, tokenizer, request.messages)
         assert answer.response == SET[sums.index(max(sums))]
@@ -94,9 +94,9 @@ def test_an_answer_is_the_likeliest_label_with_the_distribution_over_all(model, 
         best, second = sorted(answer.label_log_probs, reverse=True)[:2]
         assert answer.margins == [pytest.approx(best - second, abs=1e-4)]
         assert answer.entropies == [pytest.approx(-sum(math.exp(p) * p for p in answer.label_log_probs), abs=1e-4)]
-        assert from_row(vars(answer)) == answer
+        assert Completion.from_json(vars(answer)) == answer
     old = {name: value for name, value in vars(answers[0]).items() if name != "label_log_probs"}
-    assert from_row(old).label_log_probs is None  # a line of a journal from before there were labels
+    assert Completion.from_json(old).label_log_probs is None  # a line of a journal from before there were labels
 
 
 def over(student: list[list[float]], teacher: list[list[float]], how: divergences.Settings, weights=(1.0,)) -> float:
@@ -196,12 +196,12 @@ def test_rows_of_other_labels_are_refused(tokenizer):
 
 
 def test_prompts_have_right_labels_of_the_set_all_or_none():
-    require_labels([{"id": "a"}, {"id": "b"}], SET)
-    require_labels([{"id": "a", "label": "is"}], SET)
-    with pytest.raises(UserError, match=r"prompt 'a' has the label 'was', which is none"):
-        require_labels([{"id": "a", "label": "was"}], SET)
-    with pytest.raises(UserError, match=r"1 of 2 prompts have a `label`"):
-        require_labels([{"id": "a", "label": "is"}, {"id": "b"}], SET)
+    check_labels([{"id": "a"}, {"id": "b"}], SET)
+    check_labels([{"id": "a", "label": "is"}], SET)
+    with pytest.raises(UserError, match=r"label of prompt 'a' must be one of generate.class_labels .*, got 'was'"):
+        check_labels([{"id": "a", "label": "was"}], SET)
+    with pytest.raises(UserError, match=r"all prompts or none must have a `label`, got 1 of 2"):
+        check_labels([{"id": "a", "label": "is"}, {"id": "b"}], SET)
 
 
 def test_items_are_scored_against_the_right_label_where_there_is_one(model, tokenizer):
@@ -248,7 +248,7 @@ def test_cleaning_compares_what_is_asked_and_leaves_short_and_equal_labels_alone
     ("changes", "words"),
     [
         ({"generate__class_labels": ["yes"]}, "generate.class_labels"),
-        ({"generate__class_labels": ["yes", "yes"]}, "class_labels: two are the same"),
+        ({"generate__class_labels": ["yes", "yes"]}, "class_labels: must be different"),
         ({"generate__class_labels": ["yes", " no"]}, "generate.class_labels"),
         ({"generate__num_samples": 2}, "num_samples: must be 1 with class_labels"),
         ({"weight__targets": tiny.params()["weight"]["targets"]}, "weight.targets: must be null"),

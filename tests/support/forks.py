@@ -24,7 +24,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 
 def start(target: Callable[..., None], *arguments: Any) -> BaseProcess:
     """Starts a function in a process that can be killed at any moment."""
-    CONTEXT.set_forkserver_preload(["asking_run", *(f"stages.{name}" for name in STAGES), *LATER])
+    CONTEXT.set_forkserver_preload(["query_run", *(f"stages.{name}" for name in STAGES), *LATER])
     # the server takes its path from the environment alone (CPython issue 117378)
     surroundings = tiny.environment() | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with mock.patch.dict(os.environ, surroundings, clear=True):

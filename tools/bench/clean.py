@@ -14,6 +14,7 @@ from typing import Any
 
 from distill.core.errors import UserError
 from distill.core.files import write_rows
+from distill.core.response_row import Message, ResponseRow, Usage
 
 ROOT = Path(__file__).parents[2]
 ROWS_PER_TOPIC = 50
@@ -56,24 +57,18 @@ def made_up_rows(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
         else:
             recent[generator.randrange(1000)] = (prompt, response)
         prompt_id = f"topic-{number // ROWS_PER_TOPIC:07d}/{number % ROWS_PER_TOPIC:02d}"
-        yield {
-            "id": f"{prompt_id}@made-up",
-            "prompt_id": prompt_id,
-            "topic": prompt_id.partition("/")[0],
-            "teacher": "made-up",
-            "sample": 0,
-            "messages": [{"role": "user", "content": " ".join(prompt)}],
-            "response": " ".join(response),
-            "finish_reason": "stop",
-            "logprobs": [-round(generator.random(), 4) for _ in range(TOKENS)],
-            "entropies": None,
-            "margins": None,
-            "judge_score": None,
-            "fused_from": [],
-            "degraded": [],
-            "usage": {"prompt_tokens": len(prompt), "completion_tokens": TOKENS},
-            "error": None,
-        }
+        yield ResponseRow(
+            id=f"{prompt_id}@made-up",
+            prompt_id=prompt_id,
+            topic=prompt_id.partition("/")[0],
+            teacher="made-up",
+            messages=[Message(role="user", content=" ".join(prompt))],
+            response=" ".join(response),
+            finish_reason="stop",
+            logprobs=[-round(generator.random(), 4) for _ in range(TOKENS)],
+            usage=Usage(prompt_tokens=len(prompt), completion_tokens=TOKENS),
+            error=None,
+        ).to_json()
 
 
 def measure_run(count: int) -> dict[str, Any]:

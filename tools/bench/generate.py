@@ -41,25 +41,25 @@ def resident_mb() -> float:
     return pages * 4096 / 1e6
 
 
-def requests(api: ApiTeacher, setup: query.Setup, count: int) -> list[Request]:
+def requests(api: ApiTeacher, context: query.QueryContext, count: int) -> list[Request]:
     """Requests with short prompts."""
     prompts = ((f"p{number}", [{"role": "user", "content": f"What is {number}?"}]) for number in range(count))
-    return [query.request(api, SAMPLING, setup, name, messages) for name, messages in prompts]
+    return [query.build_request(api, SAMPLING, context, name, messages) for name, messages in prompts]
 
 
 def pipeline(url: str, count: int, folder: Path) -> dict[str, float]:
     """Requests a second of the stage's code, and the growth of memory in MB from the first responses to the last."""
     api = teacher(url)
-    setup = query.Setup(RUNTIME, 1, {"KEY": "none"}, folder, (), Budget(None, 0.0))
-    items = requests(api, setup, count)
+    context = query.QueryContext(RUNTIME, 1, {"KEY": "none"}, folder, (), Budget(None, 0.0))
+    items = requests(api, context, count)
     first = min(2000, count // 10)
-    query.ask(api, items[:first], SAMPLING, setup)  # warm up: capability probe, connections, code
+    query.query(api, items[:first], SAMPLING, context)  # warm up: capability probe, connections, code
     before = resident_mb()
     start = time.perf_counter()
-    asked = query.ask(api, items, SAMPLING, setup)
+    result = query.query(api, items, SAMPLING, context)
     seconds = time.perf_counter() - start
     for item in items:
-        assert asked[item.id].error is None
+        assert result[item.id].error is None
     rows = count - first
     return {"requests_per_s": round(rows / seconds, 1), "memory_growth_mb": round(resident_mb() - before, 1)}
 

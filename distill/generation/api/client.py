@@ -1,4 +1,4 @@
-"""One teacher's endpoint through the openai SDK: each attempt waits for its turn and is accounted for."""
+"""Requests to one teacher's endpoint through the openai SDK: pace, retries and cost of each attempt."""
 
 import asyncio
 import random
@@ -12,27 +12,27 @@ import openai
 from tqdm import tqdm
 
 from distill.core.errors import UserError
-from distill.generation.api.rate_limits import Gate, Rate
-from distill.generation.budget import Budget, cost, likely_prompt_tokens, most_prompt_tokens
-from distill.generation.completions import Request
-from distill.generation.journal import TOKENS, Journal
+from distill.generation.api.rate_limits import AdaptiveConcurrency, RateLimiter
+from distill.generation.budget import Budget, cost, estimated_prompt_tokens, max_prompt_tokens
+from distill.generation.completions import TOKENS, Request
+from distill.generation.journal import Journal
 from distill.modeling.sampling import Sampling
 from distill.params.teachers import ApiTeacher
 
 PATH = "/chat/completions"  # the Responses API has neither seed nor n nor stop
 NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
-NOTHING = dict.fromkeys(TOKENS, 0)
-RETRIED = (408, 409, 429)  # and those from 500 on, as the SDK has it
-# The gate slows all requests together, so that one need not wait as long as the SDK, which doubles from 0.5 s.
-FIRST_RETRY_S, SLOWER = 0.25, 1.5
-FIRST_RECONNECT_S, RECONNECT_SLOWER = 0.5, 2.0  # a server that starts anew takes a while
-LONGEST_RETRY_S = 8.0
-LONGEST_PAUSE = 120.0  # seconds: a request that is told to wait longer is given up
+NO_TOKENS = dict.fromkeys(TOKENS, 0)
+RETRIED_STATUSES = (408, 409, 429)  # and those from 500 on, like the SDK
+# AdaptiveConcurrency slows all requests together, so one need not wait as long as in the SDK, which doubles from 0.5 s.
+FIRST_RETRY_S, RETRY_FACTOR = 0.25, 1.5
+FIRST_RECONNECT_S, RECONNECT_FACTOR = 0.5, 2.0  # a server that restarts takes a while
+MAX_RETRY_S = 8.0
+MAX_PAUSE_S = 120.0  # a request that is told to wait longer fails
 
 
 @dataclass(frozen=True)
-class Job:
-    """What asking one teacher takes beside the requests; `log_probs`: whether it is asked for them."""
+class QueryJob:
+    """Everything needed to query one API in addition to the requests; `log_probs`: whether to request them."""
 
     teacher: ApiTeacher
     key: str
@@ -40,132 +40,137 @@ class Job:
     log_probs: bool
     budget: Budget
     journal: Journal
-    bar: "tqdm[Any]"  # its class takes no type at run time
+    bar: "tqdm[Any]"  # the class takes no type parameter at run time
 
 
 @dataclass
-class Ticket:
-    """One request on its way through all its attempts.
+class InFlightRequest:
+    """One request through all its attempts.
 
-    `most` are the tokens that an attempt can be billed, `reserved` whether they are put aside for the next;
-    `lost` says that no reply came to the last one, which may have been billed all the same.
+    `max_billed` are the tokens that an attempt can cost at most, and `reserved` says whether they are reserved for
+    the next attempt. `lost`: the last attempt had no reply, and may have been billed all the same.
     """
 
     request_id: str
-    most: dict[str, int]
+    max_billed: dict[str, int]
     rate_tokens: int
     attempts: int = 0
     reserved: bool = False
     lost: bool = False
 
 
-class Account:
-    """What the requests of one job share: rates, gate, and the books of what was sent and paid.
+class RequestScheduler:
+    """State that the requests of one job share: pace, reservations and payments.
 
-    `stopped` is why nothing more may be sent.
+    `stopped` is the reason why nothing more may be sent.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: QueryJob) -> None:
         self.teacher, self.budget, self.journal = job.teacher, job.budget, job.journal
-        self.max_tokens = job.sampling.max_tokens
-        self.requests = Rate(job.teacher.requests_per_minute)
-        self.tokens = Rate(job.teacher.tokens_per_minute)
-        self.gate = Gate(job.teacher.concurrency)
+        self.max_new_tokens = job.sampling.max_tokens
+        self.requests = RateLimiter(job.teacher.requests_per_minute)
+        self.tokens = RateLimiter(job.teacher.tokens_per_minute)
+        self.concurrency = AdaptiveConcurrency(job.teacher.concurrency)
         self.stopped: UserError | None = None
 
-    def ticket(self, request: Request) -> Ticket:
-        """The ticket of a request that was not sent yet."""
-        most = {"prompt_tokens": most_prompt_tokens(request.messages), "completion_tokens": self.max_tokens}
-        return Ticket(request.id, most, likely_prompt_tokens(request.messages) + self.max_tokens)
+    def track(self, request: Request) -> InFlightRequest:
+        """The state of a request that was not sent yet."""
+        max_billed = {
+            "prompt_tokens": max_prompt_tokens(request.messages),
+            "completion_tokens": self.max_new_tokens,
+        }
+        rate_tokens = estimated_prompt_tokens(request.messages) + self.max_new_tokens
+        return InFlightRequest(request.id, max_billed, rate_tokens)
 
-    async def send(self, sdk: openai.AsyncOpenAI, ticket: Ticket, body: dict[str, Any]) -> httpx2.Response:
-        """The reply to a request, which is sent again after what may pass, up to `max_retries` times.
+    async def send(self, sdk: openai.AsyncOpenAI, request: InFlightRequest, body: dict[str, Any]) -> httpx2.Response:
+        """The reply to a request. Errors that may pass are retried up to `max_retries` times.
 
-        The SDK's own retries are not used: its pause after a time-out cannot be chosen, and a request that was
-        waited for all that time goes again at once. Raises what the SDK does, and UserError once asking stopped.
+        The SDK's retries are not used: its pause after a time-out cannot be chosen, and a request that waited all
+        that time is sent again at once. Raises the SDK's errors, and UserError once the job stopped.
         """
         while True:
-            await self.admit(ticket)
-            async with self.gate.passing():
-                await self.requests.take(1)
-                await self.tokens.take(ticket.rate_tokens)
+            await self.reserve(request)
+            async with self.concurrency.slot():
+                await self.requests.acquire(1)
+                await self.tokens.acquire(request.rate_tokens)
                 if self.stopped is not None:
                     raise self.stopped
-                ticket.attempts += 1
+                request.attempts += 1
                 try:
                     reply = await sdk.post(PATH, cast_to=httpx2.Response, body=body, options={"max_retries": 0})
                 except openai.APIError as error:
-                    pause = self._heed(ticket, error)
-                    if pause is None or ticket.attempts > self.teacher.max_retries:
+                    pause = self._handle_error(request, error)
+                    if pause is None or request.attempts > self.teacher.max_retries:
                         raise
                 else:
-                    self.gate.success()
+                    self.concurrency.on_success()
                     return reply
             await asyncio.sleep(pause)
 
-    def _heed(self, ticket: Ticket, error: openai.APIError) -> float | None:
-        """Seconds until a failed attempt is made again, None where it is not; a lost reply is booked."""
+    def _handle_error(self, request: InFlightRequest, error: openai.APIError) -> float | None:
+        """Seconds until the next attempt, or None for no retry. Books an attempt without a reply."""
         if isinstance(error, openai.APIConnectionError):
             if not isinstance(error.__cause__, NEVER_SENT):
-                self.lose(ticket)
+                self.book_lost(request)
             if isinstance(error, openai.APITimeoutError):
                 return 0.0
-            return _pause(FIRST_RECONNECT_S, RECONNECT_SLOWER, ticket.attempts)
+            return _backoff(FIRST_RECONNECT_S, RECONNECT_FACTOR, request.attempts)
         if not isinstance(error, openai.APIStatusError) or "insufficient_quota" in error.response.text:
-            return None  # no waiting mends it
+            return None  # a retry would not help
         wait = _retry_after(error.response)
         if error.status_code == 429:
-            self.gate.too_many(None if wait is None else min(wait, LONGEST_PAUSE))
-        said = error.response.headers.get("x-should-retry")
-        passes = said == "true" or (said != "false" and (error.status_code in RETRIED or error.status_code >= 500))
-        if not passes or (wait is not None and wait > LONGEST_PAUSE):
+            self.concurrency.on_rate_limited(None if wait is None else min(wait, MAX_PAUSE_S))
+        advice = error.response.headers.get("x-should-retry")
+        is_retried = error.status_code in RETRIED_STATUSES or error.status_code >= 500
+        may_pass = advice == "true" or (advice != "false" and is_retried)
+        if not may_pass or (wait is not None and wait > MAX_PAUSE_S):
             return None
-        return _pause(FIRST_RETRY_S, SLOWER, ticket.attempts) if wait is None else wait
+        return _backoff(FIRST_RETRY_S, RETRY_FACTOR, request.attempts) if wait is None else wait
 
-    async def admit(self, ticket: Ticket) -> None:
-        """Puts the price of an attempt aside, if need be later, and writes that it goes. Raises UserError."""
-        if not ticket.reserved:
-            await self.budget.wait_and_reserve(cost(self.teacher.price, ticket.most), self.teacher)
-            ticket.reserved, ticket.lost = True, False
-            self.journal.sent(ticket.request_id, ticket.most)
+    async def reserve(self, request: InFlightRequest) -> None:
+        """Reserves the maximum cost of an attempt, after a wait if necessary, and journals it. Raises UserError."""
+        if not request.reserved:
+            await self.budget.wait_and_reserve(cost(self.teacher.price, request.max_billed), self.teacher)
+            request.reserved, request.lost = True, False
+            self.journal.record_sent(request.request_id, request.max_billed)
 
-    def lose(self, ticket: Ticket) -> None:
-        """No reply came to an attempt: it counts as billed in full."""
-        ticket.lost = True
-        self._book(ticket, ticket.most)
+    def book_lost(self, request: InFlightRequest) -> None:
+        """Books an attempt without a reply: it counts as billed in full."""
+        request.lost = True
+        self._record(request, request.max_billed)
 
-    def settle(self, ticket: Ticket, usage: dict[str, int] | None, replied: bool) -> dict[str, int]:
-        """Books a request that is over; returns the tokens that its last attempt is billed.
+    def settle(self, request: InFlightRequest, usage: dict[str, int] | None, has_reply: bool) -> dict[str, int]:
+        """Books the end of a request. Returns the tokens that its last attempt is billed.
 
-        Those of a reply are its usage, or the most that it can be where it reports none.
+        They are the reply's usage, or the maximum if it reports none.
         """
-        billed = ticket.most if ticket.lost else NOTHING
-        if replied:
-            billed = usage or ticket.most
-        if ticket.reserved:
-            self._book(ticket, billed)
+        billed = request.max_billed if request.lost else NO_TOKENS
+        if has_reply:
+            billed = usage or request.max_billed
+        if request.reserved:
+            self._record(request, billed)
         return billed
 
-    def _book(self, ticket: Ticket, tokens: dict[str, int]) -> None:
-        self.budget.book(cost(self.teacher.price, ticket.most), cost(self.teacher.price, tokens))
-        ticket.reserved = False
+    def _record(self, request: InFlightRequest, tokens: dict[str, int]) -> None:
+        self.budget.record(cost(self.teacher.price, request.max_billed), cost(self.teacher.price, tokens))
+        request.reserved = False
 
 
-def client(job: Job) -> openai.AsyncOpenAI:
-    """The client of a teacher's endpoint."""
+def sdk_client(job: QueryJob) -> openai.AsyncOpenAI:
+    """The SDK's client for a teacher's endpoint."""
     teacher = job.teacher
     return openai.AsyncOpenAI(
         api_key=job.key, base_url=teacher.base_url, timeout=teacher.timeout_s, max_retries=teacher.max_retries
     )
 
 
-def _pause(first: float, slower: float, attempts: int) -> float:
-    """Seconds after so many attempts, up to a quarter less by chance, so that not all come back at once."""
-    return min(first * slower ** (attempts - 1), LONGEST_RETRY_S) * (1 - random.random() / 4)
+def _backoff(first: float, factor: float, attempts: int) -> float:
+    """Seconds after that many attempts, reduced by up to a quarter at random, so that retries are spread out."""
+    return min(first * factor ** (attempts - 1), MAX_RETRY_S) * (1 - random.random() / 4)
 
 
 def _retry_after(response: httpx2.Response) -> float | None:
-    """Seconds to wait, from retry-after-ms or Retry-After (seconds or a date); None where neither says so."""
+    """Seconds to wait, from retry-after-ms or Retry-After (seconds or a date); None without either."""
     seconds = None
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = response.headers.get(name)
