@@ -57,11 +57,11 @@ def read_prompts(source: Prompts) -> list[Prompt]:
 
 
 def write_more_prompts(
-    prompts: list[Prompt], params: SelfInstruct, teacher: Teacher, seed: int, context: QueryContext
+    prompts: list[Prompt], settings: SelfInstruct, teacher: Teacher, seed: int, context: QueryContext
 ) -> tuple[list[Prompt], list[AuxiliaryCall]]:
     """The prompts with those that the teacher wrote from them, and its call of each round."""
     sampling = Sampling(
-        max_tokens=params.max_new_tokens, temperature=params.sampling_temperature, top_p=params.top_p, seed=seed
+        max_tokens=settings.max_new_tokens, temperature=settings.sampling_temperature, top_p=settings.top_p, seed=seed
     )
     calls: list[AuxiliaryCall] = []
 
@@ -69,7 +69,7 @@ def write_more_prompts(
         calls.append(call_auxiliary("self_instruct", teacher, requests, sampling, context))
         return [calls[-1][name] for name in requests]
 
-    result, counts = self_instruct(prompts, params, seed, query_teacher)
+    result, counts = self_instruct(prompts, settings, seed, query_teacher)
     if context.dry_run is None:
         print(f"{teacher.name} wrote prompts: {', '.join(f'{name} {count}' for name, count in counts.items())}")
     return result, calls
