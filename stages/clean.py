@@ -1,6 +1,6 @@
 """Drops what no student should learn from and splits by topic: `python -m stages.clean`.
 
-Reads  data/raw/responses.jsonl, what clean.evaluation_texts and clean.evaluation_tasks name, params seed, clean,
+Reads  data/raw/responses.jsonl, what clean.evaluation_texts and clean.evaluation_tasks name, params data_seed, clean,
        generate.mixture.policy
 Writes data/clean/{train,validation,test,dropped}.jsonl, metrics/clean.json
 """
@@ -23,8 +23,8 @@ from distill.cleaning.responses import Responses, Row
 from distill.core.errors import UserError, run_main
 from distill.core.files import write_json, write_rows
 from distill.core.text import words
-from distill.params import loading as params_file
 from distill.params.clean import Clean
+from distill.params.loading import load_params
 
 RESPONSES = Path("data/raw/responses.jsonl")
 FOLDER = Path("data/clean")
@@ -255,9 +255,9 @@ def cleaned(rows: Responses, clean: Clean, policy: str, seed: int) -> tuple[dict
 
 def main() -> None:
     """Reads the responses, cleans and splits them, writes the parts and their counts."""
-    params = params_file.load()
+    params = load_params()
     with Responses(RESPONSES) as rows:
-        metrics, parts = cleaned(rows, params.clean, params.generate.mixture.policy, params.seed)
+        metrics, parts = cleaned(rows, params.clean, params.generate.mixture.policy, params.data_seed)
         for reason, count in metrics["reasons"].items():
             if count:
                 print(f"dropped {count:6} {reason}")

@@ -1,7 +1,7 @@
 """Measures teacher, init, sft and distilled side by side on held-out topics: `python -m stages.evaluate`.
 
-Reads  data/clean/test.jsonl, models/init, models/{sft,distilled}-<seed> of every training seed, metrics/train,
-       params seed, seeds, runtime, teachers, generate.class_labels, evaluate
+Reads  data/clean/test.jsonl, models/init, models/{sft,distilled}-<seed> of every training seed, metrics/init.json,
+       metrics/train, params data_seed, training_seeds, runtime, teachers, generate.class_labels, evaluate
 Writes metrics/metrics.json (main table), metrics/evaluate.json (all scores with intervals), metrics/seeds.csv,
        metrics/items.csv, metrics/samples.jsonl, metrics/regressions.jsonl, data/evaluated/benchmark_samples.jsonl,
        metrics/latency.json; metrics/environment/evaluate.json, and what was measured in .distill/evaluations, not to
@@ -44,8 +44,8 @@ from distill.evaluation.scores import (
     over_seeds,
 )
 from distill.modeling import environment, loading, runtime
-from distill.params import loading as params_file
 from distill.params.evaluate import Latency
+from distill.params.loading import load_params
 from distill.params.schema import Params
 from distill.params.teachers import LocalTeacher
 from distill.students.runs import TRAINED, Run, require_model, students
@@ -78,7 +78,7 @@ def load_all(teacher: LocalTeacher, runs: list[Run], dtype: torch.dtype) -> dict
 def conditions(params: Params) -> Row:
     """What every measurement depends on beside the model and what it is asked: params, code, packages, processor."""
     return {
-        "seed": params.seed,
+        "seed": params.data_seed,
         "batch_tokens": params.evaluate.batch_tokens,
         "max_new_tokens": params.evaluate.max_new_tokens,
         "environment": environment.manifest(params.runtime),
@@ -164,7 +164,7 @@ def extra_results(
     """One model's scores in evaluate.benchmarks by task, and a row for each sample; `data` has each entry's hash."""
     scores: dict[str, Row] = {}
     rows: list[Row] = []
-    limit, seed = params.evaluate.benchmark_limit, params.seed
+    limit, seed = params.evaluate.benchmark_limit, params.data_seed
     for extra, digest in zip(params.evaluate.benchmarks, data, strict=True):
         key = alike | {"extra": extra.model_dump(), "limit": limit, "data": digest}
         found, asked = cached(folder, f"{name}-extra", key, partial(benchmarks.run, *model, extra, limit, seed))
@@ -184,7 +184,7 @@ def measured(
     """Each model's items, its scores in extra tasks, and all samples of those; `written` are the items to generate."""
     evaluate, folder, alike = params.evaluate, home(os.environ, Path.cwd()) / "evaluations", conditions(params)
     labels, data = params.generate.class_labels, [benchmarks.data_hash(extra) for extra in evaluate.benchmarks]
-    picked = multiple_choice.choices(rows, pool, params.seed) if labels is None else []
+    picked = multiple_choice.choices(rows, pool, params.data_seed) if labels is None else []
     references = {row["id"]: row["response"] for row in rows}
     teacher_tokenizer = loaded["teacher"][1]
     tables: dict[str, pd.DataFrame] = {}
@@ -241,15 +241,15 @@ def write_items(tables: dict[str, pd.DataFrame], runs: list[Run]) -> None:
 
 
 def main() -> None:
-    params = params_file.load()
-    evaluate, seed = params.evaluate, params.seed
+    params = load_params()
+    evaluate, seed = params.evaluate, params.data_seed
     runtime.prepare(params.runtime.threads, seed)
     datasets.disable_progress_bars()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     pool = list(read_rows(TEST, "stage clean"))
     rows = subset(pool, evaluate.max_samples, seed)
     written = {row["id"] for row in subset(rows, evaluate.max_generations, seed)}
-    teacher, runs = teacher_of(params), students(params.seeds)
+    teacher, runs = teacher_of(params), students(params.training_seeds)
     where: Places = {"teacher": (teacher.model, teacher.revision)}
     where |= {one.name: (str(one.folder), None) for one in runs}
     loaded = load_all(teacher, runs, runtime.compute_dtype(params.runtime.dtype))

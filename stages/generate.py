@@ -1,6 +1,6 @@
 """Query each teacher with its prompts: `python -m stages.generate`; with --dry-run print the cost, send nothing.
 
-Reads  the prompts that params name, params seed, runtime, teachers, generate
+Reads  the prompts that params name, params data_seed, runtime, teachers, generate
 Writes data/raw/responses.jsonl, metrics/generate.json; journals in .distill/journal,
        metrics/environment/generate.json
 """
@@ -123,7 +123,7 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="python -m stages.generate", description=__doc__)
     options.add_argument("--dry-run", action="store_true", help="print requests, tokens and cost, and send nothing")
     params = params_file.load()
-    generate, seed = params.generate, params.seed
+    generate, seed = params.generate, params.data_seed
     journals = home(os.environ, Path.cwd()) / "journal"
     num_new_prompts = generate.self_instruct.examples_per_request if generate.self_instruct else 1
     dry_run = DryRun(journals, num_new_prompts) if options.parse_args().dry_run else None

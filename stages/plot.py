@@ -3,7 +3,8 @@
 Reads  metrics/{metrics,evaluate,latency,clean,weight}.json, metrics/train/{sft,distilled}-<seed>_log.csv and
        metrics/train/distilled-<seed>.json (of the first training seed), metrics/{samples,regressions}.jsonl,
        metrics/methods.csv, data/weighted/train.jsonl,
-       params seed, seeds, runtime, teachers, generate, clean, weight, train, evaluate, plot
+       params data_seed, training_seeds, runtime, teachers, generate, clean, targets, weight, init, train, evaluate,
+       plot
 Writes metrics/figures/{loss,goals,size,weights,latency,methods}.png,
        metrics/plots/{loss,goals,size,weights,latency}.csv, metrics/report.md, metrics/report.html
 """
@@ -20,7 +21,7 @@ from distill.cards import model_card
 from distill.core.errors import UserError, run_main
 from distill.core.files import atomic_file, file_hash, read_json, read_rows, write_text
 from distill.evaluation.goals import GOALS
-from distill.params import loading as params_file
+from distill.params.loading import load_params
 from distill.reporting import figures, methods_table, report
 from distill.reporting import html as page
 from distill.reporting.score_tables import MODELS
@@ -40,7 +41,7 @@ JSON = {
     "clean": (METRICS / "clean.json", "clean"),
     "weight": (METRICS / "weight.json", "weight"),
 }
-LOG_COLUMNS = ["step", "epoch", "split", "loss", "training"]
+LOG_COLUMNS = ["step", "epoch", "split", "loss", "phase"]
 
 
 def read_inputs(samples: int, trained: Run) -> dict[str, Any]:
@@ -86,13 +87,13 @@ def read_log(of: Run) -> pd.DataFrame:
         raise UserError(f"{path} is no table of {', '.join(LOG_COLUMNS)} ({str(error)[:100]}). {writer}") from None
     if log.empty or not np.isfinite(log[["epoch", "loss"]]).all(axis=None):
         raise UserError(f"{path} has no losses, or one that is not finite. {writer}")
-    return log.assign(variant=of.variant)[["step", "variant", "training", "split", "epoch", "loss"]]
+    return log.assign(variant=of.variant)[["step", "variant", "phase", "split", "epoch", "loss"]]
 
 
 def main() -> None:
-    params = params_file.load()
-    sft, distilled = (Run(variant, params.seeds[0]) for variant in TRAINED)
-    inputs = read_inputs(params.plot.samples, distilled)
+    params = load_params()
+    sft, distilled = (Run(variant, params.training_seeds[0]) for variant in TRAINED)
+    inputs = read_inputs(params.plot.num_samples, distilled)
     metrics, latency, weight = inputs["metrics"], inputs["latency"], inputs["weight"]
     words = [len(row["response"].split()) for row in inputs["rows"]]
     spreads = report.histogram("weight", [row["weight"] for row in inputs["rows"]], 0.05)
@@ -119,13 +120,15 @@ def main() -> None:
     )
     drawn = {name: page.Figure(figures.svg(wide[name]), figures.svg(narrow[name])) for name in wide}
     choices = {
-        "seed": params.seed,
-        "seeds": params.seeds,
+        "data_seed": params.data_seed,
+        "training_seeds": params.training_seeds,
         "runtime": params.runtime.model_dump(),
         "teachers": [teacher.model_dump() for teacher in params.teachers],
         "generate": params.generate.model_dump(),
         "clean": params.clean.model_dump(),
+        "targets": params.targets and params.targets.model_dump(),
         "weight": params.weight.model_dump(),
+        "init": params.init.model_dump(),
         "train": params.train.model_dump(),
         "evaluate": params.evaluate.model_dump(),
         "plot": params.plot.model_dump(),

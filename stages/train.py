@@ -1,227 +1,197 @@
-"""Makes one student: `python -m stages.train init`, or `sft` or `distilled` with a training seed after it.
+"""Train one student: `python -m stages.train sft SEED` or `distilled SEED`, with a seed of `training_seeds`.
 
-Reads  data/weighted/train.jsonl, data/weighted/targets, data/clean/validation.jsonl,
-       params seed (of init alone), runtime, teachers, generate.class_labels, weight.targets, weight.layers, train
+Reads  data/weighted/train.jsonl, data/targets, data/clean/validation.jsonl, models/init, metrics/init.json,
+       params runtime, teachers, generate.class_labels, targets, init, train
 Writes models/<run>, metrics/train/<run>.json, metrics/train/<run>_log.csv, and while it trains DVCLive's files
        metrics/live/<run>/metrics.json, metrics/live/<run>/plots/metrics;
-       checkpoints to resume from in .distill/checkpoints, metrics/environment/{init,train@<run>}.json
+       checkpoints to resume from in .distill/checkpoints, metrics/environment/{sft,distilled}@<seed>.json
 """
 
 import argparse
-import math
 import os
 import shutil
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
+from transformers import PreTrainedModel
 
 from distill.cards import model_card
 from distill.core.code import imported_code
 from distill.core.errors import run_main
-from distill.core.files import atomic_file, atomic_folder, file_hash, read_rows, value_hash, write_json
+from distill.core.files import Row, atomic_file, atomic_folder, file_hash, read_json, read_rows, write_json
 from distill.core.home import home
-from distill.modeling import class_labels as closed_set
+from distill.losses.logit_loss import LossSettings
 from distill.modeling import environment, loading, runtime
-from distill.modeling.chat import encode
-from distill.modeling.scoring import negative_log_likelihood
-from distill.params import loading as params_file
+from distill.params.loading import load_params
 from distill.params.schema import Params
-from distill.params.students import TeacherStudent
-from distill.params.train import Distilled, Variant
-from distill.students import build, lora
+from distill.params.train import Distilled
+from distill.students import lora
+from distill.students.build import INTERMEDIATE, StoredTargets, Student, pruning_plan
 from distill.students.runs import TRAINED, Run, weights_hash
 from distill.targets import store
-from distill.training import class_labels, fit, phases, trackers
-from distill.training import data as teaching
-from distill.training.data import Lessons, Rows
-from distill.training.dataset import samples
+from distill.training import phases, trackers
+from distill.training.checkpoints import checkpoint_folder
+from distill.training.data import SFT, TrainingContext, TrainingData, load_training_data
+from distill.training.fit import FitConfig
+from distill.training.validation import Validation
 
-TRAIN = Path("data/weighted/train.jsonl")
-TARGETS = Path("data/weighted/targets")
-VALIDATION = Path("data/clean/validation.jsonl")
-LIVE = Path("metrics/live")
-VALIDATION_TOKENS = 4096  # padded tokens of one validation batch
-
-
-def untrained_student(params: Params, choices: list[TeacherStudent], rows: Rows, validation: Rows) -> build.Untrained:
-    """The first student before training, its tokenizer, and what there is to report of them.
-
-    `choices` is what each rung keeps of the one above, the first of the teacher and the last the student.
-    """
-    choice, wanted = params.train.student, params.weight.targets
-    if choice.source == "pretrained":
-        return build.pretrained(choice)
-    spec = teaching.teacher_of(params.teachers, choice.teacher)
-    theirs, stored, expected = None, None, None
-    if wanted is not None:
-        teacher = teaching.teacher_of(params.teachers, wanted.teacher)
-        dtype = runtime.compute_dtype(params.runtime.dtype)
-        theirs, stored = teaching.stored_targets(TARGETS, teacher, wanted, rows, dtype)
-        expected = store.read_expected(TARGETS) if wanted.kind in store.WHOLE else None
-    rung = None if params.train.ladder is None else "rung-1"
-    return build.cut_from(spec, choices[0], rows, validation, theirs, stored, expected, rung)
+TRAIN, VALIDATION = Path("data/weighted/train.jsonl"), Path("data/clean/validation.jsonl")
+TARGETS, LIVE = Path("data/targets"), Path("metrics/live")
+INIT = Run("init", None)
+# of the record of init, what a trained student's has too
+DESCRIBED = ("source", "layers", "intermediate_size", "num_key_value_heads", "vocab_size", "validation_coverage")
+# of the record of init, what a trained student's has too
+DESCRIBED = ("source", "layers", "intermediate_size", "num_key_value_heads", "vocab_size", "validation_coverage")
 
 
-def lessons(
-    step: phases.Step,
-    network: Any,
-    teacher: Path | None,
-    seed: int,
-    params: Params,
-    settings: Variant,
-    rows: Rows,
-    tokenizer: Any,
-) -> Lessons:
-    """What a student learns from: targets of the teacher, or the student in the folder `teacher`.
-
-    Either is there only for a loss that needs it.
-    """
-    wanted, max_length = params.weight.targets, params.train.schedule.max_length
-    if params.generate.class_labels is not None:
-        return Lessons(class_labels.samples(rows, tokenizer, params.generate.class_labels, max_length))
-    layer_loss = None
-    if isinstance(settings, Distilled) and not step.is_rung:  # its pairs are numbered by the student's own layers
-        layer_loss = settings.layer_loss
-    if wanted is None or not (settings.needs_teacher or layer_loss):
-        return Lessons(samples(rows, tokenizer, max_length))
-    dtype = runtime.compute_dtype(params.runtime.dtype)
-    if teacher is not None:
-        return teaching.of_a_student(rows, network, tokenizer, max_length, teacher, wanted, dtype, seed)
-    spec = teaching.teacher_of(params.teachers, wanted.teacher)
-    given = (rows, network, tokenizer, max_length, spec, wanted, TARGETS, dtype, seed)
-    return teaching.lessons(*given, layer_loss, params.weight.layers or [])
+def parse_run() -> Run:
+    """The run that the command names."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("variant", choices=TRAINED)
+    parser.add_argument("seed", type=int, help="of the training, one of training_seeds in params.yaml")
+    arguments = parser.parse_args()
+    return Run(arguments.variant, arguments.seed)
 
 
-def validation_loss(network: Any, validation: Rows, tokenizer: Any, teacher_tokens: int, dtype: torch.dtype) -> float:
-    """Nats per token of the teacher for the validation responses: the same measure for every student."""
-    examples = [encode(tokenizer, row) for row in validation]
-    device = network.device
-    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-        return negative_log_likelihood(network, examples, VALIDATION_TOKENS) / teacher_tokens
+def load_initial_student(params: Params) -> Student:
+    """The student that training starts from: the initial one, or the first intermediate one."""
+    record = read_json(INIT.record, "stage init")
+    folder = INIT.folder / f"{INTERMEDIATE}1" if params.train.progressive else INIT.folder
+    model, tokenizer = loading.load(str(folder), torch.float32)
+    described = {name: value for name, value in record.items() if name in DESCRIBED}
+    layers = {"layers": record["start_layers"]} if params.train.progressive else {}
+    return Student(model, tokenizer, described | layers)
 
 
-def label_loss(network: Any, validation: Rows, tokenizer: Any, labels: list[str], dtype: torch.dtype) -> float:
-    """Nats per row of the teacher's labels within the set, for the validation rows."""
-    messages, device = [row["messages"] for row in validation], network.device
-    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-        _, found = closed_set.log_probs(network, tokenizer, messages, labels, VALIDATION_TOKENS)
-    nats = [-own[labels.index(row["response"])] for own, row in zip(found.tolist(), validation, strict=True)]
-    return sum(nats) / len(nats)
-
-
-def checkpoint_folder(params: Params, this: Run) -> Path:
-    """Where this run's checkpoints are: a run that differs in seed, params, data, code or torch has another folder."""
-    data = [TRAIN, VALIDATION, TARGETS / store.MANIFEST, TARGETS / store.LAYERS / store.MANIFEST]
-    key = {
-        "run": this.name,
-        "params": [params.train.model_dump(exclude={"report_to"}), params.runtime.model_dump()],
-        "targets": params.weight.targets and params.weight.targets.model_dump(),
-        "labels": params.generate.class_labels,
-        "data": [file_hash(path) for path in data if path.exists()],
+def run_key(params: Params) -> Row:
+    """What the checkpoints of a run depend on: params, data, code and torch."""
+    manifests = [TARGETS / store.MANIFEST, TARGETS / store.LAYERS / store.MANIFEST]
+    return {
+        "params": [
+            params.train.model_dump(exclude={"report_to"}),
+            params.init.model_dump(),
+            params.runtime.model_dump(),
+        ],
+        "targets": params.targets and params.targets.model_dump(),
+        "class_labels": params.generate.class_labels,
+        "data": [file_hash(path) for path in (TRAIN, VALIDATION, INIT.record, *manifests) if path.exists()],
         "code": [file_hash(path) for path in imported_code(Path(__file__))],
         "torch": torch.__version__,
     }
-    return home(os.environ, Path.cwd()) / "checkpoints" / f"{this.name}-{value_hash(key)[:16]}"
 
 
-def settings_of(params: Params, this: Run) -> Variant:
-    """The section of params of a variant that is trained."""
-    return params.train.sft if this.variant == "sft" else params.train.distilled
+def prepare_trackers(report_to: str | None) -> Path:
+    """The folder of journals and checkpoints; every tracker writes below it and calls no server."""
+    trackers.require(report_to)
+    folder = home(os.environ, Path.cwd())
+    (folder / "tracking").mkdir(parents=True, exist_ok=True)
+    for name, value in trackers.offline((folder / "tracking").absolute()).items():
+        os.environ.setdefault(name, value)
+    return folder
 
 
-def log_table(log: list[dict[str, Any]], first: float) -> pd.DataFrame:
-    """The losses as rows of step, epoch, split (train, validation), loss and training, of which a course has several.
+def log_table(trained: phases.Trained) -> pd.DataFrame:
+    """The losses as rows of step, epoch, split (train, validation), loss and phase.
 
     A training loss is of the variant's own kind.
     """
-    rows = [(0, 0.0, "validation", first, "untrained")]
-    for entry in log:
+    rows = [(0, 0.0, "validation", trained.phases[0].first, "untrained")]
+    for entry in phases.joined_logs(trained.phases):
         for key, split in (("loss", "train"), ("validation_loss", "validation")):
             if key in entry:
-                rows.append((entry["step"], entry["epoch"], split, entry[key], entry["training"]))
-    table = pd.DataFrame(rows, columns=["step", "epoch", "split", "loss", "training"])
+                rows.append((entry["step"], entry["epoch"], split, entry[key], entry["phase"]))
+    table = pd.DataFrame(rows, columns=["step", "epoch", "split", "loss", "phase"])
     return table.round({"epoch": 3, "loss": 4})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("variant", choices=("init", *TRAINED))
-    parser.add_argument("seed", type=int, nargs="?", help="of the training: needed by all but init, which has none")
-    given = parser.parse_args()
-    if (given.variant == "init") != (given.seed is None):
-        parser.error("sft and distilled need a training seed, one of `seeds` in params.yaml, and init takes none")
-    this = Run(given.variant, given.seed)
-    params = params_file.load()
-    trackers.require(params.train.report_to)
-    tracked = home(os.environ, Path.cwd()) / "tracking"
-    tracked.mkdir(parents=True, exist_ok=True)
-    for name, value in trackers.offline(tracked.absolute()).items():
-        os.environ.setdefault(name, value)
-    runtime.prepare(params.runtime.threads, params.seed if this.seed is None else this.seed)
-    rows, validation = list(read_rows(TRAIN, "stage weight")), list(read_rows(VALIDATION, "stage clean"))
-    choices = (
-        [] if params.train.student.source == "pretrained" else phases.cuts(params.train.student, params.train.ladder)
+def make_record(student: Student, trained: phases.Trained, config: FitConfig, validation: Validation) -> Row:
+    """metrics/train/<run>.json, without run and weights."""
+    record = student.record | ({"layers": trained.best.layers} if trained.best.layers else {})
+    record |= {"loss": config.loss.kind} | phases.report(trained)
+    record |= {
+        "parameters": loading.parameter_count(trained.model),
+        "validation_loss": round(trained.best.loss, 4),
+        "validation_unit": validation.unit,
+    }
+    if config.adapter is not None:
+        record |= lora.adapter_record(trained.model, config.adapter)
+        if config.adapter.quantization is not None:  # the merged weights differ slightly from the trained ones
+            record |= {"merged_validation_loss": round(validation.loss(trained.model.eval()), 4)}
+    return record
+
+
+def fit_config(this: Run, params: Params, checkpoints: Path, losses: Distilled, validation: Validation) -> FitConfig:
+    """How the run is trained."""
+    return FitConfig(
+        name=this.name,
+        seed=this.seed or 0,
+        optimization=params.train.optimization,
+        loss=LossSettings.from_params(losses.loss),
+        adapter=params.train.adapter,
+        dtype=validation.dtype,
+        checkpoints=checkpoints,
+        curves=LIVE / this.name,
+        compile=params.train.compile,
+        report_to=params.train.report_to,
+        validation_loss=validation.loss,
     )
-    network, tokenizer, report = untrained_student(params, choices, rows, validation)
-    teacher_tokens = sum(len(row["logprobs"] or row["response"].split()) for row in validation)
-    dtype = runtime.compute_dtype(params.runtime.dtype)
-    measured_as = (
-        partial(validation_loss, teacher_tokens=teacher_tokens)
-        if params.generate.class_labels is None
-        else partial(label_loss, labels=params.generate.class_labels)
+
+
+def train(params: Params, student: Student, rows: list[Row], losses: Distilled, config: FitConfig) -> phases.Trained:
+    """Runs the phases that params plan."""
+    plan = pruning_plan(params.init, params.train.progressive) if params.init.source == "pruned" else []
+    generations = params.train.self_distillation
+    context = TrainingContext(
+        rows=rows,
+        tokenizer=student.tokenizer,
+        max_length=params.train.optimization.max_length,
+        dtype=config.dtype,
+        class_labels=params.generate.class_labels,
+        targets=StoredTargets.find(TARGETS, params.targets, params.teachers, config.dtype),
+        losses=losses,
     )
-    measure = partial(measured_as, validation=validation, tokenizer=tokenizer, dtype=dtype)
-    folder = checkpoint_folder(params, this)
-    adapter = params.train.student.adapter if params.train.student.source == "pretrained" else None
-    done: list[phases.Trained] = []
-    if this.seed is None:
-        network, report = build.cut_down(network, tokenizer, choices[1:], rows, report)
-        first = loss = measure(network)
-        print(f"{loading.parameter_count(network):,} parameters, validation perplexity {math.exp(first):.4g} untrained")
-    else:
-        settings = settings_of(params, this)
-        training = fit.Training(
-            name=this.name,
-            seed=this.seed,
-            schedule=params.train.schedule,
-            settings=settings,
-            adapter=adapter,
-            dtype=dtype,
-            checkpoints=folder,
-            curves=LIVE / this.name,
-            compile=params.train.compile,
-            report_to=params.train.report_to,
-            measure=measure,
-        )
-        plan = phases.steps(choices, params.train.ladder, params.train.rounds, params.train.schedule.epochs)
-        decay = params.train.rounds.average_decay if params.train.rounds and settings.needs_teacher else None
-        teach = partial(lessons, params=params, settings=settings, rows=rows, tokenizer=tokenizer)
-        network, done, best = phases.run(plan, network, report.get("layers"), tokenizer, rows, training, teach, decay)
-        report |= {"layers": best.layers} if best.layers else {}
-        report |= {"loss": settings.loss} | phases.report(done, best)
-        first, loss = done[0].first, best.loss
-    table = log_table(phases.joined(done), first)
-    report |= {"parameters": loading.parameter_count(network), "validation_loss": round(loss, 4)}
-    if adapter is not None and this.seed is not None:
-        report |= lora.report(network, adapter)
-        if adapter.quantization is not None:  # what was trained is not quite what is kept
-            report |= {"merged_validation_loss": round(measure(network.eval()), 4)}
-    save_dtype = getattr(torch, params.train.save_dtype)
+
+    def load_data(phase: phases.Phase, model: PreTrainedModel, teacher: Path | None, seed: int) -> TrainingData:
+        return load_training_data(context, model, teacher, phase.is_final, seed)
+
+    ema_decay = generations.ema_decay if generations and losses.loss.needs_teacher else None
+    planned = phases.plan_phases(plan, params.train)
+    return phases.run_phases(planned, student, rows, config, load_data, ema_decay)
+
+
+def write_student(this: Run, student: Student, trained: phases.Trained, config: FitConfig, params: Params) -> None:
+    """Writes the trained model's folder, with the intermediate students in folders of their own."""
+    dtype = getattr(torch, params.train.save_dtype)
     with atomic_folder(this.folder) as target:
-        loading.save(network.to(save_dtype), tokenizer, target)
-        for one in phases.rungs(done):
-            rung, _ = loading.load(str(phases.folder_of(folder, one.name)), save_dtype)
-            loading.save(rung, tokenizer, target / one.name)
-        model_card.write(target, model_card.lineage(params, this, rows, [TRAIN]), report)
+        loading.save(trained.model.to(dtype), student.tokenizer, target)
+        for phase in phases.intermediate_students(trained.phases):
+            model, _ = loading.load(str(phases.phase_folder(config.checkpoints, phase.name)), dtype)
+            loading.save(model, student.tokenizer, target / phase.name)
+        rows = list(read_rows(TRAIN, "stage weight"))
+        model_card.write(target, model_card.lineage(params, this, rows, [TRAIN]), student.record)
+
+
+def main() -> None:
+    this, params = parse_run(), load_params()
+    folder = prepare_trackers(params.train.report_to)
+    runtime.prepare(params.runtime.threads, this.seed or 0)
+    rows, held_out = list(read_rows(TRAIN, "stage weight")), list(read_rows(VALIDATION, "stage clean"))
+    student, dtype = load_initial_student(params), runtime.compute_dtype(params.runtime.dtype)
+    validation = Validation.of(held_out, student.tokenizer, params.generate.class_labels, dtype)
+    losses = SFT if this.variant == "sft" else params.train.distilled
+    checkpoints = checkpoint_folder(folder, this.name, run_key(params))
+    config = fit_config(this, params, checkpoints, losses, validation)
+    trained = train(params, student, rows, losses, config)
+    record = make_record(student, trained, config, validation)
+    write_student(this, replace(student, record=record), trained, config, params)
     with atomic_file(this.record.with_name(f"{this.name}_log.csv")) as target:
-        table.to_csv(target, index=False, lineterminator="\n")
-    report |= {"weights": weights_hash(this.folder)}
-    write_json(this.record, {"variant": this.variant, "seed": this.seed} | report)
+        log_table(trained).to_csv(target, index=False, lineterminator="\n")
+    weights = {"weights": weights_hash(this.folder)}
+    write_json(this.record, {"variant": this.variant, "seed": this.seed} | record | weights)
     environment.record(this.stage, params.runtime)
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 if __name__ == "__main__":

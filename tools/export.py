@@ -13,7 +13,7 @@ from pathlib import Path
 from distill.cards import markdown, model_card
 from distill.core.errors import UserError, run_main
 from distill.core.files import atomic_folder, read_json, write_text
-from distill.params import loading as params_file
+from distill.params.loading import load_params
 from distill.reporting import report
 from distill.students.runs import Run, require_model
 
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--student", choices=tuple(model_card.ROLES), default="distilled")
     parser.add_argument("--seed", type=int, help="of the training; the first of `seeds` in params.yaml by default")
     arguments = parser.parse_args()
-    folder, variant, seeds = arguments.folder, arguments.student, params_file.load().seeds
+    folder, variant, seeds = arguments.folder, arguments.student, load_params().training_seeds
     student = Run(variant, None if variant == "init" else seeds[0] if arguments.seed is None else arguments.seed)
     if student.seed not in (None, *seeds):
         raise UserError(f"--seed: must be one of the measured `seeds` of params.yaml ({seeds}), given {student.seed}.")

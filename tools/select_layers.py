@@ -3,7 +3,7 @@
 Removes one layer of the teacher after the other, each time the one without which the teacher's own answers
 stay most likely, until so many are left (greedy backward elimination). Layers interact: the seven found so
 start the student four nats a token nearer to the teacher than seven evenly spaced ones. The list goes into
-train.student.layers of params.yaml, with train.ladder: null or rungs that keep these layers too.
+init.layers of params.yaml, with train.progressive: null or intermediate students that keep these layers too.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from distill.core.files import read_rows
 from distill.modeling import loading, runtime
 from distill.modeling.chat import Example, encode
 from distill.modeling.scoring import negative_log_likelihood
-from distill.params import loading as params_file
+from distill.params.loading import load_params
 
 TRAIN = Path("data/clean/train.jsonl")
 
@@ -54,14 +54,13 @@ def main() -> None:
     parser.add_argument("--keep", type=int, required=True, help="layers to keep")
     parser.add_argument("--samples", type=int, default=24, help="training rows to measure on")
     arguments = parser.parse_args()
-    params = params_file.load()
-    runtime.prepare(params.runtime.threads, params.seed)
+    params = load_params()
+    runtime.prepare(params.runtime.threads, params.data_seed)
     rows = list(read_rows(TRAIN, "stage clean"))
-    random.Random(params.seed).shuffle(rows)
-    if params.train.student.source != "teacher":
-        raise UserError("train.student.source is not `teacher`: there are no layers to choose.")
-    name = params.train.student.teacher
-    spec = next(teacher for teacher in params.teachers if teacher.name == name and teacher.kind == "local")
+    random.Random(params.data_seed).shuffle(rows)
+    if params.init.source != "pruned":
+        raise UserError(f"init.source must be pruned, got {params.init.source}: there are no layers to select.")
+    spec = params.local_teacher(params.init.teacher)
     dtype = runtime.compute_dtype(params.runtime.dtype)
     network, tokenizer = loading.load(spec.model, dtype, spec.revision, spec.sha256)
     examples = [encode(tokenizer, row) for row in rows[: arguments.samples]]

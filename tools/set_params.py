@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from distill.core.errors import UserError, run_main
 from distill.core.files import write_text
-from distill.params import loading as params_file
+from distill.params.loading import PATH, check_params
 
 Changes = dict[str, Any]  # by dotted key; a number is an index of a list
 
@@ -62,7 +62,7 @@ def apply_changes(text: str, changes: Changes, source: Path) -> str:
     result = io.StringIO()
     files.dump(change_params(files.load(text), changes, source), result)
     try:
-        params_file.check(yaml.safe_load(result.getvalue()))
+        check_params(yaml.safe_load(result.getvalue()))
     except UserError as error:
         raise UserError(f"params.yaml is unchanged: the changes of {source} would make it invalid. {error}") from None
     return result.getvalue()
@@ -73,8 +73,8 @@ def main() -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="such as experiments/classification.yaml")
     source = parser.parse_args().file
     changes = read_changes(source)
-    write_text(params_file.PATH, apply_changes(params_file.PATH.read_text(encoding="utf-8"), changes, source))
-    print(f"{params_file.PATH}: applied {len(changes)} changes of {source}")
+    write_text(PATH, apply_changes(PATH.read_text(encoding="utf-8"), changes, source))
+    print(f"{PATH}: applied {len(changes)} changes of {source}")
 
 
 if __name__ == "__main__":

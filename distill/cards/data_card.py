@@ -114,8 +114,8 @@ def lengths_and_weights(metrics: dict[str, Any]) -> Section:
                 ["of a row", *HEADINGS],
                 [[name, *map(number, metrics[name].values())] for name in ("words", "weights")],
             ),
-            f"Scheme {metrics['scheme']}, {'' if metrics['scheme'] == 'uniform' else measure}effective sample size "
-            f"{metrics['effective_share']:.1%} of the rows, rank correlation of weight and length "
+            f"Kind {metrics['kind']}, {'' if metrics['kind'] == 'uniform' else measure}effective sample size "
+            f"{metrics['ess_fraction']:.1%} of the rows, rank correlation of weight and length "
             f"{'undefined' if correlation is None else number(correlation, 2)}.",
             *([Table(["rows that lack something", "rows"], lacking)] if lacking else []),
         ],

@@ -76,7 +76,7 @@ class Lineage:
         if self.student["source"] == "pretrained":
             found.append([self.student["model"], "its weights", UNSTATED])
         for name in dict.fromkeys([*known, *sorted(wrote)]):
-            cut = self.student["source"] == "teacher" and self.student["teacher"] == name
+            cut = self.student["source"] == "pruned" and self.student["teacher"] == name
             parts = ["its weights"] * cut + [f"{wrote[name]:,} answers"] * (name in wrote)
             parts = parts or ["its probabilities"] * (name == self.targets)
             if parts:
@@ -94,19 +94,20 @@ class Lineage:
 def lineage(params: Params, run: Run, rows: Sequence[Row], files: Sequence[Path]) -> Lineage:
     """The lineage of a student that is trained on the rows; `files` are named by their hashes."""
     pinned = {one.model: one.sha256 for one in params.teachers if one.kind == "local" and one.sha256 is not None}
-    steps = {"ladder": params.train.ladder, "rounds": params.train.rounds}
-    wanted, learns = params.weight.targets, run.variant == "distilled" and params.train.distilled.needs_teacher
+    train, learns = params.train, run.variant == "distilled" and params.train.distilled.loss.needs_teacher
+    settings = {"init": {}, "sft": {"loss": {"kind": "cross_entropy"}}, "distilled": train.distilled.model_dump()}
+    excluded = {"distilled", "report_to", "compile"} | {name for name, value in train if value is None}
     return Lineage(
         variant=run.variant,
         teachers=[teacher.model_dump() for teacher in params.teachers],
-        student=params.train.student.model_dump(exclude={"adapter"} if run.variant == "init" else None),
-        schedule=params.train.schedule.model_dump() | {name: part.model_dump() for name, part in steps.items() if part},
-        settings=getattr(params.train, run.variant).model_dump(),
-        seed=params.seed if run.seed is None else run.seed,
+        student=params.init.model_dump(),
+        schedule=train.model_dump(exclude=excluded),
+        settings=settings[run.variant],
+        seed=params.data_seed if run.seed is None else run.seed,
         rows=rows,
         hashes={str(path): file_hash(path) for path in files} | pinned,
         labels=params.generate.class_labels,
-        targets=wanted.teacher if wanted is not None and learns else None,
+        targets=params.targets.teacher if params.targets is not None and learns else None,
     )
 
 
@@ -114,8 +115,8 @@ def sections(lineage: Lineage, report: Mapping[str, Any]) -> list[Section]:
     """The card's sections; `report` is the run's record in metrics/train."""
     choices = {"seed": lineage.seed} | flat(dict(lineage.student), "student")
     if lineage.settings:
-        choices |= flat(dict(lineage.schedule), "schedule") | flat(dict(lineage.settings), "loss")
-    adapter = [_adapted(lineage.student["adapter"])] if lineage.student.get("adapter") else []
+        choices |= flat(dict(lineage.schedule), "train") | flat(dict(lineage.settings), "distilled")
+    adapter = [_adapted(lineage.schedule["adapter"])] if lineage.schedule.get("adapter") else []
     per = "token of the teacher" if lineage.labels is None else "answer, within the set of labels,"
     made = {name: value for name, value in report.items() if name not in ("variant", "seed")}
     return [

@@ -9,19 +9,19 @@ CACHE_BYTES = 2**21  # of an fp32 [tokens, vocab] at one time on a processor: ab
 DEVICE_BYTES = 2**27  # the same on a GPU
 
 
-def of_labels(logits: torch.Tensor, labels: torch.Tensor, chunk: int | None = None) -> torch.Tensor:
+def label_log_probs(logits: torch.Tensor, labels: torch.Tensor, chunk: int | None = None) -> torch.Tensor:
     """The log-probability of each label, [tokens] fp32 nats, from [tokens, vocab] logits."""
     nothing = labels.new_zeros(len(labels), 0)
-    return Outcomes.apply(logits, nothing, labels, chunk or _fast_chunk(logits))[2]
+    return TopKLogProbs.apply(logits, nothing, labels, chunk or fast_chunk(logits))[2]
 
 
-def _fast_chunk(logits: torch.Tensor) -> int:
+def fast_chunk(logits: torch.Tensor) -> int:
     """How many tokens' fp32 copy may exist at one time."""
     space = CACHE_BYTES if logits.device.type == "cpu" else DEVICE_BYTES
     return max(space // (4 * logits.shape[-1]), 1)
 
 
-class InOnePass(torch.autograd.Function):
+class ChunkedLoss(torch.autograd.Function):
     """A sum over tokens of a function of their logits, with its gradient made in the same pass, chunk by chunk.
 
     (logits [tokens, vocab], loss(fp32 logits of a span, span) -> scalar, chunk) -> scalar. What is kept for the
@@ -51,7 +51,7 @@ class InOnePass(torch.autograd.Function):
         return gradient * outer, None, None
 
 
-class Outcomes(torch.autograd.Function):
+class TopKLogProbs(torch.autograd.Function):
     """Log-probabilities of chosen tokens, of the rest together, and of the label, from [tokens, vocab] logits.
 
     (logits, ids [tokens, k], labels [tokens], chunk) -> ([tokens, k], [tokens], [tokens]), fp32. Equal ids in

@@ -98,10 +98,15 @@ def _loaded(kind: Any, where: str, model: str, **options: Any) -> Any:
         ) from None
 
 
+LOADED_FROM = ("is_local", "local_files_only")  # what transformers notes of the way that a tokenizer was loaded
+
+
 def save(network: Any, tokenizer: Any, folder: Path) -> None:
     """Writes a Hugging Face folder. Raises UserError where the disk is full."""
     try:
         network.save_pretrained(folder)
+        for name in LOADED_FROM:
+            tokenizer.init_kwargs.pop(name, None)
         tokenizer.save_pretrained(folder)
     except Exception as error:  # of safetensors and tokenizers: theirs is no OSError and has no kind of its own
         if "os error 28" not in str(error):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 
 def _number(value: Any) -> Any:
@@ -23,6 +23,12 @@ PositiveFraction = Annotated[Real, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 Text = Annotated[str, Field(min_length=1)]
+LayerNumber = Annotated[int, Field(ge=0)]
+LayerList = Annotated[list[LayerNumber], Field(min_length=1)]
+Layers = Annotated[  # a number of layers, or a list of them
+    Annotated[Count, Tag("number")] | Annotated[LayerList, Tag("list")],
+    Discriminator(lambda value: "list" if isinstance(value, list) else "number"),
+]
 
 
 class Section(BaseModel):

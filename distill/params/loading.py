@@ -7,83 +7,66 @@ import yaml
 from pydantic import ValidationError
 
 from distill.core.errors import UserError
+from distill.params.renamed import renamed_keys
 from distill.params.schema import Params
 
 PATH = Path("params.yaml")
-UNIONS = (
-    "prompts",
-    "topic",
-    "student",
-    "layers",
-    "targets",
-    "target_modules",
-)  # keys whose value is one of several kinds, beside `teachers`
-KINDS = (
-    "local",
-    "openai",
-    "jsonl",
-    "folder",
-    "dataset",
-    "column",
-    "buckets",
-    "teacher",
-    "pretrained",
-    "number",
-    "list",
-    "word",
-    "stored",
-    "sampled",
-    "hidden",
-    "online",
-    "on_policy",
-)
+MAX_LINES = 20
+HINT = "Every key is explained in params.yaml as committed (`git diff params.yaml` shows your changes)."
 
 
-def check(value: Any) -> Params:
-    """The typed params, or one UserError that lists every mistake with its dotted path."""
-    if not isinstance(value, dict):
-        raise UserError(f"{PATH} must be a mapping of sections, but is {type(value).__name__}.")
-    try:
-        return Params.model_validate(value)
-    except ValidationError as error:
-        lines = [_line(details) for details in error.errors(include_url=False)]
-        shown = lines[:20] + ([f"  ... and {len(lines) - 20} more"] if len(lines) > 20 else [])
-        raise UserError(
-            f"{PATH} has {len(lines)} mistake{'s' * (len(lines) > 1)}:\n" + "\n".join(shown) + "\n"
-            "Every key is explained in params.yaml as committed (`git diff params.yaml` shows your changes)."
-        ) from None
-
-
-def load() -> Params:
-    """Reads params.yaml from the current folder and checks all of it."""
+def load_params() -> Params:
+    """params.yaml of the current folder, checked. Raises UserError where it is missing, no YAML, or wrong."""
     try:
         value = yaml.safe_load(PATH.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{PATH} is missing: run the stage from the root of the repository.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{PATH} is not YAML: {error}") from None
-    return check(value)
+    return check_params(value)
 
 
-def _line(details: Any) -> str:
-    """`  train.schedule.epochs: input should be greater than or equal to 1 (given 0)`."""
-    location = details["loc"]
-    path = ".".join(str(part) for index, part in enumerate(location) if not _is_kind(location, index))
-    message = details["msg"].removeprefix("Value error, ")
+def check_params(value: Any) -> Params:
+    """The typed params, or one UserError that lists every mistake with its dotted path."""
+    if not isinstance(value, dict):
+        raise UserError(f"{PATH} must be a mapping of sections, but is {type(value).__name__}.")
+    if old := list(renamed_keys(value)):
+        lines = [f"  {path}: is now {new}" for path, new in old]
+        raise UserError(f"{PATH} has keys of an earlier version:\n{_listed(lines)}\nRename them. {HINT}")
+    try:
+        return Params.model_validate(value)
+    except ValidationError as error:
+        mistakes = [line for details in error.errors(include_url=False) for line in _lines(details, value)]
+        count = f"{len(mistakes)} mistake{'s' * (len(mistakes) > 1)}"
+        raise UserError(f"{PATH} has {count}:\n{_listed(mistakes)}\n{HINT}") from None
+
+
+def _listed(lines: list[str]) -> str:
+    more = [f"  ... and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
+    return "\n".join(lines[:MAX_LINES] + more)
+
+
+def _lines(details: Any, value: dict[str, Any]) -> list[str]:
+    """`  train.optimization.batch_size: input should be greater than or equal to 1 (got 0)`."""
+    path = ".".join(map(str, _keys(details["loc"], value)))
     if details["type"] == "missing":
-        return f"  {path}: is missing"
+        return [f"  {path}: is missing"]
     if details["type"] == "extra_forbidden":
-        return f"  {path}: is not a known key"
+        return [f"  {path}: is not a known key"]
     if details["type"] == "value_error":
-        return f"  {path + ': ' if path else ''}{message}"
-    given = repr(details["input"])
-    return f"  {path}: {message[0].lower()}{message[1:]} (given {given if len(given) <= 60 else given[:57] + '...'})"
+        return [f"  {path + ': ' if path else ''}{mistake}" for mistake in details["ctx"]["error"].args]
+    shown, message = repr(details["input"]), details["msg"]
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return [f"  {path}: {message[0].lower()}{message[1:]} (got {shown})"]
 
 
-def _is_kind(location: tuple[int | str, ...], index: int) -> bool:
-    """Whether this part of the path is the kind of a union, which pydantic adds: it is no key of the file."""
-    return (
-        index > 0
-        and (isinstance(location[index - 1], int) or location[index - 1] in UNIONS)
-        and location[index] in KINDS
-    )
+def _keys(location: tuple[int | str, ...], value: Any) -> list[int | str]:
+    """The keys of the file in a pydantic location, which also names the member of each union; the longest such path."""
+    if not location:
+        return []
+    first, *rest = location
+    skipped = _keys(tuple(rest), value)
+    if isinstance(value, dict | list) and (first in value if isinstance(value, dict) else isinstance(first, int)):
+        kept = [first, *_keys(tuple(rest), value[first])]  # type: ignore[index]  # an index of the list or a key
+        return max(kept, skipped, key=len)
+    return skipped if rest else [first]  # a key that is missing is the last

@@ -11,4 +11,4 @@ class Plot(Section):
     """How the figures look."""
 
     dpi: Annotated[int, Field(ge=50, le=600)]
-    samples: Count
+    num_samples: Count

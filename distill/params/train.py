@@ -1,191 +1,184 @@
-"""Who learns, and how: section `train`."""
+"""Section `train`: losses, optimization and phases of training."""
 
-from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from distill.params.fields import Count, Fraction, NotNegative, Positive, Real, Section
-from distill.params.students import LayerNumber, Layers, PretrainedStudent, TeacherStudent
+from distill.params.fields import Count, Fraction, LayerNumber, Layers, NotNegative, Positive, Real, Section, Text
 
-Loss = Literal["cross_entropy", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "total_variation"]
-
-
-class Untrained(Section):
-    """The student before training: there is nothing to choose."""
+TargetModules = Annotated[
+    Annotated[Literal["all-linear"], Tag("word")] | Annotated[list[Text], Field(min_length=1), Tag("list")],
+    Discriminator(lambda value: "list" if isinstance(value, list) else "word"),
+]
 
 
-class Variant(Section):
-    """One student's loss; `cross_entropy_share` of it is cross-entropy on the teacher's text, the rest `loss`."""
+class Adapter(Section):
+    """LoRA: low-rank matrices that are trained in place of the weights; QLoRA with a base in 4 bits."""
 
-    loss: Loss
-    cross_entropy_share: Fraction
+    rank: Count
+    alpha: Positive
+    dropout: Annotated[Real, Field(ge=0, lt=1)]
+    target_modules: TargetModules
+    quantization: Literal["nf4"] | None
+
+
+class CrossEntropyLoss(Section):
+    """Cross-entropy on the teacher's text."""
+
+    needs_teacher: ClassVar[bool] = False
+    kind: Literal["cross_entropy"]
+
+
+class DivergenceLoss(Section):
+    """A divergence from the teacher's distribution; `ce_weight` of the loss is cross-entropy on its text.
+
+    `tail` belongs to top_k targets: the mass outside the k tokens is one outcome (bucket) or is dropped on both sides
+    (renormalise). It is null for all other targets.
+    """
+
+    kind: Literal["forward_kl", "reverse_kl", "total_variation"]
+    ce_weight: Fraction
     temperature: Positive
-    beta: Annotated[Real, Field(gt=0, lt=1)]
-    tail: Literal["bucket", "renormalise"]
+    tail: Literal["bucket", "renormalise"] | None
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the loss has a part for a teacher's probabilities."""
-        return self.loss != "cross_entropy" and self.cross_entropy_share < 1
+        """Whether the teacher's distributions count."""
+        return self.ce_weight < 1
 
 
-Pair = Annotated[list[LayerNumber], Field(min_length=2, max_length=2)]
+class MixtureLoss(DivergenceLoss):
+    """A divergence from or to the mixture beta x teacher + (1 - beta) x student."""
+
+    kind: Literal["jsd", "skew_kl", "skew_reverse_kl"]  # type: ignore[assignment]  # other kinds than the base's
+    beta: Annotated[Real, Field(gt=0, lt=1)]
 
 
-class LayerLoss(Section):
-    """Layers of the student learn the hidden states of layers of the teacher; `pairs` are [teacher's, student's].
+Loss = Annotated[CrossEntropyLoss | DivergenceLoss | MixtureLoss, Field(discriminator="kind")]
+LayerPair = Annotated[list[LayerNumber], Field(min_length=2, max_length=2)]
 
-    It is the whole loss for the share `alone` of the steps, the first ones; then, times `weight`, it is added to the
-    variant's.
+
+class HiddenLoss(Section):
+    """Layers of the student learn the hidden states of layers of the teacher; pairs are [teacher's, student's].
+
+    It is the whole loss for the first `hint_fraction` of the steps (hints, FitNets); then, times `weight`, it is
+    added to the loss.
     """
 
-    pairs: Annotated[list[Pair], Field(min_length=1)]
-    loss: Literal["cosine", "mse"]
+    layer_pairs: Annotated[list[LayerPair], Field(min_length=1)]
+    distance: Literal["cosine", "mse"]
     projection: bool
     weight: NotNegative
-    alone: Fraction
+    hint_fraction: Fraction
 
     @model_validator(mode="after")
-    def _is_used(self) -> Self:
-        if self.weight == 0 and self.alone == 0:
-            raise ValueError("weight: 0 with alone: 0 makes no use of it; set layer_loss to null")
-        students = [student for _, student in self.pairs]
+    def _has_an_effect(self) -> Self:
+        if self.weight == 0 and self.hint_fraction == 0:
+            raise ValueError("weight: 0 with hint_fraction: 0 has no effect; set hidden_loss to null")
+        students = [student for _, student in self.layer_pairs]
         if len(set(students)) < len(students):
-            raise ValueError(f"pairs: a layer of the student may be named once, given {self.pairs}")
+            raise ValueError(f"layer_pairs: must name a layer of the student once, got {self.layer_pairs}")
         return self
 
 
-class Distilled(Variant):
-    """The loss under test, which may teach layers too."""
+class Distilled(Section):
+    """The loss under test."""
 
-    layer_loss: LayerLoss | None
+    loss: Loss
+    hidden_loss: HiddenLoss | None
 
 
-class Schedule(Section):
-    """The optimisation, the same for every variant."""
+class Optimization(Section):
+    """Optimiser and schedule, the same for every student."""
 
-    epochs: Count
+    num_train_epochs: Count
     batch_size: Count
-    gradient_accumulation: Count
+    gradient_accumulation_steps: Count
     learning_rate: Positive
-    warmup_share: Fraction
-    decay: Literal["linear", "cosine", "constant"]
+    warmup_ratio: Fraction
+    lr_scheduler_type: Literal["linear", "cosine", "constant"]
     weight_decay: NotNegative
     max_grad_norm: Positive
     max_length: Annotated[int, Field(ge=16)]
-    log_every: Count
-    save_every: Count
+    logging_steps: Count
+    save_steps: Count
 
     @model_validator(mode="after")
     def _saves_are_logged(self) -> Self:
-        if self.save_every % self.log_every:
+        if self.save_steps % self.logging_steps:
             raise ValueError(
-                f"save_every ({self.save_every}) must be a multiple of log_every ({self.log_every}), so that a "
+                f"save_steps ({self.save_steps}) must be a multiple of logging_steps ({self.logging_steps}), so that a "
                 "resumed run logs the same losses"
             )
         return self
 
 
-class Rung(Section):
-    """A student between the teacher and `student`: what it keeps of the one above it, and how long it is trained."""
+class IntermediateStudent(Section):
+    """A student between the teacher and the final one: what it keeps, and its epochs."""
 
     layers: Layers
-    neurons: Count | None
-    kv_heads: Count | None
-    epochs: Count
+    intermediate_size: Count | None
+    num_key_value_heads: Count | None
+    num_train_epochs: Count
 
 
-class Ladder(Section):
-    """Students from the largest down to `student`, each cut from the one above after that was trained."""
+class Progressive(Section):
+    """Students from the largest to the final one, each pruned from the trained one before it.
 
-    teacher: Literal["original", "above"]
-    rungs: Annotated[list[Rung], Field(min_length=1)]
+    `teacher`: each learns from the original teacher, or from the previous student.
+    """
+
+    teacher: Literal["original", "previous"]
+    students: Annotated[list[IntermediateStudent], Field(min_length=1)]
 
 
-class Rounds(Section):
-    """Self-distillation: the student is trained `number` times, after the first by the student of the time before."""
+class SelfDistillation(Section):
+    """The student is trained `num_generations` times, after the first by the student of the generation before.
 
-    number: Annotated[int, Field(ge=2)]
-    start: Literal["last", "untrained"]
-    average_decay: Annotated[Real, Field(gt=0, lt=1)] | None
+    Each starts from the previous student or from the initial one; with `ema_decay` the teacher is the exponential
+    moving average of the previous student's weights.
+    """
+
+    num_generations: Annotated[int, Field(ge=2)]
+    start: Literal["previous", "initial"]
+    ema_decay: Annotated[Real, Field(gt=0, lt=1)] | None
 
 
 class Train(Section):
-    """The students: what they start from and how they are trained."""
+    """How students are trained."""
 
-    student: Annotated[TeacherStudent | PretrainedStudent, Field(discriminator="source")]
-    schedule: Schedule
-    ladder: Ladder | None
-    rounds: Rounds | None
-    init: Untrained
-    sft: Variant
+    optimization: Optimization
     distilled: Distilled
+    progressive: Progressive | None
+    self_distillation: SelfDistillation | None
+    adapter: Adapter | None
     save_dtype: Literal["bfloat16", "float32"]
     compile: bool
     report_to: Literal["wandb", "mlflow", "trackio"] | None
 
     @model_validator(mode="after")
-    def _sft_is_sft(self) -> Self:
-        if self.sft.loss != "cross_entropy":
-            raise ValueError("sft.loss: must be cross_entropy; the other variant, distilled, takes any loss")
+    def _adapters_are_not_averaged(self) -> Self:
+        if self.adapter is not None and self.self_distillation is not None and self.self_distillation.ema_decay:
+            raise ValueError(
+                "self_distillation.ema_decay: must be null with an adapter, since each generation has a new one, got "
+                f"{self.self_distillation.ema_decay:g}"
+            )
         return self
 
     @model_validator(mode="after")
-    def _ladder_goes_down(self) -> Self:
-        if self.ladder is None:
+    def _students_as_teachers_need_a_divergence(self) -> Self:
+        if self.distilled.loss.needs_teacher:
             return self
-        if isinstance(self.student, PretrainedStudent):
+        if self.self_distillation is not None:
+            raise ValueError("self_distillation: needs a distilled.loss that learns from a teacher's distributions")
+        if self.progressive is not None and self.progressive.teacher == "previous":
             raise ValueError(
-                "ladder: needs a student cut from the teacher (student.source: teacher), given pretrained; set ladder "
-                "to null"
-            )
-        if self.ladder.teacher == "above" and not self.distilled.needs_teacher:
-            raise ValueError("ladder.teacher: above needs a distilled.loss that learns from a teacher's probabilities")
-        if self.ladder.teacher == "above" and self.distilled.layer_loss is not None:
-            raise ValueError("ladder.teacher: distilled.layer_loss needs original, whose layers alone are stored")
-        names = [*(f"ladder.rungs.{place}" for place in range(len(self.ladder.rungs))), "student"]
-        steps: list[Rung | TeacherStudent] = [*self.ladder.rungs, self.student]
-        listed = self.student.layer_choice == "listed"
-        for name, step in zip(names, steps, strict=True):
-            if isinstance(step.layers, list) != listed:
-                raise ValueError(
-                    f"{name}.layers: student.layer_choice {self.student.layer_choice} goes with "
-                    f"{'lists' if listed else 'numbers'} of layers on every rung, given {step.layers}; set ladder "
-                    "to null for a student without rungs"
-                )
-        for name, (above, below) in zip(names[1:], pairwise(steps), strict=True):
-            for part in ("layers", "neurons", "kv_heads"):
-                _require_less(name, part, getattr(above, part), getattr(below, part))
-        return self
-
-    @model_validator(mode="after")
-    def _an_adapter_is_not_averaged(self) -> Self:
-        adapted = isinstance(self.student, PretrainedStudent) and self.student.adapter is not None
-        if adapted and self.rounds is not None and self.rounds.average_decay is not None:
-            raise ValueError(
-                "rounds.average_decay: must be null with student.adapter, whose weights are another adapter's in each "
-                f"round, given {self.rounds.average_decay:g}"
+                "progressive.teacher: previous needs a distilled.loss that learns from a teacher's distributions"
             )
         return self
 
     @model_validator(mode="after")
-    def _rounds_have_a_teacher(self) -> Self:
-        if self.rounds is not None and not self.distilled.needs_teacher:
-            raise ValueError("rounds: need a distilled.loss that learns from a teacher's probabilities")
+    def _hidden_states_are_the_original_teachers(self) -> Self:
+        if self.progressive is not None and self.progressive.teacher == "previous" and self.distilled.hidden_loss:
+            raise ValueError("progressive.teacher: distilled.hidden_loss needs original, whose layers alone are stored")
         return self
-
-
-def _require_less(name: str, part: str, above: int | list[int] | None, below: int | list[int] | None) -> None:
-    """Raises ValueError where a rung has more of a part, or other layers, than the one above; None is all of it."""
-    if isinstance(above, list) and isinstance(below, list):
-        if others := sorted(set(below) - set(above)):
-            raise ValueError(
-                f"{name}.{part}: each rung is cut from the one above, which has the layers {above}, given {below} "
-                f"with {others} besides; let that one keep these too, or set ladder to null"
-            )
-    elif isinstance(above, int) and isinstance(below, int) and below > above:
-        raise ValueError(
-            f"{name}.{part}: the rung above has {above}, and a rung has no more than that, given {below}; let that one "
-            "keep as many, or set ladder to null"
-        )

@@ -1,96 +1,44 @@
-"""Section `weight` of params.yaml."""
+"""Section `weight`: how much each training row counts."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from distill.params.fields import Count, Fraction, Name, NotNegative, PositiveFraction, Real, Section
+from distill.params.fields import Count, NotNegative, PositiveFraction, Real, Section
 
 
-class Stored(Section):
-    """The teacher's k best tokens at each place of a response, and the mass of all others, written by `weight`.
+class Confidence(Section):
+    """A measure of the teacher's confidence in a response (distill/weighting/confidence.py has the formulas)."""
 
-    The one kind for a teacher of another tokenizer family than the student's, or of chat_template few_shot.
+    measure: Literal["mean_log_prob", "min_log_prob", "entropy", "margin", "self_consistency", "ifd", "judge_score"]
+
+
+class LowestWindowConfidence(Section):
+    """The mean log-probability of the least confident `window` tokens in a row."""
+
+    measure: Literal["lowest_window_log_prob"]
+    window: Count
+
+
+class UniformWeights(Section):
+    """Every row counts the same."""
+
+    kind: Literal["uniform"]
+
+
+class ConfidenceWeights(Section):
+    """weight = exp(strength x standardised confidence), at most `max_weight` and at least its inverse.
+
+    The strength is lowered until the effective sample size is at least `min_ess_fraction` of the rows. Confidence is
+    standardised within teacher and length bucket. `shuffled` gives the same weights to other rows, as a control.
     """
 
-    kind: Literal["stored"]
-    teacher: Name
-    batch_tokens: Count
-    top_k: Annotated[int, Field(ge=1, le=1024)]
-
-
-class Sampled(Section):
-    """Tokens drawn from the teacher's distribution at each place, written by `weight`."""
-
-    kind: Literal["sampled"]
-    teacher: Name
-    batch_tokens: Count
-    draws: Annotated[int, Field(ge=1, le=255)]
-
-
-class Hidden(Section):
-    """What enters the teacher's output matrix at each place, written by `weight`: its whole distribution."""
-
-    kind: Literal["hidden"]
-    teacher: Name
-    batch_tokens: Count
-
-
-class Online(Section):
-    """Nothing is written: `train` asks the teacher in each step."""
-
-    kind: Literal["online"]
-    teacher: Name
-    batch_tokens: Count
-
-
-class OnPolicy(Section):
-    """As online, and in a share of the steps the teacher judges answers that the student writes itself."""
-
-    kind: Literal["on_policy"]
-    teacher: Name
-    batch_tokens: Count
-    student_fraction: Fraction
-    max_tokens: Count
-    sampling_temperature: NotNegative
-
-
-Targets = Annotated[Stored | Sampled | Hidden | Online | OnPolicy, Field(discriminator="kind")]
-Confidence = Literal[
-    "mean_log_prob",
-    "min_log_prob",
-    "lowest_window_log_prob",
-    "entropy",
-    "margin",
-    "self_consistency",
-    "ifd",
-    "judge_score",
-]
-
-
-class Weight(Section):
-    """How much each sample counts."""
-
-    scheme: Literal["confidence", "uniform", "shuffled"]
-    confidence: Confidence
-    window: Count
+    kind: Literal["confidence", "shuffled"]
+    confidence: Annotated[Confidence | LowestWindowConfidence, Field(discriminator="measure")]
     strength: NotNegative
-    length_buckets: Count
-    clip: Annotated[Real, Field(gt=1)]
-    min_effective_share: PositiveFraction
-    targets: Targets | None
-    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None
+    num_length_buckets: Count
+    max_weight: Annotated[Real, Field(gt=1)]
+    min_ess_fraction: PositiveFraction
 
-    @model_validator(mode="after")
-    def _layers_are_the_targets_teachers(self) -> Self:
-        if self.layers is not None and self.targets is None:
-            raise ValueError("layers: are those of the teacher of weight.targets, but that is null")
-        if self.layers is not None and self.layers != sorted(set(self.layers)):
-            raise ValueError(f"layers: must name each layer once, in ascending order, given {self.layers}")
-        return self
 
-    @model_validator(mode="after")
-    def _ifd_has_a_model(self) -> Self:
-        if self.confidence == "ifd" and self.targets is None:
-            raise ValueError("confidence: ifd is measured with the teacher of weight.targets, but that is null")
-        return self
+Weight = Annotated[UniformWeights | ConfidenceWeights, Field(discriminator="kind")]

@@ -129,7 +129,7 @@ def draw_loss(table: pd.DataFrame, unit: str, narrow: bool = False) -> Figure:
         ends = {}
         drawn = table[(table.split == split) & (table.epoch > 0)]
         style = {"marker": "o", "linewidth": 2} if split == "validation" else {"linewidth": 1}
-        for (name, _), rows in drawn.groupby(["variant", "training"], sort=False):
+        for (name, _), rows in drawn.groupby(["variant", "phase"], sort=False):
             axes.plot(rows.epoch, rows.loss, color=COLOURS[str(name)], **style)
             ends[str(name)] = (table.epoch.max(), rows.loss.iloc[-1])
         mark_trainings(axes, drawn)
@@ -148,7 +148,7 @@ def draw_loss(table: pd.DataFrame, unit: str, narrow: bool = False) -> Figure:
 
 def mark_trainings(axes: Axes, table: pd.DataFrame) -> None:
     """A line at the end of each training of several, with its name, upright where there are many."""
-    ends = table.groupby("training", sort=False).epoch.max()
+    ends = table.groupby("phase", sort=False).epoch.max()
     if len(ends) < 2:
         return
     axes.margins(y=0.2)  # room for the names above the lines
@@ -228,9 +228,9 @@ def draw_weights(table: pd.DataFrame, words: list[int], weight: dict[str, Any], 
         axes.margins(y=0.12)
         axes.text(mark, 0.97, f"  {text}", transform=axes.get_xaxis_transform(), va="top")
         axes.set(xlabel=quantity, ylabel="training samples")
-    share = f"{weight['effective_share']:.0%} of {len(words):,}"
+    share = f"{weight['ess_fraction']:.0%} of {len(words):,}"
     panels[0].set_xlim(0, max(2.0, *table[table.quantity == "weight"].high))  # uniform weights are one bar at 1
-    headed(panels[0], "Sample weights", f"{weight['scheme']}; effective sample size {share}")
+    headed(panels[0], "Sample weights", f"{weight['kind']}; effective sample size {share}")
     headed(panels[1], "Response lengths", "words of the teacher's answers in the training data")
     return figure
 

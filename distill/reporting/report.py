@@ -60,12 +60,12 @@ NUMBERS = {
     + [f"models.{model}.{timing}.{part}" for model in MODELS for timing in TIMINGS for part in QUARTILES],
     "clean": ["requested", "kept", "dropped"]
     + [f"splits.{split}.{part}" for split in ("train", "validation", "test") for part in ("topics", "rows", "words")],
-    "weight": ["effective_share", "strength"]
+    "weight": ["ess_fraction", "strength"]
     + [f"{part}.{key}" for part in ("words", "weights") for key in (*data_card.QUARTILES, "mean")],
     "training": ["parameters", "steps", "response_tokens"],
     "regressions": ["teacher_nll", "distilled_nll", "tokens"],
 }
-TEXTS = {"weight": ["scheme", "confidence"], "training": ["source", "loss"]}
+TEXTS = {"weight": ["kind"], "training": ["source", "loss"]}
 
 
 def require(value: Any, path: object, stage: str, numbers: Iterable[str] = (), texts: Iterable[str] = ()) -> None:
@@ -257,7 +257,7 @@ def markdown(inputs: Mapping[str, Any]) -> str:
         "## Training",
         "![Loss curves](figures/loss.png)",
         section(Section("Data", data_card.kept(clean).blocks)),
-        f"Weights: scheme {weight['scheme']}, effective sample size {weight['effective_share']:.0%} of the rows"
+        f"Weights: kind {weight['kind']}, effective sample size {weight['ess_fraction']:.0%} of the rows"
         + (f", rank correlation with length {correlation:.2f}." if correlation is not None else "."),
         "![Weights and lengths](figures/weights.png)",
         *(["## Held-out answers side by side"] if samples else []),

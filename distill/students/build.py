@@ -1,105 +1,178 @@
-"""The student before training: cut from the teacher with the vocabulary that its rows need, or one that exists."""
+"""Initialize the student: prune the teacher or load a checkpoint."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distill.core.errors import UserError
 from distill.core.files import Row
 from distill.modeling import loading, runtime
 from distill.modeling.chat import Example, encode, response_ids
-from distill.params.students import PretrainedStudent, TeacherStudent
-from distill.params.teachers import LocalTeacher
-from distill.students import lora, pruning, vocabulary
-from distill.students.vocabulary import mates_of, token_counts
-from distill.targets.store import Stored
+from distill.params.init import PretrainedStudent, PrunedStudent
+from distill.params.targets import Targets
+from distill.params.teachers import LocalTeacher, Teacher
+from distill.params.train import Progressive
+from distill.students import pruning, vocabulary
+from distill.targets import store
+from distill.targets.stored import StoredTopK
 
-Untrained = tuple[Any, Any, dict[str, Any]]  # the network, its tokenizer, and what there is to report of them
-
-
-def pretrained(choice: PretrainedStudent) -> Untrained:
-    """A student that exists. Raises UserError where it cannot have the adapter that it shall be trained by."""
-    network, tokenizer = loading.load(choice.model, torch.float32, choice.revision)
-    if choice.adapter is not None:
-        lora.require(network, choice.adapter)
-    return network, tokenizer, {"source": choice.model}
+INTERMEDIATE = "intermediate-"  # with a number: the name of an intermediate student
+FINAL = "student"
 
 
-def cut_from(
-    spec: LocalTeacher,
-    choice: TeacherStudent,
-    rows: list[Row],
-    validation: list[Row],
-    theirs: Any,
-    stored: Stored | None,
-    expected: torch.Tensor | None,
-    rung: str | None,
-) -> Untrained:
-    """A student of the teacher's layers, and of its vocabulary what `token_counts` finds most often in the rows.
+@dataclass(frozen=True)
+class Student:
+    """A model with its tokenizer and what its record says of it: source, layers, sizes, coverage."""
 
-    `theirs` is the tokenizer of the teacher whose targets are `stored` or `expected`, None where there are none. As a
-    `rung` of a ladder, which has a name, it must be smaller than the teacher (UserError).
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    record: Row
+
+
+@dataclass(frozen=True)
+class StoredTargets:
+    """The targets in a folder, and the teacher and dtype that they must be of."""
+
+    folder: Path
+    teacher: LocalTeacher
+    targets: Targets
+    dtype: str
+
+    def source(self, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> store.Source:
+        """What targets of these rows by this teacher, of this tokenizer, are made from."""
+        return store.describe_source(self.teacher, tokenizer, rows, self.dtype, self.targets)
+
+    @classmethod
+    def find(
+        cls, folder: Path, targets: Targets | None, teachers: Sequence[Teacher], dtype: torch.dtype
+    ) -> "StoredTargets | None":
+        """The targets in a folder and their teacher, None without logit distillation."""
+        if targets is None:
+            return None
+        teacher = next(one for one in teachers if one.name == targets.teacher and one.kind == "local")
+        return cls(folder, teacher, targets, str(dtype).removeprefix("torch."))
+
+
+def pruning_plan(final: PrunedStudent, progressive: Progressive | None) -> list[PrunedStudent]:
+    """What each student keeps of the one before it, the first of the teacher; the last is the final student.
+
+    Lists of layers, which params give in the teacher's numbering, are in that of the student before.
     """
-    teacher, whole = loading.load(spec.model, torch.float32, spec.revision, spec.sha256)
-    mates = None if theirs is None else mates_of(theirs, whole)
-    kept = vocabulary.choose(whole, token_counts(rows, whole, stored, expected, mates), choice.vocabulary)
-    tokenizer = vocabulary.trim(whole, kept)
-    parts = pruning.choose(teacher, choice, calibration(whole, choice, rows), _section(rung))
-    network = pruning.cut(teacher, parts, kept).to(runtime.device())
-    if rung is not None:
-        _require_smaller(network, teacher, rung)
-    unseen = [response_ids(whole, row["response"], row["finish_reason"] == "stop") for row in validation]
-    report = {
-        "source": spec.name,
+    sizes = [
+        final.model_copy(update=student.model_dump(exclude={"num_train_epochs"}))
+        for student in (progressive.students if progressive else [])
+    ]
+    plan: list[PrunedStudent] = []
+    before: list[int] | None = None
+    for size in [*sizes, final]:
+        layers = size.layers
+        if isinstance(layers, list):
+            numbered = layers if before is None else [before.index(layer) for layer in layers]
+            before, layers = layers, numbered
+        plan.append(size.model_copy(update={"layers": layers}))
+    return plan
+
+
+def load_pretrained(section: PretrainedStudent) -> Student:
+    """The checkpoint of the section, in float32."""
+    model, tokenizer = loading.load(section.model, torch.float32, section.revision)
+    return Student(model, tokenizer, {"source": section.model})
+
+
+def prune_teacher(
+    teacher: LocalTeacher,
+    sizes: PrunedStudent,
+    rows: Sequence[Row],
+    validation: Sequence[Row],
+    targets: StoredTargets | None,
+    name: str = FINAL,
+) -> Student:
+    """A student of the teacher's layers and of the tokens that are most frequent in the rows and their targets.
+
+    An intermediate student, by its `name`, must be smaller than the teacher (UserError).
+    """
+    model, tokenizer = loading.load(teacher.model, torch.float32, teacher.revision, teacher.sha256)
+    expected = () if targets is None else expected_tokens(targets, rows, tokenizer)
+    counts = vocabulary.token_counts(rows, tokenizer, expected)
+    kept = vocabulary.select_tokens(tokenizer, counts, sizes.vocab_size)
+    trimmed = vocabulary.trim_tokenizer(tokenizer, kept)
+    parts = pruning.select_parts(model, sizes, calibration(tokenizer, sizes, rows), _section(name))
+    student = pruning.prune(model, parts, kept).to(runtime.device())  # type: ignore[arg-type]  # its wrapper is typed wrongly
+    if name != FINAL:
+        _require_smaller(student, model, name)
+    unseen = [response_ids(tokenizer, row["response"], row["finish_reason"] == "stop") for row in validation]
+    record = {
+        "source": teacher.name,
         "layers": parts.layers,
-        "neurons": choice.neurons,
-        "kv_heads": choice.kv_heads,
-        "vocabulary": len(tokenizer),
+        "intermediate_size": sizes.intermediate_size,
+        "num_key_value_heads": sizes.num_key_value_heads,
+        "vocab_size": len(trimmed),
         "validation_coverage": round(vocabulary.coverage(unseen, kept), 5),
     }
-    return network, tokenizer, report
+    return Student(student, trimmed, record)
 
 
-def cut_further(
-    above: Any, tokenizer: Any, choice: TeacherStudent, rows: list[Row], rung: str
-) -> tuple[Any, list[int]]:
-    """A smaller student of one that is there, with all of its vocabulary, and the layers of it that it keeps.
+def prune_again(student: Student, sizes: PrunedStudent, rows: Sequence[Row], name: str) -> Student:
+    """A smaller student with the whole vocabulary of the one before. Raises UserError where it is not smaller."""
+    before = student.model
+    parts = pruning.select_parts(before, sizes, calibration(student.tokenizer, sizes, rows), _section(name))
+    model = pruning.prune(before, parts, range(before.config.vocab_size)).to(runtime.device())  # type: ignore[arg-type]
+    _require_smaller(model, before, name)
+    layers = [student.record["layers"][layer] for layer in parts.layers]
+    return Student(model, student.tokenizer, student.record | {"layers": layers})
 
-    Raises UserError where it is not smaller.
+
+def prune_through(first: Student, plan: Sequence[PrunedStudent], rows: Sequence[Row]) -> Student:
+    """The final student of a pruning plan whose first student is there, with nothing trained in between."""
+    student = first
+    for number, sizes in enumerate(plan[1:], start=2):
+        name = FINAL if number == len(plan) else f"{INTERMEDIATE}{number}"
+        student = prune_again(student, sizes, rows, name)
+    return student
+
+
+def expected_tokens(
+    targets: StoredTargets, rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yields (ids of `tokenizer` [n], expected counts [n]) of the targets, -1 for a token that it lacks.
+
+    Of full distributions there is their sum; of others the stored probabilities of each response.
     """
-    parts = pruning.choose(above, choice, calibration(tokenizer, choice, rows), _section(rung))
-    network = pruning.cut(above, parts, range(above.config.vocab_size)).to(runtime.device())
-    _require_smaller(network, above, rung)
-    return network, parts.layers
+    teacher = targets.teacher
+    own = loading.load_tokenizer(teacher.model, teacher.revision, teacher.sha256, teacher.chat_template)
+    token_map = vocabulary.token_map(own, tokenizer)
+    if targets.targets.full:
+        counts = store.read_expected_counts(targets.folder)
+        pairs = iter([(torch.arange(len(counts)), counts)])
+    else:
+        pairs = (
+            (stored.ids.flatten().long(), stored.log_probs.flatten().float().exp())
+            for _, stored in store.read_targets(targets.folder, targets.source(own, rows))
+            if isinstance(stored, StoredTopK)
+        )
+    for ids, numbers in pairs:
+        yield (ids if token_map is None else token_map[ids]), numbers
 
 
-def cut_down(
-    network: Any, tokenizer: Any, choices: Sequence[TeacherStudent], rows: list[Row], report: dict[str, Any]
-) -> tuple[Any, dict[str, Any]]:
-    """The last student of a ladder with nothing trained on the way, and what there is to report of it."""
-    for place, choice in enumerate(choices, start=2):
-        name = f"rung-{place}" if place <= len(choices) else "student"
-        network, kept = cut_further(network, tokenizer, choice, rows, name)
-        report = report | {"layers": [report["layers"][index] for index in kept]}
-    return network, report
-
-
-def calibration(tokenizer: Any, choice: TeacherStudent, rows: list[Row]) -> list[Example]:
+def calibration(tokenizer: PreTrainedTokenizerFast, sizes: PrunedStudent, rows: Sequence[Row]) -> list[Example]:
     """The rows that the importance of layers, neurons and heads is measured on, evenly spaced."""
-    spaced = rows[:: max(len(rows) // choice.calibration_rows, 1)]
-    return [encode(tokenizer, row) for row in spaced[: choice.calibration_rows]]
+    spaced = rows[:: max(len(rows) // sizes.num_calibration_samples, 1)]
+    return [encode(tokenizer, row) for row in spaced[: sizes.num_calibration_samples]]
 
 
-def _section(rung: str | None) -> str:
-    """Where params.yaml says what is kept."""
-    return "train.student" if rung is None or not rung.startswith("rung") else f"train.ladder, {rung}"
+def _section(name: str) -> str:
+    """The section of params.yaml that gives the sizes."""
+    return "init" if name == FINAL else f"train.progressive.students, {name}"
 
 
-def _require_smaller(network: Any, above: Any, rung: str) -> None:
-    own, other = loading.parameter_count(network), loading.parameter_count(above)
-    if own >= other:
+def _require_smaller(student: PreTrainedModel, before: PreTrainedModel, name: str) -> None:
+    size, limit = loading.parameter_count(student), loading.parameter_count(before)
+    if size >= limit:
         raise UserError(
-            f"train.ladder: {rung} has {own:,} parameters and what it is cut from {other:,}; each must be smaller. "
-            "Give it fewer layers, neurons or kv_heads than the one above, or leave it out."
+            f"train.progressive: {name} has {size:,} parameters and the model that it is pruned from {limit:,}; each "
+            "must be smaller. Give it fewer layers, a smaller intermediate_size or fewer num_key_value_heads, or leave "
+            "it out."
         )

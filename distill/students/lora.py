@@ -1,10 +1,10 @@
-"""A student of which only low-rank matrices beside its own are trained, and which is a plain one again afterwards.
+"""LoRA and QLoRA training; adapters are merged at the end.
 
 LoRA (Hu et al. 2021): a linear layer x W^T becomes x W^T + (alpha / rank) dropout(x) A^T B^T, with W frozen, A [rank,
 in] drawn at random and B [out, rank] zero, so that nothing has changed before the first step. QLoRA (Dettmers et al.
 2023): meanwhile the frozen W are in 4-bit NormalFloat with doubly quantized scales. Merging adds (alpha / rank) B A to
-the W that were there before, never rounded; of a quantized base the merged student is thus a little other than the one
-that was trained.
+the original W, which were never rounded, so that a student with a quantized base differs slightly from the one that was
+trained.
 """
 
 import importlib.util
@@ -15,35 +15,36 @@ from typing import Any
 import torch
 from peft import LoraConfig, LoraModel
 from peft.tuners.lora import Linear as Adapted
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from distill.core.errors import UserError
 from distill.losses import hidden_states
 from distill.modeling.loading import parameter_count
-from distill.params.students import Adapter
+from distill.params.train import Adapter
 
 QUANTIZER = "bitsandbytes"  # optional: requirements-qlora.txt
 NAME = "default"  # of the one adapter
-Layers = dict[str, Any]  # torch's modules by their names in the network
+Layers = dict[str, Any]  # torch's modules by their names in the model
 
 
-def linear_layers(network: Any) -> Layers:
-    """All that an adapter can stand beside: every linear layer but the output matrix, which may be the embedding."""
-    own = f"{hidden_states.NAME}."
-    output = network.get_output_embeddings()
+def linear_layers(model: PreTrainedModel) -> Layers:
+    """Every linear layer that can have an adapter: all but the output matrix, which may be the embedding."""
+    projections = f"{hidden_states.PROJECTIONS}."
+    output = model.get_output_embeddings()
     return {
         name: module
-        for name, module in network.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not output and not name.startswith(own)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not output and not name.startswith(projections)
     }
 
 
-def targets(network: Any, settings: Adapter) -> Layers:
+def targets(model: PreTrainedModel, settings: Adapter) -> Layers:
     """The linear layers that get an adapter, by the last part of their names, several parts or all of it.
 
-    Raises UserError where a name means none, or the rank is above that of a layer's matrix.
+    Raises UserError for a name without a layer, or where the rank is above that of a layer's matrix.
     """
-    layers = linear_layers(network)
+    layers = linear_layers(model)
     if settings.target_modules == "all-linear":
         chosen = layers
     else:
@@ -51,7 +52,7 @@ def targets(network: Any, settings: Adapter) -> Layers:
             if not any(_is_named(name, wanted) for name in layers):
                 there = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in layers))
                 raise UserError(
-                    f"train.student.adapter.target_modules: the student has no linear layer {wanted!r} (the output "
+                    f"train.adapter.target_modules: the student has no linear layer {wanted!r} (the output "
                     f"matrix does not count). It has {there}. Name some of these, or give all-linear."
                 )
         chosen = {
@@ -63,45 +64,45 @@ def targets(network: Any, settings: Adapter) -> Layers:
     most = min(narrowest.weight.shape)
     if settings.rank > most:
         raise UserError(
-            f"train.student.adapter.rank: {settings.rank} is above {most}, the most that the matrix of {name} "
+            f"train.adapter.rank: {settings.rank} is above {most}, the most that the matrix of {name} "
             f"{list(narrowest.weight.shape)} can have. Give a lower rank, or other target_modules."
         )
     return chosen
 
 
-def require(network: Any, settings: Adapter) -> None:
+def require_adapter(model: PreTrainedModel, settings: Adapter) -> None:
     """Raises UserError as `targets` does, and where the base cannot be quantized here."""
-    targets(network, settings)
+    targets(model, settings)
     if settings.quantization is None:
         return
     if importlib.util.find_spec(QUANTIZER) is None:
         raise UserError(
-            f"train.student.adapter.quantization: {settings.quantization} needs {QUANTIZER}, which is not installed: "
+            f"train.adapter.quantization: {settings.quantization} needs {QUANTIZER}, which is not installed: "
             "`make qlora` installs it, or set it to null for LoRA on the base as it is."
         )
-    if others := [name for name, layer in linear_layers(network).items() if isinstance(layer, Conv1D)]:
+    if others := [name for name, layer in linear_layers(model).items() if isinstance(layer, Conv1D)]:
         raise UserError(
-            f"train.student.adapter.quantization: {others[0]} of a {network.config.model_type} student is a Conv1D, "
+            f"train.adapter.quantization: {others[0]} of a {model.config.model_type} student is a Conv1D, "
             "which cannot be quantized. Set it to null for LoRA on the base as it is."
         )
 
 
-def trained(network: Any) -> dict[str, torch.nn.Parameter]:
+def trained_weights(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
     """The weights that are trained, by name."""
-    return {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 @contextmanager
-def attached(network: Any, settings: Adapter | None, dtype: torch.dtype, seed: int) -> Iterator[None]:
-    """Inside the block only an adapter of the network is trained; when it ends well that is merged. None: nothing is.
+def attached(model: PreTrainedModel, settings: Adapter | None, dtype: torch.dtype, seed: int) -> Iterator[None]:
+    """Inside the block only an adapter of the model is trained; when it ends well that is merged. None: all is trained.
 
-    A quantized base multiplies in `dtype`. The matrices A depend on the seed and the network alone. What a loss of
-    layers has given the network goes on being trained.
+    A quantized base multiplies in `dtype`. The matrices A depend on the seed and the model alone. The
+    projections of a hidden-state loss are trained too.
     """
     if settings is None:
         yield
         return
-    chosen = targets(network, settings)
+    chosen = targets(model, settings)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # any number serves
@@ -112,26 +113,26 @@ def attached(network: Any, settings: Adapter | None, dtype: torch.dtype, seed: i
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        before = chosen if settings.quantization is None else _quantized(network, dtype)
-        LoraModel(network, config, NAME)
-    if hasattr(network, hidden_states.NAME):
-        getattr(network, hidden_states.NAME).requires_grad_(True)
+        before = chosen if settings.quantization is None else _quantized(model, dtype)
+        LoraModel(model, config, NAME)
+    if hasattr(model, hidden_states.PROJECTIONS):
+        getattr(model, hidden_states.PROJECTIONS).requires_grad_(True)
     yield
-    _merge(network, before)
+    _merge(model, before)
 
 
-def trained_parameters(network: Any, settings: Adapter | None) -> int:
-    """How many weights of a network, with no adapter in it, are trained by an adapter of these settings, or by none."""
+def trained_parameters(model: PreTrainedModel, settings: Adapter | None) -> int:
+    """The number of weights that an adapter of these settings trains, or of all weights without one."""
     if settings is None:
-        return parameter_count(network)
-    return sum(settings.rank * sum(layer.weight.shape) for layer in targets(network, settings).values())
+        return parameter_count(model)
+    return sum(settings.rank * sum(layer.weight.shape) for layer in targets(model, settings).values())
 
 
-def report(network: Any, settings: Adapter) -> dict[str, Any]:
-    """What there is to tell of a student with a merged adapter: how many weights were trained, and its settings."""
+def adapter_record(model: PreTrainedModel, settings: Adapter) -> dict[str, Any]:
+    """The record of a merged adapter: how many weights were trained, and its settings."""
     version = {} if settings.quantization is None else {QUANTIZER: importlib.metadata.version(QUANTIZER)}
     return {
-        "trained_parameters": trained_parameters(network, settings),
+        "trained_parameters": trained_parameters(model, settings),
         "adapter": settings.model_dump() | version,
     }
 
@@ -140,31 +141,31 @@ def _is_named(name: str, wanted: str) -> bool:
     return f".{name}".endswith(f".{wanted}")
 
 
-def _quantized(network: Any, dtype: torch.dtype) -> Layers:
-    """Puts 4-bit layers in the place of all linear ones, which it returns, in main memory."""
+def _quantized(model: PreTrainedModel, dtype: torch.dtype) -> Layers:
+    """Replaces all linear layers by 4-bit ones; returns the original ones, in main memory."""
     nn = importlib.import_module(QUANTIZER).nn
-    before = linear_layers(network)
-    device = network.device
+    before = linear_layers(model)
+    device = model.device
     for name, plain in before.items():
         packed = nn.Linear4bit(
             plain.in_features, plain.out_features, plain.bias is not None, compute_dtype=dtype, quant_type="nf4"
         )
         packed.load_state_dict(plain.state_dict())
-        # else the first validation on a processor packs the weights anew, which a resumed run would not have done
+        # else the first validation on a processor packs the weights again, which a resumed run would not have done
         packed.support_avx512bf16_for_cpu = False
-        network.set_submodule(name, packed.to(device))
+        model.set_submodule(name, packed.to(device))
         plain.cpu()
-    network.requires_grad_(False)
+    model.requires_grad_(False)
     return before
 
 
-def _merge(network: Any, before: Layers) -> None:
-    """Puts the layers back that were there before the adapter, with what it has learnt added to them."""
-    device = network.device
+def _merge(model: PreTrainedModel, before: Layers) -> None:
+    """Restores the layers from before the adapter, with its matrices added to them."""
+    device = model.device
     for name, plain in before.items():
-        layer: Any = network.get_submodule(name)
+        layer: Any = model.get_submodule(name)
         if isinstance(layer, Adapted):
             plain.weight.data += layer.get_delta_weight(NAME).to(plain.weight)
-        network.set_submodule(name, plain.to(device))
-    del network.peft_config
-    network.requires_grad_(True)
+        model.set_submodule(name, plain.to(device))
+    del model.peft_config
+    model.requires_grad_(True)

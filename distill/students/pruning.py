@@ -1,4 +1,4 @@
-"""A student cut from the teacher: some of its layers, of each some neurons and heads, some rows of its embeddings."""
+"""Pruning: a student from some of a model's layers, MLP neurons, heads and embedding rows."""
 
 import copy
 import re
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from distill.core.errors import UserError
 from distill.modeling.chat import Example
-from distill.params.students import TeacherStudent
+from distill.params.init import PrunedStudent
 from distill.students import importance
 
 LAYER = re.compile(r"(?<=\blayers\.)\d+(?=\.)")
@@ -21,94 +21,103 @@ COLUMNS = {"down_proj": "neurons", "o_proj": "queries"}
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The indices, ascending, of what a student keeps; `neurons` and `kv_heads` have a list for each kept layer."""
+class KeptParts:
+    """The ascending indices of what a student keeps; `neurons` and `kv_heads` have a list for each kept layer."""
 
     layers: list[int]
     neurons: list[list[int]] | None = None  # of the MLP; None: all
     kv_heads: list[list[int]] | None = None  # key-value heads, each with the query heads that share it; None: all
 
 
-def choose(teacher: Any, choice: TeacherStudent, examples: Sequence[Example], section: str = "train.student") -> Parts:
-    """What to keep of the teacher by `choice`, measured on the examples where it asks for a measure.
+def select_parts(
+    model: PreTrainedModel, sizes: PrunedStudent, examples: Sequence[Example], section: str = "init"
+) -> KeptParts:
+    """What to keep of the model, by importance on the examples where `sizes` needs one.
 
-    Raises UserError where more is asked for than there is; `section` of params.yaml is what asks.
+    Raises UserError where more is asked for than there is; `section` of params.yaml asks.
     """
-    total = teacher.config.num_hidden_layers
-    if choice.layer_choice == "block_influence":
-        layers = most(importance.block_influence(teacher, examples), _number(choice.layers, total, "layers", section))
+    total = model.config.num_hidden_layers
+    if sizes.layer_selection == "block_influence":
+        number = _require_at_most(sizes.layers, total, "layers", section)
+        layers = top_indices(importance.block_influence(model, examples), number)
     else:
-        layers = kept_layers(total, choice.layers, choice.layer_choice, section)
-    if choice.neurons is None and choice.kv_heads is None:
-        return Parts(layers)
-    neurons, heads = importance.activations(teacher, examples)
-    kept = []
-    for number, measured, name in ((choice.neurons, neurons, "neurons"), (choice.kv_heads, heads, "kv_heads")):
-        if number is not None:
-            _number(number, measured.shape[1], name, section)
-        kept.append(None if number is None else [most(measured[layer].tolist(), number) for layer in layers])
-    return Parts(layers, *kept)
+        layers = select_layers(total, sizes.layers, sizes.layer_selection, section)
+    if sizes.intermediate_size is None and sizes.num_key_value_heads is None:
+        return KeptParts(layers)
+    neurons, heads = importance.activations(model, examples)
+
+    def kept(number: int | None, measured: torch.Tensor, name: str) -> list[list[int]] | None:
+        if number is None:
+            return None
+        _require_at_most(number, measured.shape[1], name, section)
+        return [top_indices(measured[layer].tolist(), number) for layer in layers]
+
+    return KeptParts(
+        layers,
+        kept(sizes.intermediate_size, neurons, "intermediate_size"),
+        kept(sizes.num_key_value_heads, heads, "num_key_value_heads"),
+    )
 
 
-def kept_layers(total: int, layers: int | list[int], choice: str, section: str = "train.student") -> list[int]:
-    """The indices, of 0 .. total - 1, of the layers to keep, by a `choice` that measures nothing.
+def select_layers(total: int, layers: int | list[int], selection: str, section: str = "init") -> list[int]:
+    """The indices, of 0 .. total - 1, of the layers to keep, by a `selection` that measures nothing.
 
-    listed: those in `layers`, which is a number otherwise. evenly: round(i (total - 1) / (layers - 1)), both ends
+    explicit: those in `layers`, which is a number otherwise. uniform: round(i (total - 1) / (layers - 1)), both ends
     included, as in DistilBERT (Sanh et al. 2019). first_and_last: a block at the beginning and one at the end, the
-    first the larger by one of an odd number; what goes is what deep models are least hurt by (Gromov et al. 2024).
+    first the larger by one of an odd number; deep models lose least without the layers between (Gromov et al. 2024).
     Raises UserError where more layers, or another layer, are asked for than there are.
     """
     if isinstance(layers, list):
         if layers[-1] >= total:
-            raise UserError(f"{section}.layers: the teacher's layers are 0 to {total - 1}, given {layers}.")
+            raise UserError(f"{section}.layers: the teacher's layers are 0 to {total - 1}, got {layers}.")
         return layers
-    _number(layers, total, "layers", section)
-    if choice == "first_and_last":
+    layers = _require_at_most(layers, total, "layers", section)
+    if selection == "first_and_last":
         return [*range((layers + 1) // 2), *range(total - layers // 2, total)]
     if layers == 1:
         return [0]
-    return [(2 * place * (total - 1) + layers - 1) // (2 * (layers - 1)) for place in range(layers)]
+    return [(2 * number * (total - 1) + layers - 1) // (2 * (layers - 1)) for number in range(layers)]
 
 
-def most(values: Sequence[float], number: int) -> list[int]:
-    """The places of the `number` largest values, ascending; of equal ones the first."""
-    return sorted(sorted(range(len(values)), key=lambda place: (-values[place], place))[:number])
+def top_indices(values: Sequence[float], number: int) -> list[int]:
+    """The indices of the `number` largest values, ascending; of equal ones the first."""
+    return sorted(sorted(range(len(values)), key=lambda index: (-values[index], index))[:number])
 
 
-def _number(wanted: Any, total: int, name: str, section: str) -> int:
-    if wanted > total:
-        raise UserError(f"{section}.{name}: {wanted} is more than the teacher's {total} {name}.")
-    return wanted
+def _require_at_most(number: Any, total: int, name: str, section: str) -> int:
+    if number > total:
+        raise UserError(f"{section}.{name}: must be at most {total}, the teacher's, got {number}.")
+    return number
 
 
 @torch.no_grad()
-def cut(teacher: Any, parts: Parts, kept: Sequence[int]) -> Any:
-    """A model of the teacher's architecture with these parts and the embedding rows `kept`, in fp32.
+def prune(model: PreTrainedModel, parts: KeptParts, kept: Sequence[int]) -> PreTrainedModel:
+    """A model of the same architecture with these parts and the embedding rows `kept`, in fp32.
 
-    With all parts kept its logits are the teacher's at the kept ids.
+    With all parts kept its logits are the model's at the kept ids.
     """
-    config = _configuration(teacher.config, parts, kept)
+    config = _pruned_config(model.config, parts, kept)
     student = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    source = teacher.state_dict()
-    rows = torch.tensor(list(kept), device=teacher.device)
+    source = model.state_dict()
+    rows = torch.tensor(list(kept), device=model.device)
     vocabularies = {
-        _weight_name(teacher, module) for module in (teacher.get_input_embeddings(), teacher.get_output_embeddings())
+        _weight_name(model, module) for module in (model.get_input_embeddings(), model.get_output_embeddings())
     }
     state = {}
     for name in student.state_dict():
-        found = LAYER.search(name)
-        place = int(found.group()) if found else 0
-        value = source[LAYER.sub(str(parts.layers[place]), name)]
-        value = value[rows] if name in vocabularies else _narrowed(value, name, place, parts, config)
+        match = LAYER.search(name)
+        layer = int(match.group()) if match else 0
+        value = source[LAYER.sub(str(parts.layers[layer]), name)]
+        value = value[rows] if name in vocabularies else _slice_weight(value, name, layer, parts, config)
         state[name] = value.float().cpu()
     student.load_state_dict(state)
     student.tie_weights()
-    student.generation_config = _remapped(copy.deepcopy(teacher.generation_config), kept)
+    student.generation_config = _remap_token_ids(copy.deepcopy(model.generation_config), kept)
     return student.eval()
 
 
-def _narrowed(value: torch.Tensor, name: str, place: int, parts: Parts, config: Any) -> torch.Tensor:
-    """A weight or bias of the layer at `place` with the rows or columns of what is kept of its neurons and heads."""
+def _slice_weight(value: torch.Tensor, name: str, layer: int, parts: KeptParts, config: Any) -> torch.Tensor:
+    """A weight or bias of the kept layer number `layer`, its rows or columns those of the kept neurons and heads."""
     module, _, kind = name.rpartition(".")
     module = module.rpartition(".")[2]
     unit = ROWS.get(module) or (COLUMNS.get(module) if kind == "weight" else None)
@@ -116,21 +125,21 @@ def _narrowed(value: torch.Tensor, name: str, place: int, parts: Parts, config: 
         return value
     if unit == "neurons":
         assert parts.neurons is not None
-        index = torch.tensor(parts.neurons[place])
+        index = torch.tensor(parts.neurons[layer])
     else:
         assert parts.kv_heads is not None
-        share = config.num_attention_heads // config.num_key_value_heads if unit == "queries" else 1
-        size = share * config.head_dim
-        index = (torch.tensor(parts.kv_heads[place])[:, None] * size + torch.arange(size)).flatten()
+        group = config.num_attention_heads // config.num_key_value_heads if unit == "queries" else 1
+        size = group * config.head_dim
+        index = (torch.tensor(parts.kv_heads[layer])[:, None] * size + torch.arange(size)).flatten()
     return value.index_select(0 if module in ROWS else 1, index.to(value.device))
 
 
-def _configuration(config: Any, parts: Parts, kept: Sequence[int]) -> Any:
+def _pruned_config(config: Any, parts: KeptParts, kept: Sequence[int]) -> Any:
     result = copy.deepcopy(config)
     total = config.num_hidden_layers
     for name, value in vars(config).items():
         if isinstance(value, list) and len(value) == total and name.startswith("layer"):
-            setattr(result, name, [value[place] for place in parts.layers])
+            setattr(result, name, [value[layer] for layer in parts.layers])
     result.num_hidden_layers = len(parts.layers)
     if parts.neurons is not None:
         result.intermediate_size = len(parts.neurons[0])
@@ -144,12 +153,12 @@ def _configuration(config: Any, parts: Parts, kept: Sequence[int]) -> Any:
     result.vocab_size = len(kept)
     result.name_or_path = ""
     result.dtype = torch.float32
-    return _remapped(result, kept)
+    return _remap_token_ids(result, kept)
 
 
-def _remapped(settings: Any, kept: Sequence[int]) -> Any:
+def _remap_token_ids(settings: Any, kept: Sequence[int]) -> Any:
     """The configuration with its token ids in the student's numbering; an id that was not kept becomes None."""
-    new = {old: place for place, old in enumerate(kept)}
+    new = {old: token for token, old in enumerate(kept)}
     for name in TOKEN_IDS:
         value = getattr(settings, name, None)
         if isinstance(value, int):

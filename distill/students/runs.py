@@ -13,7 +13,7 @@ from distill.core.errors import UserError
 from distill.core.files import file_hash, read_json, value_hash
 
 MODELS = Path("models")
-RECORDS = Path("metrics/train")
+METRICS = Path("metrics")
 TRAINED = ("sft", "distilled")
 
 
@@ -32,7 +32,7 @@ class Run:
     @property
     def stage(self) -> str:
         """Its stage in dvc.yaml."""
-        return self.name if self.seed is None else f"train@{self.name}"
+        return self.variant if self.seed is None else f"{self.variant}@{self.seed}"
 
     @property
     def folder(self) -> Path:
@@ -42,7 +42,8 @@ class Run:
     @property
     def record(self) -> Path:
         """Its metrics file."""
-        return RECORDS / f"{self.name}.json"
+        folder = METRICS if self.seed is None else METRICS / "train"
+        return folder / f"{self.name}.json"
 
 
 def students(seeds: Sequence[int]) -> list[Run]:

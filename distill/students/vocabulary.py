@@ -1,4 +1,4 @@
-"""A smaller vocabulary for the student, cut from the teacher's byte-level BPE tokenizer."""
+"""Vocabulary trimming: a smaller byte-level BPE tokenizer from the teacher's, and the tokens that it keeps."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,12 +12,11 @@ from transformers import PreTrainedTokenizerFast
 from distill.core.errors import UserError
 from distill.core.files import Row
 from distill.modeling.chat import encode
-from distill.targets import alignment, store, tokenizers
-from distill.targets.store import Stored
-from distill.targets.tokenizers import _specification
+from distill.targets.alignment import shared_tokens, token_bytes
+from distill.targets.tokenizers import fingerprint, specification
 
 
-def choose(tokenizer: Any, counts: Mapping[int, float], size: int) -> list[int]:
+def select_tokens(tokenizer: PreTrainedTokenizerFast, counts: Mapping[int, float], size: int) -> list[int]:
     """The ids of `size` tokens to keep, ascending.
 
     All added tokens and all bytes that the teacher has; then the tokens by count, and after them the others by
@@ -25,15 +24,13 @@ def choose(tokenizer: Any, counts: Mapping[int, float], size: int) -> list[int]:
     so that the trimmed tokenizer can still build it; one that no longer fits with its parts is left out.
     Raises UserError where `size` is too small or the tokenizer is not byte-level BPE.
     """
-    spec = _specification(tokenizer)
+    spec = specification(tokenizer)
     vocabulary = spec["model"]["vocab"]
     parents = _parents(spec)
     kept = {token["id"] for token in spec["added_tokens"]}
     kept |= {vocabulary[byte] for byte in ByteLevel.alphabet() if byte in vocabulary}
     if size < len(kept):
-        raise UserError(
-            f"train.student.vocabulary: {size} is too small; the special tokens and the bytes alone are {len(kept)}."
-        )
+        raise UserError(f"init.vocab_size: must be at least {len(kept)}, the special tokens and the bytes, got {size}.")
     known = set(vocabulary.values()) | kept
     counted = sorted((token for token in counts if token in known), key=lambda token: (-counts[token], token))
     for token in [*counted, *sorted(known - set(counted))]:
@@ -45,13 +42,13 @@ def choose(tokenizer: Any, counts: Mapping[int, float], size: int) -> list[int]:
     return sorted(kept)
 
 
-def trim(tokenizer: Any, kept: Sequence[int]) -> PreTrainedTokenizerFast:
+def trim_tokenizer(tokenizer: PreTrainedTokenizerFast, kept: Sequence[int]) -> PreTrainedTokenizerFast:
     """The tokenizer with the kept tokens only, numbered 0.. in their old order, as a normal fast tokenizer.
 
-    Text whose tokens are all kept is cut exactly as before; all other text is cut finer, down to bytes.
+    Text whose tokens are all kept is tokenized exactly as before; all other text into smaller tokens, down to bytes.
     """
-    spec = _specification(tokenizer)
-    new = {old: place for place, old in enumerate(kept)}
+    spec = specification(tokenizer)
+    new = {old: token for token, old in enumerate(kept)}
     model = spec["model"]
     old_vocabulary = model["vocab"]
     model["vocab"] = {token: new[old] for token, old in old_vocabulary.items() if old in new}
@@ -74,7 +71,7 @@ def trim(tokenizer: Any, kept: Sequence[int]) -> PreTrainedTokenizerFast:
 
 
 def coverage(texts: Iterable[Sequence[int]], kept: Iterable[int]) -> float:
-    """The share of the teacher's tokens in these texts (as ids) that are kept; 1.0 for no text."""
+    """The fraction of the teacher's tokens in these texts (as ids) that are kept; 1.0 for no text."""
     chosen = set(kept)
     total = inside = 0
     for ids in texts:
@@ -117,42 +114,27 @@ def _template_tokens(post_processor: Any) -> list[dict[str, Any]]:
     return found
 
 
-def mates_of(theirs: Any, own: Any) -> torch.Tensor | None:
-    """For each id of another teacher's tokenizer the id in `own` that spells the same, or -1; None for the same ids."""
-    if tokenizers.fingerprint(theirs) == tokenizers.fingerprint(own):
+def token_map(targets_tokenizer: PreTrainedTokenizerFast, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor | None:
+    """Map of a target teacher's token ids to ids of `tokenizer` with the same bytes, -1 if none; None if identical."""
+    if fingerprint(targets_tokenizer) == fingerprint(tokenizer):
         return None
-    return alignment.shared(alignment.spelling(theirs), alignment.spelling(own), first=False)
+    return shared_tokens(token_bytes(targets_tokenizer), token_bytes(tokenizer), first=False)
 
 
 def token_counts(
-    rows: list[Row],
-    tokenizer: Any,
-    stored: Stored | None,
-    expected: torch.Tensor | None,
-    mates: torch.Tensor | None,
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, expected: Iterable[tuple[torch.Tensor, torch.Tensor]]
 ) -> dict[int, float]:
-    """How often each of the teacher's tokens occurs in prompts and responses, and was expected by the targets' teacher.
+    """The count of each of the teacher's tokens in prompts and responses, and its expected count by the targets.
 
-    `mates` are `mates_of` that teacher's tokenizer; what it expects and only it can spell as one token does not count.
-    The stored probabilities add what the teacher might have written as well: on unseen topics they find more
-    of its words than the text alone. Whole distributions come as their sum, `expected`.
+    `expected` are (ids [n], expected counts [n]) of the targets' teacher in this vocabulary, -1 for a token that it
+    lacks. They add what the teacher might have written as well: on unseen topics they cover more of its words than
+    the text alone.
     """
     counts = torch.zeros(len(tokenizer))
     for row in rows:
         example = encode(tokenizer, row)
         ids = torch.tensor([*example.prompt, *example.response])
         counts += torch.bincount(ids, minlength=len(counts))
-    for _, part in stored or ():
-        if isinstance(part, store.Rows):
-            _add(counts, part.ids.flatten().long(), part.log_probs.flatten().float().exp(), mates)
-    if expected is not None:
-        _add(counts, torch.arange(len(expected)), expected, mates)
+    for ids, numbers in expected:
+        counts.scatter_add_(0, ids[ids >= 0], numbers[ids >= 0])
     return {token: count for token, count in enumerate(counts.tolist()) if count > 0}
-
-
-def _add(counts: torch.Tensor, ids: torch.Tensor, numbers: torch.Tensor, mates: torch.Tensor | None) -> None:
-    """Adds the numbers of these ids [n] to the counts [vocab], by their mates where there are some."""
-    if mates is not None:
-        ids = mates[ids]
-        ids, numbers = ids[ids >= 0], numbers[ids >= 0]
-    counts.scatter_add_(0, ids, numbers)

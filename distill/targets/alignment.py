@@ -1,19 +1,19 @@
-"""Where two tokenizers without a common vocabulary agree: stretches of equal bytes, and tokens that spell the same.
+"""Alignment of two tokenizers without a common vocabulary: spans of equal bytes, and tokens with equal bytes.
 
-Both cut a response into tokens that spell the same bytes. A span runs from one place where both have a cut to the
-next, so that it is as short as can be; its tokens say the same on both sides, whether the cuts fall between words or
-within a character of UTF-8. The end of a turn has a span of its own: the two tokens differ in their text and say the
-same. So every token from the first to the end of turn is in a span (GOLD, Patiño et al. 2025, has such spans over
-decoded text, where half a character cannot be told apart).
+Both tokenizers split a response into tokens that spell the same bytes. A span runs from one boundary that both have to
+the next, so that it is as short as possible. Boundaries may fall between words or within a character of UTF-8. The end
+of a turn has a span of its own: the two tokens differ in their text and mean the same. So every token from the first to
+the end of turn is in a span (GOLD, Patiño et al. 2025, has such spans over decoded text, where half a character cannot
+be told apart).
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from distill.core.errors import UserError
@@ -22,8 +22,8 @@ from distill.modeling.chat import end_of_turn
 
 
 @dataclass(frozen=True)
-class Spelling:
-    """What each token id of a tokenizer adds to a text."""
+class TokenBytes:
+    """The bytes that each token id of a tokenizer adds to a text."""
 
     tokens: list[bytes]  # by id; a special token spells its name
     special: frozenset[int]
@@ -34,13 +34,13 @@ class Spelling:
 
 @dataclass(frozen=True)
 class Span:
-    """Tokens of both sides that spell the same bytes: the first and the end, as places in the two responses."""
+    """Tokens of both sides that spell the same bytes: start and end positions in the two responses."""
 
     teacher: tuple[int, int]
     student: tuple[int, int]
 
 
-def spelling(tokenizer: Any) -> Spelling:
+def token_bytes(tokenizer: PreTrainedTokenizerFast) -> TokenBytes:
     """The bytes of every token of a byte-level or SentencePiece-like tokenizer, and which of them end a response.
 
     Raises UserError for one of another kind, whose tokens do not spell the text that they came from.
@@ -56,21 +56,21 @@ def spelling(tokenizer: Any) -> Spelling:
     else:
         raise UserError(
             f"the tokenizer of {tokenizer.name_or_path!r} is neither byte-level nor SentencePiece-like, so that its "
-            "tokens cannot be compared with another tokenizer's. Train with loss: cross_entropy."
+            "tokens cannot be compared with another tokenizer's. Train with loss kind cross_entropy."
         )
     tokens = [b"".join(parts.get(place, [])) for place in range(max(parts) + 1)]
-    for place, text in added.items():
-        tokens[place] = text
+    for token, text in added.items():
+        tokens[token] = text
     special = frozenset(token["id"] for token in spec["added_tokens"] if token["special"])
     if few_shot.is_used(tokenizer):
         ends = few_shot.end_tokens(tokenizer, tokens)
-        return Spelling(tokens, special, few_shot.end_token(tokenizer), True, tuple(ends))
+        return TokenBytes(tokens, special, few_shot.end_token(tokenizer), True, tuple(ends))
     first = b"".join(tokens[place] for place in tokenizer("a", add_special_tokens=False).input_ids)
-    return Spelling(tokens, special, end_of_turn(tokenizer), first == b" a")
+    return TokenBytes(tokens, special, end_of_turn(tokenizer), first == b" a")
 
 
 def response_spans(
-    teacher: Spelling, student: Spelling, teacher_ids: Sequence[int], student_ids: Sequence[int], ended: bool
+    teacher: TokenBytes, student: TokenBytes, teacher_ids: Sequence[int], student_ids: Sequence[int], ended: bool
 ) -> list[Span]:
     """The spans of a response, given as ids of both sides, of which the student's may be cut short.
 
@@ -93,21 +93,21 @@ def response_spans(
     return result
 
 
-def shared(teacher: Spelling, student: Spelling, first: bool) -> torch.Tensor:
+def shared_tokens(teacher: TokenBytes, student: TokenBytes, first: bool) -> torch.Tensor:
     """For each teacher id the student's id of the token that spells the same, or -1, [teacher vocabulary] long.
 
     Special tokens go with special tokens, the end of turn with the end of turn. Of several tokens that spell the same
     the last one counts, which is a piece and not a single byte. `first` is for the first token of a text, where one
     side may write a space that the other does not.
     """
-    theirs, own = _by_spelling(teacher, first), _by_spelling(student, first)
+    theirs, own = _by_bytes(teacher, first), _by_bytes(student, first)
     result = torch.full((len(teacher.tokens),), -1)
     for text, place in theirs.items():
         result[place] = own.get(text, -1)
     return result
 
 
-def _by_spelling(side: Spelling, first: bool) -> dict[tuple[str, bytes], int]:
+def _by_bytes(side: TokenBytes, first: bool) -> dict[tuple[str, bytes], int]:
     result = {}
     for place, text in enumerate(side.tokens):
         if place == side.end:
@@ -128,7 +128,7 @@ def _agreement(one: bytes, other: bytes) -> int:
     return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
-def _pieces(side: Spelling, ids: Sequence[int]) -> list[bytes]:
+def _pieces(side: TokenBytes, ids: Sequence[int]) -> list[bytes]:
     """The bytes of each token, without the space that the tokenizer writes before a text."""
     pieces = [side.tokens[place] for place in ids]
     if pieces and side.prefix:

@@ -6,17 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from distill.core.errors import UserError
 
 
-def align(teacher_ids: Sequence[int], student_ids: Sequence[int], teacher: Any, student: Any) -> list[int | None]:
+def align(
+    teacher_ids: Sequence[int],
+    student_ids: Sequence[int],
+    teacher: PreTrainedTokenizerFast,
+    student: PreTrainedTokenizerFast,
+) -> list[int | None]:
     """For each student token of a text, the place of the teacher's token that starts at the same byte, or None."""
     starts = {start: place for place, (start, _) in enumerate(spans(teacher, teacher_ids))}
     return [starts.get(start) for start, _ in spans(student, student_ids)]
 
 
-def spans(tokenizer: Any, ids: Sequence[int]) -> list[tuple[int, int]]:
+def spans(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> list[tuple[int, int]]:
     """The first byte and the end of each token in the text that the ids spell.
 
     A byte-level token has one character for every byte; an added token counts as its own characters.
@@ -28,7 +34,7 @@ def spans(tokenizer: Any, ids: Sequence[int]) -> list[tuple[int, int]]:
     return result
 
 
-def first_pieces(teacher: Any, student: Any) -> torch.Tensor:
+def to_student_ids(teacher: PreTrainedTokenizerFast, student: PreTrainedTokenizerFast) -> torch.Tensor:
     """For each teacher id the student's id of the first piece of its text, [teacher vocabulary] long.
 
     It carries a teacher's distribution over to the student's vocabulary: tokens that begin alike add up.
@@ -38,7 +44,7 @@ def first_pieces(teacher: Any, student: Any) -> torch.Tensor:
         raise UserError(
             f"the teacher's tokenizer ({fingerprint(teacher)[:12]}) and the student's ({fingerprint(student)[:12]}) "
             "are of different families, so that stored probabilities of one mean nothing to the other. "
-            "Take a student of the teacher's family, or train with loss: cross_entropy."
+            "Take a student of the teacher's family, or train with loss kind cross_entropy."
         )
     own = student.get_vocab()
     cut = student.backend_tokenizer.model
@@ -49,31 +55,31 @@ def first_pieces(teacher: Any, student: Any) -> torch.Tensor:
     return result
 
 
-def same_family(teacher: Any, student: Any) -> bool:
+def same_family(teacher: PreTrainedTokenizerFast, student: PreTrainedTokenizerFast) -> bool:
     """Whether the student's tokens are some of the teacher's and both cut text by the same rules before BPE."""
     if teacher is student:
         return True
-    if not (_is_byte_level(teacher) and _is_byte_level(student)):
+    if not (is_byte_level(teacher) and is_byte_level(student)):
         return False
-    mine, other = _specification(teacher), _specification(student)
+    mine, other = specification(teacher), specification(student)
     same_rules = all(mine[part] == other[part] for part in ("pre_tokenizer", "normalizer"))
     return same_rules and set(other["model"]["vocab"]) <= set(mine["model"]["vocab"])
 
 
-def fingerprint(tokenizer: Any) -> str:
+def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     """SHA-256 over all that decides how a tokenizer cuts text, as hex; equal sizes do not make tokenizers equal."""
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
     parts = {key: spec[key] for key in ("model", "added_tokens", "pre_tokenizer", "normalizer")}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _is_byte_level(tokenizer: Any) -> bool:
+def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
     return spec["model"]["type"] == "BPE" and '"ByteLevel"' in json.dumps(spec["pre_tokenizer"])
 
 
-def _specification(tokenizer: Any) -> dict[str, Any]:
-    if not _is_byte_level(tokenizer):
+def specification(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    if not is_byte_level(tokenizer):
         raise UserError(
             f"the tokenizer of {tokenizer.name_or_path!r} is not byte-level BPE, so that its vocabulary cannot be "
             "trimmed. Set train.student to source: pretrained, with a student that has its own tokenizer."
@@ -81,7 +87,7 @@ def _specification(tokenizer: Any) -> dict[str, Any]:
     return json.loads(tokenizer.backend_tokenizer.to_str())
 
 
-def teacher_ids(teacher: Any, student: Any) -> torch.Tensor:
+def to_teacher_ids(teacher: PreTrainedTokenizerFast, student: PreTrainedTokenizerFast) -> torch.Tensor:
     """The teacher's id of each of the student's tokens, [student's tokens]; both of one family, as trained on."""
     own, others = student.get_vocab(), teacher.get_vocab()
     result = torch.zeros(len(student), dtype=torch.long)

@@ -1,21 +1,28 @@
-"""Training samples of class labels."""
+"""Training on class labels: samples, batches and the loss of a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distill.core.errors import UserError
+from distill.core.files import Row
+from distill.losses.chunked import label_log_probs
+from distill.losses.class_labels import class_label_loss, sequence_log_probs
+from distill.losses.logit_loss import LossSettings
 from distill.modeling.chat import prompt_ids
 from distill.modeling.class_labels import encoded
-from distill.modeling.continuations import Question
-from distill.training.dataset import Choice, Sample
+from distill.modeling.continuations import Question, continuation_logits
+from distill.training.dataset import ClassTargets, Sample
 
 
-def samples(rows: Sequence[dict[str, Any]], tokenizer: Any, labels: Sequence[str], max_length: int) -> list[Sample]:
-    """The rows in the student's tokens, each with every label; the beginning of a prompt that is too long goes first.
+def encode_class_samples(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], max_length: int
+) -> list[Sample]:
+    """The rows in the student's tokens, each with every label; the beginning of a prompt that is too long is cut off.
 
-    Raises UserError for rows that were answered with other labels.
+    Raises UserError for rows whose response is one of other labels.
     """
     ids = encoded(tokenizer, labels)
     longest = max(map(len, ids))
@@ -23,24 +30,32 @@ def samples(rows: Sequence[dict[str, Any]], tokenizer: Any, labels: Sequence[str
     for row in rows:
         if row["response"] not in labels or len(row.get("label_log_probs") or ()) != len(labels):
             raise UserError(
-                f"the response of row {row['id']!r} must be one of generate.class_labels ({', '.join(labels)}). Run "
+                f"row {row['id']!r} must have one of generate.class_labels ({', '.join(labels)}) as its response. Run "
                 "`dvc repro` to query the teacher with them."
             )
-        chosen = labels.index(row["response"])
+        label = labels.index(row["response"])
         prompt = prompt_ids(tokenizer, row["messages"], max_length - longest)
-        choice = Choice(ids, chosen, row["label_log_probs"])
-        result.append(Sample(row["id"], prompt, ids[chosen], row["weight"], None, choice=choice))
+        targets = ClassTargets(ids, label, row["label_log_probs"])
+        result.append(Sample(row["id"], prompt, ids[label], row["weight"], targets))
     return result
 
 
-def collate(batch: Sequence[Sample]) -> dict[str, Any]:
-    """A batch: questions, with the labels as continuations; labels [tokens] of all of them; log-probabilities of the
+def collate_class_labels(batch: Sequence[Sample]) -> dict[str, Any]:
+    """A batch: questions, with the labels as continuations; labels [tokens] of all of them; class_log_probs of the
     teacher [rows, labels], its label and the weight of each row."""
-    found = [(sample, sample.choice) for sample in batch if sample.choice is not None]
+    pairs = [(sample, sample.targets) for sample in batch if isinstance(sample.targets, ClassTargets)]
     return {
-        "questions": [Question(sample.prompt, choice.labels) for sample, choice in found],
+        "questions": [Question(sample.prompt, targets.labels) for sample, targets in pairs],
         "labels": torch.tensor([token for sample in batch for token in sample.predicted]),
-        "label_log_probs": torch.tensor([choice.log_probs for _, choice in found]),
-        "chosen": torch.tensor([choice.chosen for _, choice in found]),
+        "class_log_probs": torch.tensor([targets.log_probs for _, targets in pairs]),
+        "class_labels": torch.tensor([targets.label for _, targets in pairs]),
         "weights": torch.tensor([sample.weight for sample in batch]),
     }
+
+
+def batch_loss(model: PreTrainedModel, inputs: Mapping[str, Any], settings: LossSettings) -> torch.Tensor:
+    """The sum over rows of weight x loss, a scalar. A prompt goes through the model once for all labels."""
+    logits = continuation_logits(model, inputs["questions"])
+    log_probs = label_log_probs(logits, inputs["labels"])
+    student = sequence_log_probs(log_probs, [len(label) for label in inputs["questions"][0].continuations])
+    return class_label_loss(student, inputs["class_log_probs"], inputs["class_labels"], inputs["weights"], settings)

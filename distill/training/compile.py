@@ -1,8 +1,9 @@
-"""Layers as torch.compile makes them, where there is a compiler; never needed."""
+"""torch.compile of the decoder's layers, optional."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+
+from transformers import PreTrainedModel
 
 from distill.core.errors import UserError
 
@@ -10,22 +11,22 @@ VARIANTS = 8  # compilations of a layer, at most; torch's own limit is one of al
 
 
 @contextmanager
-def compiled(network: Any, wanted: bool) -> Iterator[None]:
+def compiled(model: PreTrainedModel, enabled: bool) -> Iterator[None]:
     """Inside the block the decoder's layers are compiled, each by itself, for batches of any shape.
 
-    What stands around them stays as it is. The results are the same but for their last digits. Raises UserError where
-    it is wanted and there is no compiler.
+    The rest of the model is not compiled. The results differ in their last digits. Raises UserError if it is enabled
+    and there is no compiler.
     """
-    if not wanted:
+    if not enabled:
         yield
         return
-    _require_compiler(network.device.type)
+    _require_compiler(model.device.type)
     import torch._dynamo.config  # a second, as in _require_compiler
 
-    layers = network.get_decoder().layers
+    layers = model.get_decoder().layers
     for layer in layers:
         layer.compile(dynamic=True)
-    # a layer is compiled anew with and without gradients, and with the cached states of a student that answers
+    # a layer is compiled again with and without gradients, and with the cached states of a student that decodes
     with torch._dynamo.config.patch(recompile_limit=VARIANTS * len(layers)):
         try:
             yield
@@ -36,14 +37,14 @@ def compiled(network: Any, wanted: bool) -> Iterator[None]:
 
 def _require_compiler(device: str) -> None:
     """Raises UserError where torch.compile would find nothing to compile with."""
-    # takes a second to import, which only those wait for who compile
+    # takes a second to import, for an option that is off by default
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
     from torch.utils._triton import has_triton
 
-    what = "Triton"
+    compiler = "Triton"
     if device == "cpu":
-        what = "a C++ compiler (g++, clang++, or what CXX names)"
+        compiler = "a C++ compiler (g++, clang++, or the one in CXX)"
         try:
             get_cpp_compiler()
         except InvalidCxxCompiler:
@@ -52,4 +53,4 @@ def _require_compiler(device: str) -> None:
             return
     elif has_triton():
         return
-    raise UserError(f"train.compile: true needs {what}, which is not here. Install it, or set train.compile: false.")
+    raise UserError(f"train.compile: true needs {compiler}; none was found. Install one or set it to false.")

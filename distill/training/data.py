@@ -1,113 +1,127 @@
-"""What a training learns from: its rows as samples, and what the teacher stored of them or the teacher itself.
-
-The teacher's distributions are read as they were stored (distill/targets/store.py), or the teacher is asked in each
-step (distill/training/online_teacher.py); for a student of another tokenizer family they are carried over by spans of
-equal text (distill/losses/cross_tokenizer.py).
-"""
+"""Training data: samples with the teacher's targets, and the online teacher where targets are not stored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from distill.losses import hidden_states
-from distill.losses.hidden_states import LayerLoss
+from distill.core.files import Row
+from distill.losses.hidden_states import HiddenStateLoss, prepare_hidden_loss
 from distill.modeling import loading
 from distill.modeling.chat import end_of_turn
 from distill.modeling.sampling import Sampling
-from distill.params.teachers import LocalTeacher, Teacher
-from distill.params.train import LayerLoss as Settings
-from distill.params.weight import Targets
-from distill.targets import store, tokenizers
-from distill.training.dataset import Sample, samples
-from distill.training.on_policy import Answering
-from distill.training.online_teacher import LiveTeacher
+from distill.params.targets import OnPolicyTargets, Targets
+from distill.params.train import CrossEntropyLoss, Distilled
+from distill.students.build import StoredTargets
+from distill.targets import store
+from distill.targets.stored import StoredStates
+from distill.targets.tokenizers import to_student_ids, to_teacher_ids
+from distill.training.class_labels import encode_class_samples
+from distill.training.dataset import Sample, TeacherTargets, encode_samples
+from distill.training.on_policy import OnPolicy
+from distill.training.online_teacher import OnlineTeacher
 
-Rows = list[dict[str, Any]]
+SFT = Distilled(loss=CrossEntropyLoss(kind="cross_entropy"), hidden_loss=None)
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """The samples, the teacher where it is asked in each step, how the student answers, how its layers learn."""
+class TrainingData:
+    """The samples, and in addition an online teacher, on-policy responses and a hidden-state loss where there are."""
 
     samples: list[Sample]
-    teacher: LiveTeacher | None = None
-    answering: Answering | None = None
-    layer_loss: LayerLoss | None = None
+    teacher: OnlineTeacher | None = None
+    on_policy: OnPolicy | None = None
+    hidden_loss: HiddenStateLoss | None = None
 
 
-def teacher_of(teachers: Sequence[Teacher], name: str) -> LocalTeacher:
-    """The local teacher of this name; the schema has checked that there is one."""
-    return next(teacher for teacher in teachers if teacher.name == name and teacher.kind == "local")
+@dataclass(frozen=True)
+class TrainingContext:
+    """What all phases of a run learn from: rows, the student's tokenizer, class labels or targets, and the losses."""
+
+    rows: Sequence[Row]
+    tokenizer: PreTrainedTokenizerFast
+    max_length: int
+    dtype: torch.dtype
+    class_labels: Sequence[str] | None
+    targets: StoredTargets | None
+    losses: Distilled
 
 
-def stored_targets(folder: Path, teacher: LocalTeacher, wanted: Targets, rows: Rows, dtype: torch.dtype) -> Any:
-    """The teacher's tokenizer and its targets in `folder`, which are None where it is asked during training."""
-    tokenizer = loading.load_tokenizer(teacher.model, teacher.revision, teacher.sha256, teacher.chat_template)
-    name = str(dtype).removeprefix("torch.")
-    stored = list(store.read(folder, store.source(teacher, tokenizer, rows, name, wanted)))
-    return tokenizer, None if wanted.kind in ("online", "on_policy") else stored
+def load_training_data(
+    context: TrainingContext, student: PreTrainedModel, teacher: Path | None, is_final: bool, seed: int
+) -> TrainingData:
+    """The data of a phase that trains the `student`.
 
-
-def lessons(
-    rows: Rows,
-    network: Any,
-    tokenizer: Any,
-    max_length: int,
-    teacher: LocalTeacher,
-    wanted: Targets,
-    folder: Path,
-    dtype: torch.dtype,
-    seed: int,
-    layer_loss: Settings | None = None,
-    layers: Sequence[int] = (),
-) -> Lessons:
-    """The rows for a student, `network` with its `tokenizer`, that learns from the teacher's targets in `folder`.
-
-    By a `layer_loss` its layers learn from the states of the teacher's `layers` there; the network gets what it needs
-    for it.
+    `teacher` is the folder of a student that teaches, None for the original teacher. Layers of intermediate students
+    (not `is_final`) are numbered otherwise and learn no hidden states. The student gets the projections of a
+    hidden-state loss.
     """
-    whole, stored = stored_targets(folder, teacher, wanted, rows, dtype)
-    if layer_loss is None:
-        data, learning = samples(rows, tokenizer, max_length, whole, stored), None
-    else:
-        source = store.source(teacher, whole, rows, str(dtype).removeprefix("torch."), wanted)
-        found = store.read(folder / store.LAYERS, store.layers_source(source, layers))
-        states = [(sample, part) for sample, part in found if isinstance(part, store.States)]
-        data = samples(rows, tokenizer, max_length, whole, stored, states)
-        learning = hidden_states.prepare(network, layer_loss, layers, states[0][1].states.shape[-1])
-    if wanted.kind in ("stored", "sampled"):
-        return Lessons(data, layer_loss=learning)
-    model, _ = loading.load(teacher.model, dtype, teacher.revision, teacher.sha256)
-    return Lessons(data, *_beside(network, tokenizer, model, whole, wanted, seed), layer_loss=learning)
+    if context.class_labels is not None:
+        rows, tokenizer = context.rows, context.tokenizer
+        return TrainingData(encode_class_samples(rows, tokenizer, context.class_labels, context.max_length))
+    hidden_loss = context.losses.hidden_loss if is_final else None
+    targets = context.targets
+    if targets is None or not (context.losses.loss.needs_teacher or hidden_loss):
+        return TrainingData(encode_samples(context.rows, context.tokenizer, context.max_length))
+    if teacher is not None:
+        return self_distillation_data(context, student, teacher, targets.targets, seed)
+    return _teacher_data(context, targets, student, with_layers=hidden_loss is not None, seed=seed)
 
 
-def of_a_student(
-    rows: Rows,
-    network: Any,
-    tokenizer: Any,
-    max_length: int,
-    folder: Path,
-    wanted: Targets,
-    dtype: torch.dtype,
-    seed: int,
-) -> Lessons:
-    """The rows for a student that learns from another one in `folder`, which has its vocabulary, asked in each step."""
-    model, _ = loading.load(str(folder), dtype)
-    data = samples(rows, tokenizer, max_length, tokenizer, None)
-    return Lessons(data, *_beside(network, tokenizer, model, tokenizer, wanted, seed))
+def self_distillation_data(
+    context: TrainingContext, student: PreTrainedModel, teacher: Path, targets: Targets, seed: int
+) -> TrainingData:
+    """The rows for a student that learns from another one in a folder, of the same vocabulary, online."""
+    model, _ = loading.load(str(teacher), context.dtype)
+    tokenizer = context.tokenizer
+    samples = encode_samples(context.rows, tokenizer, context.max_length, TeacherTargets(tokenizer, None, {}))
+    online = online_teacher(model, tokenizer, student, tokenizer)
+    return TrainingData(samples, online, on_policy(targets, tokenizer, tokenizer, seed))
 
 
-def _beside(
-    network: Any, tokenizer: Any, model: Any, whole: Any, wanted: Targets, seed: int
-) -> tuple[LiveTeacher, Answering | None]:
-    """The teacher `model`, of tokenizer `whole`, beside the student, and how the student answers where it shall."""
-    width = network.get_output_embeddings().weight.shape[0]
-    live = LiveTeacher(model, tokenizers.first_pieces(whole, tokenizer), width)
-    if wanted.kind != "on_policy":
-        return live, None
-    sampling = Sampling(wanted.max_tokens, wanted.sampling_temperature, 1.0, seed)
-    theirs = tokenizers.teacher_ids(whole, tokenizer)
-    return live, Answering(wanted.student_fraction, sampling, end_of_turn(tokenizer), theirs)
+def _teacher_data(
+    context: TrainingContext, stored: StoredTargets, student: PreTrainedModel, with_layers: bool, seed: int
+) -> TrainingData:
+    teacher, targets = stored.teacher, stored.targets
+    tokenizer = loading.load_tokenizer(teacher.model, teacher.revision, teacher.sha256, teacher.chat_template)
+    source = stored.source(tokenizer, context.rows)
+    rows = dict(store.read_targets(stored.folder, source))
+    layers: dict[str, StoredStates] = {}
+    hidden_loss = None
+    if with_layers:
+        assert context.losses.hidden_loss is not None
+        assert targets.layers is not None
+        states = store.read_targets(stored.folder / store.LAYERS, store.describe_layers(source, targets.layers))
+        layers = {name: part for name, part in states if isinstance(part, StoredStates)}
+        width = next(iter(layers.values())).states.shape[-1]
+        hidden_loss = prepare_hidden_loss(student, context.losses.hidden_loss, targets.layers, width)
+    teacher_targets = TeacherTargets(tokenizer, rows if targets.stored else None, layers)
+    samples = encode_samples(context.rows, context.tokenizer, context.max_length, teacher_targets)
+    if not targets.full:
+        return TrainingData(samples, hidden_loss=hidden_loss)
+    model, _ = loading.load(teacher.model, context.dtype, teacher.revision, teacher.sha256)
+    online = online_teacher(model, tokenizer, student, context.tokenizer)
+    return TrainingData(samples, online, on_policy(targets, tokenizer, context.tokenizer, seed), hidden_loss)
+
+
+def online_teacher(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    student: PreTrainedModel,
+    student_tokenizer: PreTrainedTokenizerFast,
+) -> OnlineTeacher:
+    """The teacher `model` for a student of its tokenizer family."""
+    width = student.get_output_embeddings().weight.shape[0]
+    return OnlineTeacher(model, to_student_ids(tokenizer, student_tokenizer), width)
+
+
+def on_policy(
+    targets: Targets, teacher: PreTrainedTokenizerFast, student: PreTrainedTokenizerFast, seed: int
+) -> OnPolicy | None:
+    """How the student writes responses with on-policy targets, else None."""
+    if not isinstance(targets, OnPolicyTargets):
+        return None
+    sampling = Sampling(targets.max_new_tokens, targets.sampling_temperature, 1.0, seed)
+    return OnPolicy(targets.on_policy_fraction, sampling, end_of_turn(student), to_teacher_ids(teacher, student))

@@ -1,195 +1,192 @@
-"""Training samples as tensors: the student's token ids, its weights, and the teacher's targets in its vocabulary."""
+"""Training samples as tensors: the student's token ids, their weight, and the teacher's targets."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from distill.core.errors import UserError
-from distill.losses.divergences import TopK
+from distill.core.files import Row
 from distill.modeling import few_shot
-from distill.modeling.batches import pad_batch
+from distill.modeling.batches import PaddedBatch, pad_batch
 from distill.modeling.chat import encode, prompt_ids, response_ids
-from distill.targets import store
-from distill.targets.spans import SpanTargets, pair
-from distill.targets.tokenizers import align, first_pieces, same_family
+from distill.targets.distributions import OutputStates, TopK
+from distill.targets.spans import Response, SpanTargets, TokenizerPair, tokenizer_pair
+from distill.targets.stored import Positions, StoredStates, StoredTopK
+from distill.targets.tokenizers import align, same_family, to_student_ids
 
 
 @dataclass(frozen=True)
-class States:
-    """What entered the teacher's output matrix, for each token of the student's response."""
-
-    states: torch.Tensor  # [tokens, width]
-    known: torch.Tensor  # [tokens] bool: false where the teacher has none, as in TopK
-
-
-@dataclass(frozen=True)
-class Layers:
-    """What layers of the teacher handed on, for each token of its response, and which of them the student's have."""
+class LayerTargets:
+    """Hidden states of layers of the teacher, for each token of its response."""
 
     states: torch.Tensor  # [teacher's tokens, layers, width]
-    places: list[int | None]  # for each token of the student's response, that of the teacher's that starts there
+    positions: Positions  # for each token of the student's response, that of the teacher's that starts there
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the teacher reads when it is asked during training, in its own tokens."""
+class TeacherInputs:
+    """What an online teacher reads during training, in its own tokens."""
 
     prompt: list[int]
     response: list[int]
-    places: list[int | None]  # for each token of the student's response, that of the teacher's that starts there
+    positions: Positions  # for each token of the student's response, that of the teacher's that starts there
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The closed set that a response was chosen from, in the student's tokens."""
+class TeacherBatch:
+    """The inputs of an online teacher for a batch, and the position of each of the student's tokens among its own."""
+
+    batch: PaddedBatch
+    positions: torch.Tensor  # [student's tokens], among the positions of its response_mask
+    known: torch.Tensor  # [student's tokens] bool, as in TopK
+
+    def to(self, device: torch.device) -> Self:
+        """The inputs on a device."""
+        return type(self)(self.batch.to(device), self.positions.to(device), self.known.to(device))
+
+
+@dataclass(frozen=True)
+class ClassTargets:
+    """The class labels that a response was chosen from, in the student's tokens."""
 
     labels: list[list[int]]  # each with the end of turn
-    chosen: int  # the teacher's label, by its place
+    label: int  # the teacher's, by its position
     log_probs: list[float]  # the teacher's of each label, in nats, normalised over the set
+
+
+SampleTargets = TopK | SpanTargets | OutputStates | TeacherInputs | ClassTargets
+BatchTargets = TopK | SpanTargets | OutputStates | TeacherBatch
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One training sample; what it has of the teacher has a row for every token of the response.
+    """One training sample; its targets have a row for every token of the response.
 
-    At most one of `top` (stored or drawn tokens), `states` and `asked` is there, and `layers` beside each. With a
-    `choice` the response is one of its labels, and nothing else is there.
+    With ClassTargets the response is one of the labels, and there are no `layers`.
     """
 
     id: str
     prompt: list[int]
     response: list[int]
     weight: float
-    top: TopK | SpanTargets | None
-    states: States | None = None
-    asked: Asked | None = None
-    layers: Layers | None = None
-    choice: Choice | None = None
+    targets: SampleTargets | None
+    layers: LayerTargets | None = None
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
 
     @property
     def predicted(self) -> list[int]:
-        """The tokens that the student predicts: the response, or all labels of a choice one after the other."""
-        return self.response if self.choice is None else [token for label in self.choice.labels for token in label]
+        """The tokens that the student predicts: the response, or all class labels one after the other."""
+        if isinstance(self.targets, ClassTargets):
+            return [token for label in self.targets.labels for token in label]
+        return self.response
 
 
-def samples(
-    rows: Sequence[dict[str, Any]],
-    student: Any,
+@dataclass(frozen=True)
+class TeacherTargets:
+    """The targets of rows, by row id: stored, or None for an online teacher; and hidden states of layers."""
+
+    tokenizer: PreTrainedTokenizerFast
+    stored: Mapping[str, StoredTopK | StoredStates] | None
+    layers: Mapping[str, StoredStates]
+
+
+def encode_samples(
+    rows: Sequence[Row],
+    student: PreTrainedTokenizerFast,
     max_length: int,
-    teacher: Any = None,
-    stored: Iterable[tuple[str, store.Rows | store.States]] | None = None,
-    layers: Iterable[tuple[str, store.States]] = (),
+    teacher: TeacherTargets | None = None,
 ) -> list[Sample]:
-    """The rows in the student's tokens; with targets where the tokenizer of their teacher is given.
+    """The rows in the student's tokens, with the teacher's targets where there are some.
 
-    They are the `stored` ones, or with None what the teacher is asked during training. A student's token that starts
-    where a token of the teacher starts has the teacher's distribution at that place as its target; a later piece of a
-    token that the student cuts finer has none. A student of another tokenizer family, or one of a base model prompted
-    with examples, learns from stored top-k targets by spans of equal text (distill/losses/cross_tokenizer.py); other
-    kinds raise UserError. `layers` are the stored states of the teacher's layers, where layers of the student learn
-    from them.
+    A student's token that starts where a token of the teacher starts has the teacher's distribution there as its
+    target; a later piece of a token that the student splits has none. A student of another tokenizer family, or of a
+    base model prompted with examples, learns from top-k targets by spans of equal text (distill/targets/spans.py);
+    other kinds raise UserError.
     """
-    by_id = None if stored is None else dict(stored)
-    of_layers = dict(layers)
-    alike = teacher is not None and same_family(teacher, student) and not few_shot.is_used(teacher)
-    both = None if teacher is None or alike else pair(teacher, student)
-    pieces = None if teacher is None or both is not None else first_pieces(teacher, student)
+    if teacher is None:
+        encoded = (encode(student, row, max_length) for row in rows)
+        return [
+            Sample(row["id"], example.prompt, example.response, row["weight"], None)
+            for row, example in zip(rows, encoded, strict=True)
+        ]
+    if same_family(teacher.tokenizer, student) and not few_shot.is_used(teacher.tokenizer):
+        return _aligned_samples(rows, student, max_length, teacher)
+    pair = tokenizer_pair(teacher.tokenizer, student)
+    return [_span_sample(row, student, max_length, teacher, pair) for row in rows]
+
+
+def _aligned_samples(
+    rows: Sequence[Row], student: PreTrainedTokenizerFast, max_length: int, teacher: TeacherTargets
+) -> list[Sample]:
+    student_ids = to_student_ids(teacher.tokenizer, student)
     result = []
     for row in rows:
         example = encode(student, row, max_length)
-        given: dict[str, Any] = {"top": None}
-        if both is not None:
-            ended = row["finish_reason"] == "stop"
-            found = None if by_id is None else by_id[row["id"]]
-            if not isinstance(found, store.Rows) or of_layers:
-                raise UserError(
-                    "weight.targets.kind: a student of another tokenizer family can learn from `stored` targets only, "
-                    "and with train.distilled.layer_loss null."
-                )
-            given["top"] = both.targets(found, response_ids(teacher, row["response"], ended), example.response, ended)
-        elif pieces is not None:
-            theirs = response_ids(teacher, row["response"], row["finish_reason"] == "stop")
-            places = align(theirs, example.response, teacher, student)
-            if by_id is None:
-                given["asked"] = Asked(prompt_ids(teacher, row["messages"]), theirs, places)
-            else:
-                given |= _at(places, by_id[row["id"]], pieces)
-            if of_layers:
-                given["layers"] = Layers(of_layers[row["id"]].states, places)
-        result.append(Sample(row["id"], example.prompt, example.response, row["weight"], **given))
+        response = response_ids(teacher.tokenizer, row["response"], row["finish_reason"] == "stop")
+        positions = align(response, example.response, teacher.tokenizer, student)
+        targets: SampleTargets
+        if teacher.stored is None:
+            targets = TeacherInputs(prompt_ids(teacher.tokenizer, row["messages"]), response, positions)
+        else:
+            targets = teacher.stored[row["id"]].for_student(positions, student_ids)
+        layers = LayerTargets(teacher.layers[row["id"]].states, positions) if teacher.layers else None
+        result.append(Sample(row["id"], example.prompt, example.response, row["weight"], targets, layers))
     return result
 
 
-def merge_duplicates(ids: torch.Tensor, probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Adds up the probabilities of equal ids within each row: ([tokens, k] ids, [tokens, k] probs), 0 where unused."""
-    ids, order = ids.sort(dim=-1, stable=True)
-    probs = probs.gather(-1, order)
-    new = torch.ones_like(ids, dtype=torch.bool)
-    new[:, 1:] = ids[:, 1:] != ids[:, :-1]
-    place = new.cumsum(-1) - 1
-    merged_ids = torch.zeros_like(ids).scatter_(-1, place, ids)
-    merged = torch.zeros_like(probs).scatter_add_(-1, place, probs)
-    return merged_ids, merged
+def _span_sample(
+    row: Row, student: PreTrainedTokenizerFast, max_length: int, teacher: TeacherTargets, pair: TokenizerPair
+) -> Sample:
+    example, ended = encode(student, row, max_length), row["finish_reason"] == "stop"
+    stored = None if teacher.stored is None else teacher.stored[row["id"]]
+    if not isinstance(stored, StoredTopK) or teacher.layers:
+        raise UserError(
+            "targets.kind: must be top_k for a student of another tokenizer family, and train.distilled.hidden_loss "
+            "must be null."
+        )
+    response = Response(response_ids(teacher.tokenizer, row["response"], ended), example.response, ended)
+    return Sample(row["id"], example.prompt, example.response, row["weight"], pair.span_targets(stored, response))
 
 
-def collate(batch: Sequence[Sample]) -> dict[str, torch.Tensor]:
-    """A batch: the tensors of a PaddedBatch; labels, weights [tokens]; the targets' tensors.
+def collate(batch: Sequence[Sample]) -> dict[str, Any]:
+    """A batch of tokens: input_ids, attention_mask, response_mask [batch, seq]; labels, weights [tokens]; targets.
 
-    `tokens` counts the response tokens of the whole batch, in row order, as `response_mask` selects them.
+    `tokens` counts the response tokens of the whole batch, in the order of response_mask. With hidden states
+    of layers there are layer_states [tokens, layers, width] and layer_known [tokens].
     """
-    result = pad_batch([(sample.prompt, sample.response) for sample in batch]).tensors() | {
+    result: dict[str, Any] = pad_batch([(sample.prompt, sample.response) for sample in batch]).tensors()
+    result |= {
         "labels": torch.tensor([token for sample in batch for token in sample.response]),
         "weights": torch.tensor([sample.weight for sample in batch for _ in sample.response]),
     }
-    tops = [sample.top for sample in batch if sample.top is not None]
-    if tops:
-        for name in vars(tops[0]):
-            result[f"top_{name}"] = torch.cat([getattr(top, name) for top in tops])
-    states = [sample.states for sample in batch if sample.states is not None]
-    if states:
-        result["teacher_states"] = torch.cat([part.states for part in states])
-        result["teacher_known"] = torch.cat([part.known for part in states])
-    asked = [sample.asked for sample in batch if sample.asked is not None]
-    if asked:
-        result |= _questions(asked)
+    targets = [sample.targets for sample in batch if sample.targets is not None]
+    if targets:
+        result["targets"] = _collate_targets(targets)
     layers = [sample.layers for sample in batch if sample.layers is not None]
     if layers:
-        result["layer_states"] = torch.cat([part.states[[place or 0 for place in part.places]] for part in layers])
-        result["layer_known"] = torch.tensor([place is not None for part in layers for place in part.places])
+        result["layer_states"] = torch.cat([part.states[[place or 0 for place in part.positions]] for part in layers])
+        result["layer_known"] = torch.tensor([place is not None for part in layers for place in part.positions])
     return result
 
 
-def _questions(asked: Sequence[Asked]) -> dict[str, torch.Tensor]:
-    """The teacher's own batch, and for each of the student's tokens its place among the teacher's predictions."""
-    places: list[int] = []
+def _collate_targets(targets: Sequence[SampleTargets]) -> BatchTargets:
+    """The targets of a batch; all are of one kind."""
+    kind: Any = type(targets[0])
+    return _teacher_batch(targets) if kind is TeacherInputs else kind.concatenate(targets)  # type: ignore[arg-type]
+
+
+def _teacher_batch(inputs: Sequence[TeacherInputs]) -> TeacherBatch:
+    """The teacher's own batch, and for each of the student's tokens its position among the teacher's predictions."""
+    batch = pad_batch([(item.prompt, item.response) for item in inputs])
+    positions: list[int] = []
     start = 0
-    for one in asked:
-        places += [start + (place or 0) for place in one.places]
-        start += len(one.response)
-    return pad_batch([(one.prompt, one.response) for one in asked]).tensors("teacher_") | {
-        "teacher_places": torch.tensor(places),
-        "teacher_known": torch.tensor([place is not None for one in asked for place in one.places]),
-    }
-
-
-def _at(places: list[int | None], rows: store.Rows | store.States, pieces: torch.Tensor) -> dict[str, Any]:
-    """The fields of a Sample that hold the stored rows at these places."""
-    if isinstance(rows, store.Rows):
-        return {"top": _in_student_vocabulary(rows, places, pieces)}
-    known = torch.tensor([place is not None for place in places])
-    return {"top": None, "states": States(rows.states[[place or 0 for place in places]], known)}
-
-
-def _in_student_vocabulary(rows: store.Rows, places: list[int | None], pieces: torch.Tensor) -> TopK:
-    """The teacher's rows at `places` with their ids mapped, and the k + 1 masses scaled to add up to 1."""
-    known = torch.tensor([place is not None for place in places])
-    index = torch.tensor([place or 0 for place in places])
-    ids, probs = merge_duplicates(pieces[rows.ids[index].long()], rows.log_probs[index].float().exp())
-    tail = rows.tail[index].exp()
-    total = probs.sum(-1) + tail
-    return TopK(ids=ids, log_probs=(probs / total[:, None]).log(), tail=(tail / total).log(), known=known)
+    for item in inputs:
+        positions += [start + (position or 0) for position in item.positions]
+        start += len(item.response)
+    known = [position is not None for item in inputs for position in item.positions]
+    return TeacherBatch(batch, torch.tensor(positions), torch.tensor(known))

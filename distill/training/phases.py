@@ -1,66 +1,72 @@
-"""Trainings one after the other: down a ladder of students, then in rounds in which the student is the teacher.
+"""Phases of training: intermediate students first, then the final student, in generations where it teaches itself.
 
-A student much smaller than its teacher learns more by way of others between the two (Mirzadeh et al. 2020, teacher
-assistants): each rung is cut from the trained one above it. In rounds the student of the last one teaches the next
-(Furlanello et al. 2018, born-again networks).
+A student much smaller than its teacher learns more by way of students between the two (Mirzadeh et al. 2020, teacher
+assistants): each is pruned from the trained one before it. In self-distillation the student of one generation teaches
+the next (Furlanello et al. 2018, born-again networks).
 """
 
 import copy
-import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from transformers import PreTrainedModel
 
-from distill.core.files import atomic_folder, read_json, write_json
+from distill.core.files import Row, atomic_folder, read_json, write_json
 from distill.modeling import loading
 from distill.modeling.sampling import request_seed
-from distill.params.students import TeacherStudent
-from distill.params.train import Ladder, Rounds
-from distill.students import build
-from distill.training.data import Lessons, Rows
-from distill.training.ema import Average
-from distill.training.fit import Training, fit
-from distill.training.trackers import Curves
+from distill.params.init import PrunedStudent
+from distill.params.train import Train
+from distill.students.build import FINAL, INTERMEDIATE, Student, prune_again
+from distill.training.data import TrainingData
+from distill.training.ema import EMACallback
+from distill.training.fit import FitConfig, FitResult, fit
+from distill.training.trackers import DVCLiveCurves
+from distill.training.validation import perplexity
 
-RUNG = "rung-"
-STUDENT = "student"  # the training of a student that has no rounds
+GENERATION = "generation-"
 TRAINED, AVERAGE, RECORD = "trained", "average", "training.json"
+
 Entries = list[dict[str, Any]]
+LoadData = Callable[["Phase", PreTrainedModel, Path | None, int], TrainingData]
 
 
 @dataclass(frozen=True)
-class Step:
-    """One training: of a rung, or of the student itself.
+class Phase:
+    """One training, of an intermediate student or of the final one.
 
-    `start` is what the network is before it: `cut` by `choice` from the one of the step before (in the first step from
-    the teacher), that one as it is (`last`), or the student as it was before its first round (`untrained`).
-    `by_student`: the teacher is the network of the step before, or its average.
+    `start`: the model is pruned to `sizes` from the one of the phase before (the first phase starts from the initial
+    student), is that one (previous), or the final student before its first training (initial). `teacher_is_student`:
+    the teacher is the model of the phase before, or its average.
     """
 
     name: str
     epochs: int
-    start: str
-    choice: TeacherStudent | None
-    by_student: bool
+    start: Literal["pruned", "previous", "initial"]
+    sizes: PrunedStudent | None
+    teacher_is_student: bool
 
     @property
-    def is_rung(self) -> bool:
-        """Whether it trains another student than the last."""
-        return self.name.startswith(RUNG)
+    def is_final(self) -> bool:
+        """Whether it trains the final student."""
+        return not self.name.startswith(INTERMEDIATE)
+
+    def seed(self, seed: int) -> int:
+        """Its training seed: the run's own for the final student's first training, else one drawn from it."""
+        return seed if self.name in (FINAL, f"{GENERATION}1") else request_seed(seed, self.name)
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a training that has ended leaves to tell."""
+class PhaseResult:
+    """The record of a finished phase."""
 
     name: str
     parameters: int
-    layers: list[int] | None  # of the teacher, where the network is cut from it
-    first: float  # validation loss before it, in nats per token of the teacher
+    layers: list[int] | None  # of the teacher, for a pruned model
+    first: float  # validation loss before it
     log: Entries  # the Trainer's
     counts: dict[str, int]  # steps, epochs, response_tokens
 
@@ -70,166 +76,186 @@ class Trained:
         return [entry["validation_loss"] for entry in self.log if "validation_loss" in entry][-1]
 
 
-def cuts(student: TeacherStudent, ladder: Ladder | None) -> list[TeacherStudent]:
-    """What each rung keeps of the one above, the first of the teacher; the last is the student.
+@dataclass(frozen=True)
+class Trained:
+    """The student of a run, the best of its generations, all phases, and the one that made it."""
 
-    Lists of layers, which params give in the teacher's numbering, are in that of the rung above.
-    """
-    kept = ("layers", "neurons", "kv_heads")
-    rungs = ladder.rungs if ladder else []
-    choices = [student.model_copy(update={name: getattr(rung, name) for name in kept}) for rung in rungs]
-    result: list[TeacherStudent] = []
-    above: list[int] | None = None
-    for choice in [*choices, student]:
-        layers = choice.layers
-        if isinstance(layers, list):
-            own = layers if above is None else [above.index(layer) for layer in layers]
-            above, layers = layers, own
-        result.append(choice.model_copy(update={"layers": layers}))
-    return result
+    model: PreTrainedModel
+    phases: list[PhaseResult]
+    best: PhaseResult
 
 
-def steps(choices: Sequence[TeacherStudent], ladder: Ladder | None, rounds: Rounds | None, epochs: int) -> list[Step]:
-    """The trainings in their order; `choices` are `cuts`, or nothing for a student that is not cut."""
-    choice = choices[-1] if choices else None
-    result: list[Step] = []
-    for rung, kept in zip(ladder.rungs if ladder else [], choices, strict=False):
-        by_student = bool(result) and ladder is not None and ladder.teacher == "above"
-        result.append(Step(f"{RUNG}{len(result) + 1}", rung.epochs, "cut", kept, by_student))
-    by_student = bool(result) and ladder is not None and ladder.teacher == "above"
-    if rounds is None:
-        return [*result, Step(STUDENT, epochs, "cut", choice, by_student)]
-    result.append(Step("round-1", epochs, "cut", choice, by_student))
-    return result + [
-        Step(f"round-{number}", epochs, rounds.start, None, True) for number in range(2, rounds.number + 1)
+def plan_phases(plan: Sequence[PrunedStudent], train: Train) -> list[Phase]:
+    """The phases in their order. `plan` is `pruning_plan`, empty for a pretrained student."""
+    progressive, generations = train.progressive, train.self_distillation
+    sizes = plan[-1] if plan else None
+    by_student = progressive is not None and progressive.teacher == "previous"
+    phases: list[Phase] = []
+    for student, kept in zip(progressive.students if progressive else [], plan, strict=False):
+        name = f"{INTERMEDIATE}{len(phases) + 1}"
+        phases.append(Phase(name, student.num_train_epochs, "pruned", kept, bool(phases) and by_student))
+    epochs, taught = train.optimization.num_train_epochs, bool(phases) and by_student
+    if generations is None:
+        return [*phases, Phase(FINAL, epochs, "pruned", sizes, taught)]
+    phases.append(Phase(f"{GENERATION}1", epochs, "pruned", sizes, taught))
+    return phases + [
+        Phase(f"{GENERATION}{number}", epochs, generations.start, None, True)
+        for number in range(2, generations.num_generations + 1)
     ]
 
 
-def seed_of(step: Step, seed: int) -> int:
-    """The training seed of a step: the run's own for the student's first training, and one drawn from it for others."""
-    return seed if step.name in (STUDENT, "round-1") else request_seed(seed, step.name)
+def run_phases(
+    plan: Sequence[Phase], first: Student, rows: Sequence[Row], config: FitConfig, load_data: LoadData,
+    ema_decay: float | None = None,
+) -> Trained:  # fmt: skip
+    """Trains the phases one after the other, the first of them on the student `first`.
 
-
-def run(
-    course: Sequence[Step],
-    network: Any,
-    layers: list[int] | None,
-    tokenizer: Any,
-    rows: Rows,
-    training: Training,
-    lessons: Callable[[Step, Any, Path | None, int], Lessons],
-    average_decay: float | None,
-) -> tuple[Any, list[Trained], Trained]:
-    """The student, which is the best of its rounds, all trainings, and which of them made it.
-
-    `network` is the one that the first step trains, of these layers of the teacher. `lessons(step, network, folder,
-    seed)` is what a network learns from: the student in the folder or, where it is None, the teacher. Trainings that
-    have ended are kept in the folder of checkpoints, so that an interrupted course goes on where it was.
+    `load_data(phase, model, folder, seed)` is what a model learns from: the student in the folder or, where it is
+    None, the original teacher. Finished phases are kept in the folder of checkpoints, so that an interrupted run
+    resumes.
     """
-    done: list[Trained] = []
-    fresh = None
-    for place, step in enumerate(course):
-        before = folder_of(training.checkpoints, course[place - 1].name) if place else None
-        if before is not None:
-            network, kept = _start(step, before, tokenizer, rows, fresh)
-            if layers is not None and kept is not None:
-                layers = [layers[index] for index in kept]
-        follows = place + 1 < len(course)
-        if follows and course[place + 1].start == "untrained" and fresh is None:
-            fresh = copy.deepcopy(network)
-        folder = folder_of(training.checkpoints, step.name)
-        if (folder / RECORD).exists():
-            done.append(Trained(**read_json(folder / RECORD, "stage train")))
-            print(f"{step.name} has been trained")
-            continue
-        seed = seed_of(step, training.seed)
-        teacher = before / AVERAGE if before and average_decay and not course[place - 1].is_rung else before
-        averaged = Average(network, average_decay) if average_decay and follows and not step.is_rung else None
-        own = replace(
-            training,
-            name=training.name if len(course) == 1 else f"{training.name} {step.name}",
-            seed=seed,
-            schedule=training.schedule.model_copy(update={"epochs": step.epochs}),
-            checkpoints=folder.parent,
-        )
-        size, first = loading.parameter_count(network), training.measure(network)
-        print(f"{step.name}: {size:,} parameters, validation perplexity {math.exp(first):.4g} before training")
-        curves = Curves(
-            training.curves, done[0].first if done else first, joined(done), sum(one.counts["steps"] for one in done)
-        )
-        taught = lessons(step, network, teacher if step.by_student else None, seed)
-        log, counts = fit(network, taught, own, [*([averaged] if averaged else []), curves])
-        done.append(Trained(step.name, size, layers, first, log, counts))
-        if follows:
-            _keep(folder, network, tokenizer, averaged, done[-1])
-    rounds = [place for place, step in enumerate(course) if not step.is_rung]
-    best = min(rounds, key=lambda place: done[place].loss)
-    if best != len(course) - 1:
-        network, _ = loading.load(str(folder_of(training.checkpoints, course[best].name)), torch.float32)
-    return network, done, done[best]
+    run = _Run(plan, first, rows, config, load_data, ema_decay)
+    for number in range(len(plan)):
+        run.phase(number)
+    return run.result()
 
 
-def folder_of(checkpoints: Path, name: str) -> Path:
-    """Where the network of a step is once it is trained, with its tokenizer, in fp32; that of the last step is not."""
+def phase_folder(checkpoints: Path, name: str) -> Path:
+    """Folder of a finished phase's float32 model and tokenizer. The last phase has none."""
     return checkpoints / name / TRAINED
 
 
-def rungs(done: Sequence[Trained]) -> list[Trained]:
-    """The trainings of other students than the last."""
-    return [one for one in done if one.name.startswith(RUNG)]
+def intermediate_students(phases: Sequence[PhaseResult]) -> list[PhaseResult]:
+    """The phases of intermediate students."""
+    return [phase for phase in phases if phase.name.startswith(INTERMEDIATE)]
 
 
-def joined(done: Sequence[Trained]) -> Entries:
-    """The logs one after the other, with the step and the epoch of the whole course, and the name of each training."""
+def joined_logs(phases: Sequence[PhaseResult]) -> Entries:
+    """The logs one after the other, with step and epoch counted through, and the name of each phase."""
     result = []
     step = epoch = 0
-    for one in done:
-        per_epoch = one.counts["steps"] / one.counts["epochs"]
+    for phase in phases:
+        per_epoch = phase.counts["steps"] / phase.counts["epochs"]
         result += [
-            entry | {"step": step + entry["step"], "epoch": epoch + entry["step"] / per_epoch, "training": one.name}
-            for entry in one.log
+            entry | {"step": step + entry["step"], "epoch": epoch + entry["step"] / per_epoch, "phase": phase.name}
+            for entry in phase.log
         ]
-        step, epoch = step + one.counts["steps"], epoch + one.counts["epochs"]
+        step, epoch = step + phase.counts["steps"], epoch + phase.counts["epochs"]
     return result
 
 
-def report(done: Sequence[Trained], best: Trained) -> dict[str, Any]:
-    """Steps, epochs and response tokens of all trainings together, and of several each one's losses and the best."""
+def report(trained: Trained) -> dict[str, Any]:
+    """Steps, epochs and response tokens of all phases together, and of several each one's losses and the best."""
+    phases = trained.phases
     result: dict[str, Any] = {
-        name: sum(one.counts[name] for one in done) for name in ("steps", "epochs", "response_tokens")
+        name: sum(phase.counts[name] for phase in phases) for name in ("steps", "epochs", "response_tokens")
     }
-    if len(done) > 1:
-        result["trainings"] = {
-            one.name: {
-                "parameters": one.parameters,
-                "layers": one.layers,
-                "epochs": one.counts["epochs"],
-                "first_validation_loss": round(one.first, 4),
-                "validation_loss": round(one.loss, 4),
+    if len(phases) > 1:
+        result["phases"] = {
+            phase.name: {
+                "parameters": phase.parameters,
+                "layers": phase.layers,
+                "epochs": phase.counts["epochs"],
+                "first_validation_loss": round(phase.first, 4),
+                "validation_loss": round(phase.loss, 4),
             }
-            for one in done
+            for phase in phases
         }
-        result["kept"] = best.name
+        result["kept"] = trained.best.name
     return result
 
 
-def _start(step: Step, before: Path, tokenizer: Any, rows: Rows, fresh: Any) -> tuple[Any, list[int] | None]:
-    """The network that a step trains, and which layers it keeps of the one before where it is cut from that."""
-    if step.start == "untrained":
-        return copy.deepcopy(fresh), None
-    network, _ = loading.load(str(before), torch.float32)
-    if step.start == "last":
-        return network, None
-    assert step.choice is not None, "what is cut has a choice"
-    return build.cut_further(network, tokenizer, step.choice, rows, step.name)
+class _Run:
+    """The phases of one run, as far as they are through."""
+
+    def __init__(
+        self, plan: Sequence[Phase], first: Student, rows: Sequence[Row], config: FitConfig, load_data: LoadData,
+        ema_decay: float | None,
+    ) -> None:  # fmt: skip
+        self.plan, self.rows, self.config = plan, rows, config
+        self.load_data, self.ema_decay = load_data, ema_decay
+        self.student = first
+        self.initial: PreTrainedModel | None = None
+        self.done: list[PhaseResult] = []
+
+    def phase(self, number: int) -> None:
+        """Trains a phase, or takes what an earlier run left of it."""
+        phase, follows = self.plan[number], number + 1 < len(self.plan)
+        before = self._folder(self.plan[number - 1]) if number else None
+        if before is not None:
+            self.student = self._start(phase, before)
+        if follows and self.plan[number + 1].start == "initial" and self.initial is None:
+            self.initial = copy.deepcopy(self.student.model)
+        folder = self._folder(phase)
+        if (folder / RECORD).exists():
+            self.done.append(PhaseResult(**read_json(folder / RECORD, "stage train")))
+            print(f"{phase.name} is finished")
+            return
+        average = None
+        if self.ema_decay and follows and phase.is_final:
+            average = EMACallback(self.student.model, self.ema_decay)
+        self.done.append(self._train(phase, self._teacher(number, before), average))
+        if follows:
+            self._keep(folder, average)
+
+    def result(self) -> Trained:
+        """The best of the final student's phases."""
+        final = [number for number, phase in enumerate(self.plan) if phase.is_final]
+        best = min(final, key=lambda number: self.done[number].loss)
+        model = self.student.model
+        if best != len(self.plan) - 1:
+            model, _ = loading.load(str(self._folder(self.plan[best])), torch.float32)
+        return Trained(model, self.done, self.done[best])
+
+    def _folder(self, phase: Phase) -> Path:
+        return phase_folder(self.config.checkpoints, phase.name)
+
+    def _start(self, phase: Phase, before: Path) -> Student:
+        """The student that a phase trains."""
+        if phase.start == "initial":
+            assert self.initial is not None, "kept before the first training of the final student"
+            return replace(self.student, model=copy.deepcopy(self.initial))
+        model, _ = loading.load(str(before), torch.float32)
+        student = replace(self.student, model=model)
+        if phase.start == "previous":
+            return student
+        assert phase.sizes is not None, "a pruned student has sizes"
+        return prune_again(student, phase.sizes, self.rows, phase.name)
+
+    def _teacher(self, number: int, before: Path | None) -> Path | None:
+        """The folder of the student that teaches the phase, None for the original teacher."""
+        if before is None or not self.plan[number].teacher_is_student:
+            return None
+        return before / AVERAGE if self.ema_decay and self.plan[number - 1].is_final else before
+
+    def _train(self, phase: Phase, teacher: Path | None, average: EMACallback | None) -> PhaseResult:
+        model, seed = self.student.model, phase.seed(self.config.seed)
+        config = replace(
+            self.config,
+            name=self.config.name if len(self.plan) == 1 else f"{self.config.name} {phase.name}",
+            seed=seed,
+            optimization=self.config.optimization.model_copy(update={"num_train_epochs": phase.epochs}),
+            checkpoints=self._folder(phase).parent,
+        )
+        size, first = loading.parameter_count(model), config.validation_loss(model)
+        print(f"{phase.name}: {size:,} parameters, validation perplexity {perplexity(first):.4g} before training")
+        steps = sum(result.counts["steps"] for result in self.done)
+        untrained = self.done[0].first if self.done else first
+        curves = DVCLiveCurves(config.curves, untrained, joined_logs(self.done), steps)
+        data = self.load_data(phase, model, teacher, seed)
+        fitted = fit(model, data, config, [*([average] if average else []), curves])
+        return PhaseResult(phase.name, size, self.student.record.get("layers"), first, fitted.log, _counts(fitted))
+
+    def _keep(self, folder: Path, average: EMACallback | None) -> None:
+        """Writes a trained model for the phases after it, and removes its checkpoints, which have no more use."""
+        with atomic_folder(folder) as target:
+            loading.save(self.student.model, self.student.tokenizer, target)
+            if average is not None:
+                loading.save(average.model, self.student.tokenizer, target / AVERAGE)
+            write_json(target / RECORD, asdict(self.done[-1]))
+        for checkpoint in folder.parent.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
 
 
-def _keep(folder: Path, network: Any, tokenizer: Any, averaged: Average | None, trained: Trained) -> None:
-    """Writes a trained network for the steps after it, and removes its checkpoints, which are of no more use."""
-    with atomic_folder(folder) as target:
-        loading.save(network, tokenizer, target)
-        if averaged is not None:
-            loading.save(averaged.network, tokenizer, target / AVERAGE)
-        write_json(target / RECORD, asdict(trained))
-    for checkpoint in folder.parent.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
+def _counts(fitted: FitResult) -> dict[str, int]:
+    return {"steps": fitted.steps, "epochs": fitted.epochs, "response_tokens": fitted.response_tokens}

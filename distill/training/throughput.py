@@ -1,4 +1,4 @@
-"""How fast a training was, against what the machine can multiply, and how much memory it took."""
+"""Throughput of a training, compared with the machine's matmul rate, and its memory."""
 
 import resource
 import sys

@@ -5,10 +5,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 
 @contextmanager
-def gradients_in_place(model: Any) -> Iterator[None]:
+def gradients_in_place(model: PreTrainedModel) -> Iterator[None]:
     """Inside the block the gradient of a tied embedding's look-ups is added to the few rows that it is of.
 
     Otherwise each look-up makes a gradient of the whole vocabulary, nearly all zeros, which is added to that of the
@@ -18,7 +19,7 @@ def gradients_in_place(model: Any) -> Iterator[None]:
     """
     embedding = model.get_input_embeddings()
     # torch would give look-ups of the token that pads no gradient; what does pad is masked and has none anyway
-    embedding.padding_idx = None
+    embedding.padding_idx = None  # type: ignore[assignment]
     tied = embedding.weight is model.get_output_embeddings().weight
     if not tied or type(embedding) is not torch.nn.Embedding or torch.distributed.is_initialized():
         yield

@@ -1,4 +1,4 @@
-"""Where a training can be watched: DVCLive's files, and a tracker of the user's choice beside them."""
+"""Curves of a training: DVCLive's files, and a tracker of the user's choice in addition."""
 
 import contextlib
 import importlib.util
@@ -8,7 +8,7 @@ from typing import Any
 
 from dvclive import Live
 from scmrepo.exceptions import SCMError
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from distill.core.errors import UserError
 from distill.core.numbers import round_number
@@ -22,20 +22,20 @@ METRICS = {
 }
 
 
-class Files(Live):
-    """DVCLive also where Git has no commit yet: it asks for one though it saves no experiment."""
+class CommitlessLive(Live):
+    """DVCLive that works without a git commit: it needs one though it saves no experiment."""
 
     def _init_dvc(self) -> None:
         with contextlib.suppress(SCMError):
             super()._init_dvc()
 
 
-class Curves(TrainerCallback):
+class DVCLiveCurves(TrainerCallback):
     """Writes the Trainer's log as DVCLive's files in `folder`, step by step.
 
-    They are written anew from the log that a checkpoint carries, so that a resumed run leaves the same bytes as
-    one that was never cut off; so are the entries of `earlier` trainings of the same run, which took `start` steps.
-    DVCLive saves no experiment, writes no dvc.yaml and watches no machine.
+    The log that a checkpoint holds is written again, so that a resumed run leaves the same bytes as one without an
+    interruption; so are the entries of `earlier` phases of the same run, which took `start` steps. DVCLive saves no
+    experiment, writes no dvc.yaml and monitors no machine.
     """
 
     def __init__(self, folder: Path, untrained: float, earlier: Sequence[dict[str, Any]] = (), start: int = 0) -> None:
@@ -44,30 +44,34 @@ class Curves(TrainerCallback):
         self.earlier = earlier
         self.start = start
 
-    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.is_world_process_zero:
-            self.live = Files(str(self.folder), save_dvc_exp=False, dvcyaml=None)
+            self.live = CommitlessLive(str(self.folder), save_dvc_exp=False, dvcyaml=None)
             for entry in [{"step": 0, "validation_loss": self.untrained}, *self.earlier]:
                 self.write(entry)
             for entry in state.log_history:
                 self.write(entry | {"step": self.start + entry["step"]})
 
-    def on_log(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             entry = state.log_history[-1]
             self.write(entry | {"step": self.start + entry["step"]})
 
-    def on_train_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.is_world_process_zero:
             self.live.end()
 
     def write(self, entry: dict[str, Any]) -> None:
-        """One entry of the log; what it says of time is left out."""
-        found = {metric: entry[key] for key, metric in METRICS.items() if key in entry}
+        """One entry of the log, without its timings."""
+        metrics = {metric: entry[key] for key, metric in METRICS.items() if key in entry}
         self.live.step = entry["step"]
-        for metric, value in found.items():
+        for metric, value in metrics.items():
             self.live.log_metric(metric, round_number(value))
-        if found:
+        if metrics:
             self.live.next_step()
 
 

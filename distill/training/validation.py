@@ -1,29 +1,97 @@
-"""Validation loss at the end of each epoch."""
+"""Validation loss on held-out topics, in one unit for every student of an experiment."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from distill.core.files import Row
+from distill.modeling import class_labels
+from distill.modeling.chat import encode
+from distill.modeling.scoring import negative_log_likelihood
+
+BATCH_TOKENS = 4096  # padded tokens of one batch
+MAX_EXPONENT = 700.0  # exp of more overflows
 
 
-class Validate(TrainerCallback):
-    """Gives `measure(model)` as `validation_loss` to `log` at the end of each epoch, and prints it."""
+@dataclass(frozen=True)
+class Validation:
+    """The held-out rows in the student's tokens. The loss is in nats per `unit`, of which there are `count`.
+
+    The unit is a token of the teacher if all rows have log-probabilities, else a token of the student. With class
+    labels it is a row.
+    """
+
+    rows: Sequence[Row]
+    tokenizer: PreTrainedTokenizerFast
+    class_labels: Sequence[str] | None
+    dtype: torch.dtype
+    unit: str
+    count: int
+
+    @classmethod
+    def of(
+        cls,
+        rows: Sequence[Row],
+        tokenizer: PreTrainedTokenizerFast,
+        labels: Sequence[str] | None,
+        dtype: torch.dtype,
+    ) -> "Validation":
+        """The validation of students with this tokenizer."""
+        if labels is not None:
+            return cls(rows, tokenizer, labels, dtype, "row", len(rows))
+        if all(row["logprobs"] for row in rows):
+            return cls(rows, tokenizer, None, dtype, "teacher token", sum(len(row["logprobs"]) for row in rows))
+        tokens = sum(len(encode(tokenizer, row).response) for row in rows)
+        return cls(rows, tokenizer, None, dtype, "student token", tokens)
+
+    def loss(self, model: PreTrainedModel) -> float:
+        """Nats per unit of the validation responses."""
+        with torch.autocast(model.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            if self.class_labels is not None:
+                return self._class_label_nats(model, self.class_labels) / self.count
+            examples = [encode(self.tokenizer, row) for row in self.rows]
+            return negative_log_likelihood(model, examples, BATCH_TOKENS) / self.count
+
+    def _class_label_nats(self, model: PreTrainedModel, labels: Sequence[str]) -> float:
+        messages = [row["messages"] for row in self.rows]
+        _, log_probs = class_labels.log_probs(model, self.tokenizer, messages, labels, BATCH_TOKENS)
+        responses = (labels.index(row["response"]) for row in self.rows)
+        return sum(-nats[label] for nats, label in zip(log_probs.tolist(), responses, strict=True))
+
+
+def perplexity(loss: float) -> float:
+    """exp of a loss in nats, at most the largest float that there is."""
+    return math.exp(min(loss, MAX_EXPONENT))
+
+
+class ValidationCallback(TrainerCallback):
+    """Logs `loss(model)` as `validation_loss` at the end of each epoch, and prints it."""
 
     def __init__(
-        self, measure: Callable[[Any], float], log: Callable[[dict[str, float]], None], steps: int, epochs: int
+        self, loss: Callable[[PreTrainedModel], float], log: Callable[[dict[str, float]], None], steps: int, epochs: int
     ) -> None:
-        self.measure = measure
+        self.loss = loss
         self.log = log
-        self.at = {round(steps * epoch / epochs) for epoch in range(1, epochs + 1)}
+        self.steps = {round(steps * epoch / epochs) for epoch in range(1, epochs + 1)}
 
-    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step in self.at:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step in self.steps:
             model = kwargs["model"].eval()
-            loss = self.measure(model)
+            loss = self.loss(model)
             model.train()
             due = control.should_log
             self.log({"validation_loss": loss})
-            control.should_log = due  # the training loss of this step, which a call of `log` takes for written
-            tqdm.write(f"step {state.global_step}: validation perplexity {math.exp(loss):.2f}")
+            control.should_log = due  # `log` would take the training loss of this step for written
+            tqdm.write(f"step {state.global_step}: validation perplexity {perplexity(loss):.2f}")

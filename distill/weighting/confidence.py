@@ -1,6 +1,6 @@
-"""How sure is a teacher of an answer: one number an answer, higher is surer (or, for ifd, more to learn from).
+"""Confidence measures: one number for a response, higher is more confident (or, for ifd, more to learn from).
 
-Each is None where the answer lacks what it needs.
+Each is None if the response lacks what the measure needs.
 """
 
 import math
@@ -8,19 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from distill.core.text import rouge_l
+from distill.params.weight import Confidence, LowestWindowConfidence
 
 Numbers = Sequence[float] | None  # a value a token
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What may be known of an answer; all logs are natural."""
+class ConfidenceInputs:
+    """What may be known of a response; all logs are natural."""
 
     response: str
     log_probs: Numbers = None  # of the tokens that the teacher chose
     entropies: Numbers = None  # of its distribution at each token
     margins: Numbers = None  # log-probability of its best token less that of the second best
-    others: Sequence[str] = ()  # its other answers to the same prompt
+    others: Sequence[str] = ()  # its other responses to the same prompt
     judge_score: float | None = None
     with_prompt: float | None = None  # mean log-probability of a token after the prompt
     without_prompt: float | None = None  # and after nothing
@@ -55,8 +56,8 @@ def lowest_window_log_prob(log_probs: Numbers, window: int) -> float | None:
 
 def entropy(entropies: Numbers) -> float | None:
     """-(1/T) sum_t H(p(. | x, y_<t)): the mean predictive entropy, negated (Malinin and Gales 2021)."""
-    found = mean(entropies)
-    return None if found is None else -found
+    value = mean(entropies)
+    return None if value is None else -value
 
 
 def margin(margins: Numbers) -> float | None:
@@ -65,11 +66,10 @@ def margin(margins: Numbers) -> float | None:
 
 
 def self_consistency(response: str, others: Sequence[str]) -> float | None:
-    """(1/(n-1)) sum_j ROUGE-L(y, y_j): the mean ROUGE-L F1 with the teacher's n - 1 other answers to the prompt.
+    """(1/(n-1)) sum_j ROUGE-L(y, y_j): the mean ROUGE-L F1 with the teacher's n - 1 other responses to the prompt.
 
-    The lexical similarity of Fomicheva et al. 2020 and Kuhn et al. 2023 for each answer: agreement as in
-    self-consistency (Wang et al. 2023) where answers are texts. For answers of one word it is the share of
-    equal ones.
+    The lexical similarity of Fomicheva et al. 2020 and Kuhn et al. 2023 for each response: agreement as in
+    self-consistency (Wang et al. 2023) between texts. For responses of one word it is the fraction of equal ones.
     """
     return mean([rouge_l(other, response) for other in others])
 
@@ -77,8 +77,8 @@ def self_consistency(response: str, others: Sequence[str]) -> float | None:
 def ifd(with_prompt: float | None, without_prompt: float | None) -> float | None:
     """PPL(y | x) / PPL(y): the instruction-following difficulty (Li et al. 2024), in (0, 1).
 
-    Near 1 the prompt helps little with the answer, so that there is most to learn from it. From 1 on it
-    misleads: such rows, which the paper leaves out, have None.
+    Near 1 the prompt helps little with the response, so that there is most to learn from it. From 1 on it misleads:
+    such rows, which the paper leaves out, have None.
     """
     if with_prompt is None or without_prompt is None or with_prompt <= without_prompt:
         return None
@@ -86,17 +86,23 @@ def ifd(with_prompt: float | None, without_prompt: float | None) -> float | None
 
 
 def judge_score(score: float | None) -> float | None:
-    """The score that a judge gave to the answer (Zheng et al. 2023, LLM-as-a-judge)."""
+    """The score that a judge gave to the response (Zheng et al. 2023, LLM-as-a-judge)."""
     return score
 
 
-MEASURES: dict[str, Callable[[Evidence, int], float | None]] = {
-    "mean_log_prob": lambda known, window: mean_log_prob(known.log_probs),
-    "min_log_prob": lambda known, window: min_log_prob(known.log_probs),
-    "lowest_window_log_prob": lambda known, window: lowest_window_log_prob(known.log_probs, window),
-    "entropy": lambda known, window: entropy(known.entropies),
-    "margin": lambda known, window: margin(known.margins),
-    "self_consistency": lambda known, window: self_consistency(known.response, known.others),
-    "ifd": lambda known, window: ifd(known.with_prompt, known.without_prompt),
-    "judge_score": lambda known, window: judge_score(known.judge_score),
+MEASURES: dict[str, Callable[[ConfidenceInputs], float | None]] = {
+    "mean_log_prob": lambda inputs: mean_log_prob(inputs.log_probs),
+    "min_log_prob": lambda inputs: min_log_prob(inputs.log_probs),
+    "entropy": lambda inputs: entropy(inputs.entropies),
+    "margin": lambda inputs: margin(inputs.margins),
+    "self_consistency": lambda inputs: self_consistency(inputs.response, inputs.others),
+    "ifd": lambda inputs: ifd(inputs.with_prompt, inputs.without_prompt),
+    "judge_score": lambda inputs: judge_score(inputs.judge_score),
 }
+
+
+def measure_confidence(section: Confidence | LowestWindowConfidence, inputs: ConfidenceInputs) -> float | None:
+    """The confidence that a section of params.yaml chooses."""
+    if isinstance(section, LowestWindowConfidence):
+        return lowest_window_log_prob(inputs.log_probs, section.window)
+    return MEASURES[section.measure](inputs)

@@ -10,7 +10,7 @@ import tiny
 from huggingface_hub import ModelCard
 
 from distill.cards import markdown, model_card
-from distill.params import loading as params_file
+from distill.params.loading import check_params
 from distill.students.runs import Run
 
 REPORT = {"variant": "distilled", "source": "tiny", "loss": "forward_kl", "steps": 3, "parameters": 1234}
@@ -26,7 +26,7 @@ ROWS = (row(),)
 
 
 def lineage(rows: Any = ROWS, variant: str = "distilled", files: Any = (), **changes: Any) -> model_card.Lineage:
-    params = params_file.check(tiny.params(**({"teachers": [LOCAL]} | changes)))
+    params = check_params(tiny.params(**({"teachers": [LOCAL]} | changes)))
     return model_card.lineage(params, Run(variant, None if variant == "init" else 7), rows, files)
 
 

@@ -24,7 +24,7 @@ from distill.losses import divergences
 from distill.modeling import class_labels as modeling_class_labels
 from distill.modeling import loading
 from distill.modeling.chat import end_of_turn
-from distill.params import loading as params_file
+from distill.params.loading import check_params
 from distill.training import class_labels as training_class_labels
 from distill.training.trainer import DistillTrainer
 
@@ -262,7 +262,7 @@ def test_cleaning_compares_what_is_asked_and_leaves_short_and_equal_labels_alone
 def test_what_labels_do_not_go_with_is_refused_by_name(changes, words):
     value = tiny.params(**({"generate__class_labels": SET, "weight__targets": None} | changes))
     with pytest.raises(UserError) as error:
-        params_file.check(value)
+        check_params(value)
     assert words in str(error.value)
 
 

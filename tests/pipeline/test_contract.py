@@ -10,11 +10,14 @@ import pytest
 import yaml
 
 from distill.core.code import direct_imports, imported_code
-from distill.params import loading as params_file
+from distill.params.loading import load_params
 from distill.params.train import Train
+from distill.students.runs import TRAINED
 
 ROOT = Path(__file__).parents[2]
-PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+PIPELINE = {
+    name: stage.get("do", stage) for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
+}
 STAGES = sorted(PIPELINE)
 # files of distill/ that a stage reads beside what it imports
 READ = {
@@ -42,8 +45,8 @@ def covers(listed: str, file: Path) -> bool:
 
 
 def script(stage: str) -> str:
-    """The word of the stage's script: init is made by the one that trains."""
-    return "train" if stage == "init" else stage
+    """The word of the stage's script: sft and distilled are both made by the one that trains."""
+    return "train" if stage in TRAINED else stage
 
 
 def listed(stage: str, kind: str) -> list[str]:
@@ -57,7 +60,7 @@ def listed(stage: str, kind: str) -> list[str]:
 def promised(stage: str) -> dict[str, set[str]]:
     """The paths and params that the stage's docstring says it reads and writes."""
     text = " ".join((ast.get_docstring(tree(f"stages/{script(stage)}.py")) or "").split())
-    text = text.replace("<run>", "init" if stage == "init" else "${item.variant}-${item.seed}")
+    text = text.replace("<run>", f"{stage}-${{item}}")
     reads, writes = re.search(r"Reads (.*) Writes (.*)", text).groups()
     writes = writes.partition(";")[0]
     reads, _, params = reads.partition("params ")
@@ -72,23 +75,25 @@ def promised(stage: str) -> dict[str, set[str]]:
 
 def expand(pattern: str) -> list[str]:
     """`a/{b,c}.json` as two paths; `<seed>`, the first of training, as dvc.yaml writes it."""
-    pattern = pattern.rstrip(",").replace("<seed>", "${seeds[0]}")
+    pattern = pattern.rstrip(",").replace("<seed>", "${training_seeds[0]}")
     found = re.fullmatch(r"([^{}$]*)\{([^{}]*)\}(.*)", pattern)
     return [f"{found[1]}{part}{found[3]}" for part in found[2].split(",")] if found else [pattern]
 
 
 def params_used(stage: str) -> set[str]:
     """The sections of params.yaml that the script reads: `params.X` wherever `params` is a name."""
-    return {
+    names = {
         node.attr
         for node in ast.walk(tree(f"stages/{script(stage)}.py"))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
     }
+    return {"teachers" if name == "local_teacher" else name for name in names}
 
 
 def test_each_stage_is_one_word_in_five_places():
     sections = yaml.safe_load((ROOT / "params.yaml").read_text())
-    assert sorted(["generate", "clean", "weight", "init", "train", "evaluate", "plot"]) == STAGES
+    words = ["generate", "clean", "targets", "weight", "init", *TRAINED, "evaluate", "plot"]
+    assert sorted(words) == STAGES
     for stage in STAGES:
         assert (ROOT / f"stages/{script(stage)}.py").is_file()
         assert script(stage) in sections
@@ -116,18 +121,16 @@ def test_an_edit_of_a_report_makes_no_stage_before_it_stale():
 
 
 def test_each_choice_of_training_but_the_tracker_is_tracked():
-    choices = {name for name in Train.model_fields if name not in ("init", "sft", "distilled", "report_to")}
-    assert {f"train.{name}" for name in choices} <= set(listed("train", "params"))
+    choices = {f"train.{name}" for name in Train.model_fields if name != "report_to"}
+    assert choices <= set(listed("distilled", "params"))
+    assert choices - {"train.distilled"} <= set(listed("sft", "params"))
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_params_in_the_pipeline_are_those_that_the_code_reads(stage):
     tracked = set(listed(stage, "params"))
-    # `seed` draws what no training seed changes, so that it is of init alone
-    assert {name.partition(".")[0] for name in tracked} == params_used(stage) - (
-        {"seed"} if stage == "train" else set()
-    )
-    if script(stage) != "train":
+    assert {name.partition(".")[0] for name in tracked} == params_used(stage)
+    if stage not in TRAINED:  # one docstring for both, of which sft has no loss of its own
         assert tracked == promised(stage)["params"]
 
 
@@ -140,8 +143,7 @@ def test_paths_in_the_pipeline_are_those_that_the_docstring_promises(stage):
     outs = {path for kind in ("outs", "metrics", "plots") for path in listed(stage, kind)}
     assert data == promised(stage)["reads"]
     # latency.json differs from run to run: it is a top-level metric and no out, so that dvc.lock stays the same
-    live = {path for path in promised(stage)["writes"] if stage == "init" and path.startswith("metrics/live")}
-    assert outs == promised(stage)["writes"] - {"metrics/latency.json"} - live
+    assert outs == promised(stage)["writes"] - {"metrics/latency.json"}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -178,7 +180,7 @@ def test_distill_reads_no_params_and_no_environment():
         assert "os.environ" not in text, path
         assert "getenv" not in text, path
         if path.name != "loading.py":
-            assert "params_file.load" not in text, path
+            assert "load_params" not in text, path
 
 
 def test_packages_hold_a_docstring_and_no_code():
@@ -201,7 +203,7 @@ def test_no_stage_works_at_import():
 def test_the_schema_takes_the_shipped_params_and_changes_no_value(monkeypatch):
     monkeypatch.chdir(ROOT)
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
-    assert flat(params_file.load().model_dump()) == flat(raw)
+    assert flat(load_params().model_dump()) == flat(raw)
 
 
 def flat(value: object) -> object:

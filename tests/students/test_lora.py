@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 import yaml
+from distill.params.students import Adapter
 from forks import stage
 from other_tokenizers import OTHER
 from repositories import command, copied, of_kind, stopped
@@ -20,7 +21,6 @@ from distill.core.errors import UserError
 from distill.losses import hidden_states
 from distill.params import loading
 from distill.params import train as params_train
-from distill.params.students import Adapter
 from distill.students import lora
 from distill.training import sampler, trainer
 

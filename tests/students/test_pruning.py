@@ -1,6 +1,7 @@
 import pytest
 import tiny
 import torch
+from distill.params.students import TeacherStudent
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -17,7 +18,6 @@ from transformers import (
 from distill.core.errors import UserError
 from distill.modeling import loading
 from distill.modeling.chat import Example
-from distill.params.students import TeacherStudent
 from distill.students import importance, pruning, vocabulary
 from distill.students.pruning import Parts
 

@@ -126,8 +126,8 @@ def params(**changes: Any) -> dict[str, Any]:
     """The shipped params.yaml made tiny; `changes` are dotted paths with `__` for the dot."""
     value = yaml.safe_load((ROOT / "params.yaml").read_text())
     small = {
-        "seed": 7,  # one whose few held-out answers the teacher tells apart
-        "seeds": [7],
+        "data_seed": 7,  # one whose few held-out answers the teacher tells apart
+        "training_seeds": [7],
         "runtime.threads": 1,
         "runtime.dtype": "float32",
         "teachers": [
@@ -152,18 +152,26 @@ def params(**changes: Any) -> dict[str, Any]:
         "clean.min_words": 1,
         "clean.max_repetition": 1.0,
         "clean.minhash_threshold": 1.0,
-        "weight.scheme": "confidence",
-        "weight.targets": {"kind": "stored", "teacher": "tiny", "batch_tokens": 256, "top_k": 8},
-        "train.student.teacher": "tiny",
-        "train.student.layers": 2,
-        "train.student.layer_choice": "evenly",
-        "train.student.vocabulary": 320,
-        "train.schedule.epochs": 2,
-        "train.schedule.batch_size": 4,
-        "train.schedule.log_every": 1,
-        "train.schedule.save_every": 2,
-        "train.ladder": None,
-        "train.distilled.cross_entropy_share": 0.0,  # the loss under test alone
+        "targets.teacher": "tiny",
+        "targets.batch_tokens": 256,
+        "targets.top_k": 8,
+        "weight": {
+            "kind": "confidence",
+            "confidence": {"measure": "mean_log_prob"},
+            "strength": 0.5,
+            "num_length_buckets": 5,
+            "max_weight": 4.0,
+            "min_ess_fraction": 0.7,
+        },
+        "init.teacher": "tiny",
+        "init.layers": 2,
+        "init.layer_selection": "uniform",
+        "init.vocab_size": 320,
+        "train.optimization.num_train_epochs": 2,
+        "train.optimization.batch_size": 4,
+        "train.optimization.logging_steps": 1,
+        "train.optimization.save_steps": 2,
+        "train.distilled.loss.ce_weight": 0.0,  # the divergence alone
         "train.save_dtype": "float32",
         "evaluate.teacher": "tiny",
         "evaluate.max_samples": 10,
@@ -172,7 +180,7 @@ def params(**changes: Any) -> dict[str, Any]:
         "evaluate.batch_tokens": 512,
         "evaluate.bootstrap_resamples": 100,
         "evaluate.latency": {"prompt_tokens": 8, "new_tokens": 4, "num_warmup_runs": 1, "num_runs": 3},
-        "plot.samples": 2,
+        "plot.num_samples": 2,
     }
     for path, new in (small | {key.replace("__", "."): part for key, part in changes.items()}).items():
         *parents, last = path.split(".")

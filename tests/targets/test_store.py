@@ -8,7 +8,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from distill.core.errors import UserError
 from distill.losses.divergences import Settings, TopK, total
-from distill.params import loading as params_file
+from distill.params.loading import check_params
 from distill.targets import store
 
 SOURCE = store.Source("t", "m", None, None, "tok", "tmpl", "data", "float32", "stored", 3)
@@ -64,7 +64,7 @@ def test_targets_of_anything_else_are_refused_by_name(tmp_path, key):
 
 
 def test_they_are_of_the_very_texts_of_the_rows_and_of_what_the_tokenizer_does_and_not_of_its_size():
-    params = params_file.check(tiny.params())
+    params = check_params(tiny.params())
     rows = [tiny.weighted(name, "What is honey?", 1.0) for name in ("ants", "jazz")]
 
     def changed(rows=rows, tokenizer=None) -> set[str]:

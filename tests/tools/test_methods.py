@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from distill.core.errors import UserError
-from distill.params import loading as params_file
+from distill.params.loading import PATH, check_params
 from distill.reporting import methods_table
 from distill.targets import store
 from tools.methods import __main__ as command
@@ -25,10 +25,10 @@ PLAN = {
 
 
 def test_the_shipped_methods_are_valid_and_differ():
-    base = yaml.safe_load((tiny.ROOT / params_file.PATH).read_text())
+    base = yaml.safe_load((tiny.ROOT / PATH).read_text())
     found = plan.load_methods(base, yaml.safe_load((tiny.ROOT / plan.METHODS).read_text()), [])
     assert [method.name for method in found][:2] == ["sft", "forward_kl"]
-    assert all(len(method.params.seeds) >= 3 for method in found)
+    assert all(len(method.params.training_seeds) >= 3 for method in found)
     chosen = [(method.variant, method.raw) for method in found]
     assert all(entry not in chosen[:index] for index, entry in enumerate(chosen)), "two methods are the same"
 
@@ -111,7 +111,7 @@ FOUND = {
 
 
 def test_methods_are_compared_with_controls_item_by_item():
-    rows = scores.summarize(FOUND, params_file.check(tiny.params()), ["sft", "absent"])
+    rows = scores.summarize(FOUND, check_params(tiny.params()), ["sft", "absent"])
     by_name = {row["method"]: row for row in rows}
     assert by_name["online"]["perplexity_minus_sft"] == pytest.approx(math.exp(109 / 60) - math.exp(2))
     assert methods_table.controls(rows) == ["sft", "absent"]
@@ -123,7 +123,7 @@ def test_methods_are_compared_with_controls_item_by_item():
 def test_methods_measured_on_other_items_are_refused():
     short = two_seeds([20.0, 10.0], 0.5, None)
     with pytest.raises(UserError, match=r"online: measured on other held-out responses.*\(2 of 6 are common"):
-        scores.summarize({"sft": FOUND["sft"], "online": short}, params_file.check(tiny.params()), [])
+        scores.summarize({"sft": FOUND["sft"], "online": short}, check_params(tiny.params()), [])
 
 
 def test_methods_are_compared_on_their_common_items():
@@ -131,14 +131,14 @@ def test_methods_are_compared_on_their_common_items():
     whole, other = two_seeds(nats, 0.5, None), two_seeds(nats, 0.5, None)
     for one in other:
         one["items"] = one["items"][:0:-1]  # without the first, the last of them first
-    rows = scores.summarize({"sft": whole, "other": other}, params_file.check(tiny.params()), ["sft"])
+    rows = scores.summarize({"sft": whole, "other": other}, check_params(tiny.params()), ["sft"])
     assert [row["items"] for row in rows] == [9, 9]
     assert rows[1]["perplexity_minus_sft"] == 0
     assert rows[0]["perplexity"] == pytest.approx(math.exp(sum(nats[1:]) / 90))
 
 
 def test_the_tables_leave_missing_values_empty(tmp_path):
-    rows = scores.summarize(FOUND, params_file.check(tiny.params()), ["sft"])
+    rows = scores.summarize(FOUND, check_params(tiny.params()), ["sft"])
     pd.DataFrame([row | {"commit": "0123456789"} for row in rows]).to_csv(tmp_path / "methods.csv", index=False)
     measures, costs = methods_table.tables(methods_table.read(tmp_path / "methods.csv"))
     assert [row[0] for row in measures.rows] == [row[0] for row in costs.rows] == ["online", "sft", "other", "worse"]

@@ -9,7 +9,7 @@ import tiny
 import yaml
 
 from distill.core.errors import UserError
-from distill.params import loading as params_file
+from distill.params.loading import check_params
 from tools import prompts, set_params
 
 SHIPPED = (tiny.ROOT / "params.yaml").read_text()
@@ -64,7 +64,7 @@ def test_the_command_writes_valid_params_or_nothing(tmp_path):
     assert "Traceback" not in refused.stderr
     assert (tmp_path / "params.yaml").read_text() == SHIPPED
     tiny.run(tmp_path, "python", "-m", "tools.set_params", str(EXAMPLE))
-    found = params_file.check(yaml.safe_load((tmp_path / "params.yaml").read_text()))
+    found = check_params(yaml.safe_load((tmp_path / "params.yaml").read_text()))
     assert found.generate.class_labels == yaml.safe_load(EXAMPLE.read_text())["generate.class_labels"]
 
 

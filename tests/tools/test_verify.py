@@ -10,7 +10,7 @@ import yaml
 from chat_server import api_teacher, chat_server
 
 from distill.evaluation.goals import GOALS
-from distill.params import loading as params_file
+from distill.params.loading import check_params
 from tools.verify import clone
 from tools.verify.__main__ import compare_outputs
 
@@ -146,7 +146,7 @@ def test_only_a_measured_latency_is_copied_into_the_table():
 def test_the_run_has_another_environment_and_no_key():
     value = tiny.params(teachers=[*tiny.params()["teachers"], API])
     mine = {"PATH": "/bin", "TINY_KEY": "secret", "PYTHONHASHSEED": "1", "TZ": "OTHER-13:45", "HOME": "/home"}
-    other = clone.other_environment(mine, params_file.check(value), Path("/elsewhere"))
+    other = clone.other_environment(mine, check_params(value), Path("/elsewhere"))
     assert "TINY_KEY" not in other
     assert other["HOME"] == "/home"
     assert other["DISTILL_HOME"] == "/elsewhere"
@@ -155,7 +155,7 @@ def test_the_run_has_another_environment_and_no_key():
 
 
 def test_only_journals_of_endpoints_are_copied(tmp_path):
-    value = params_file.check(tiny.params(teachers=[*tiny.params()["teachers"], API]))
+    value = check_params(tiny.params(teachers=[*tiny.params()["teachers"], API]))
     source = tmp_path / "journal"
     source.mkdir()
     for name in (f"tiny-{'0' * 16}.jsonl", f"api-other-{'0' * 16}.jsonl"):

@@ -17,7 +17,7 @@ from distill.core.files import write_json
 from distill.evaluation.bootstrap import Estimate, paired_difference, ratio_interval
 from distill.evaluation.multiple_choice import CHANCE
 from distill.evaluation.scores import mean_tasks, measures, over_seeds
-from distill.params import loading as params_file
+from distill.params.loading import check_params
 from distill.students.runs import Run, require_model, students, weights_hash
 
 MEASURES = measures(CHANCE)
@@ -113,7 +113,7 @@ def test_seeds_are_at_least_one_and_each_once():
         ([1, 1], r"seeds: two are the same, given \[1, 1"),
     ):
         with pytest.raises(UserError, match=words):
-            params_file.check(tiny.params(seeds=seeds))
+            check_params(tiny.params(seeds=seeds))
 
 
 def hashes(folder: Path) -> dict[str, str]:

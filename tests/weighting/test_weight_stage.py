@@ -16,15 +16,15 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 from distill.cards import data_card
 from distill.modeling.batches import length_batches
 from distill.modeling.chat import encode
-from distill.params import loading as params_file
+from distill.params.loading import check_params
 from distill.weighting.confidence import MEASURES
 from stages import weight as stage
 
-WANTED = params_file.check(tiny.params(weight__targets__top_k=4, weight__targets__batch_tokens=64)).weight.targets
+WANTED = check_params(tiny.params(weight__targets__top_k=4, weight__targets__batch_tokens=64)).weight.targets
 
 
 def settings(**changes):
-    return params_file.check(tiny.params(**{f"weight__{key}": value for key, value in changes.items()})).weight
+    return check_params(tiny.params(**{f"weight__{key}": value for key, value in changes.items()})).weight
 
 
 def row(number, sample=0, **changes):

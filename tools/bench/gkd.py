@@ -1,13 +1,12 @@
 """One run of TRL's GKDTrainer in a process of its own: `python -m tools.bench.gkd FOLDER`.
 
 Off-policy (lmbda 0) on the teacher's texts, beta 0 (TRL's forward KL), temperature 1, TRL's own collator on the same
-token ids in the same batches, the schedule of train.schedule. Gradient checkpointing, TRL's default, is off: it is
+token ids in the same batches, the schedule of train.optimization. Gradient checkpointing, TRL's default, is off: it is
 slower, and ours has none.
 """
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import Dataset
@@ -16,8 +15,9 @@ from trl.experimental.gkd import GKDConfig, GKDTrainer
 
 from distill.core.files import read_rows, write_json
 from distill.modeling import runtime
-from distill.params import loading as params_file
-from distill.training.trainer import arguments
+from distill.params.loading import load_params
+from distill.params.train import Optimization
+from distill.training.trainer import training_arguments
 from tools.bench import plan as plans
 
 SAME = (  # as ours
@@ -27,16 +27,16 @@ SAME = (  # as ours
 )  # fmt: skip
 
 
-def configuration(folder: Path, schedule: Any, steps: int, seed: int, dtype: torch.dtype) -> GKDConfig:
+def configuration(folder: Path, optimization: Optimization, steps: int, seed: int, dtype: torch.dtype) -> GKDConfig:
     """TRL's configuration of the same training."""
-    ours = arguments(folder, schedule, steps, seed)
+    ours = training_arguments(folder, optimization, steps, seed)
     return GKDConfig(
         output_dir=str(folder),
         **{name: getattr(ours, name) for name in SAME},
         lmbda=0.0,
         beta=0.0,
         temperature=1.0,
-        max_length=schedule.max_length,
+        max_length=optimization.max_length,
         train_sampling_strategy="sequential",
         gradient_checkpointing=False,
         bf16=dtype == torch.bfloat16,
@@ -47,14 +47,14 @@ def configuration(folder: Path, schedule: Any, steps: int, seed: int, dtype: tor
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    plan, params = plans.read(folder), params_file.load()
+    plan, params = plans.read(folder), load_params()
     dtype = runtime.compute_dtype(params.runtime.dtype)
     torch.set_num_threads(params.runtime.threads)
     clock = plans.Clock(plan)
     trainer = GKDTrainer(
         model=AutoModelForCausalLM.from_pretrained(folder / plans.FULL, dtype=torch.float32),
         teacher_model=AutoModelForCausalLM.from_pretrained(folder / plans.TEACHER, dtype=dtype),
-        args=configuration(folder / "trl", params.train.schedule, plan.steps, params.seed, dtype),
+        args=configuration(folder / "trl", params.train.optimization, plan.steps, params.data_seed, dtype),
         train_dataset=Dataset.from_list(list(read_rows(folder / plans.ROWS, "python -m tools.bench train"))),
         processing_class=AutoTokenizer.from_pretrained(folder / plans.TEACHER),
         callbacks=[clock],

@@ -1,80 +1,89 @@
 """One run of our training in a process of its own: `python -m tools.bench.ours FOLDER NAME STUDENT KIND`.
 
-As stage `train` does it, with stored targets or the teacher in the step (KIND: stored, online); all weights are 1,
-since TRL has none.
+It trains by `distill.training.fit`, as stage `train` does, with stored targets or the teacher in the step (KIND:
+stored, online). All weights are 1, since TRL has none.
 """
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distill.core.errors import run_main
 from distill.core.files import read_rows, write_json
 from distill.modeling import loading, runtime
-from distill.params import loading as params_file
+from distill.params.loading import load_params
 from distill.params.schema import Params
-from distill.targets import store, tokenizers
-from distill.training import fit, throughput, tied_embeddings
-from distill.training.dataset import Sample, samples
-from distill.training.online_teacher import LiveTeacher
-from distill.training.sampler import Ordered
-from distill.training.trainer import DistillTrainer, arguments
+from distill.students.build import StoredTargets
+from distill.targets import store
+from distill.training import throughput
+from distill.training.data import TrainingData, online_teacher
+from distill.training.dataset import TeacherTargets, encode_samples
+from distill.training.fit import FitConfig, fit, training_flops
 from tools.bench import plan as plans
-from tools.held_out_kl import LOSS
+from tools.held_out_kl import FORWARD_KL
 
-TRAIN = Path("data/weighted/train.jsonl")
-TARGETS = Path("data/weighted/targets")
+TRAIN, TARGETS = Path("data/weighted/train.jsonl"), Path("data/targets")
 
 
-def data(params: Params, plan: plans.Plan, student: Any, teacher: Any, online: bool) -> list[Sample]:
-    """The plan's samples in its order, in the student's tokens, with stored targets or what the teacher is asked."""
-    wanted = params.weight.targets
-    assert wanted is not None
+def load_data(
+    params: Params, plan: plans.Plan, student: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, teacher: Path | None
+) -> TrainingData:
+    """The plan's samples in its order, with stored targets or, from the folder `teacher`, an online teacher."""
     rows = list(read_rows(TRAIN, "stage weight"))
-    chosen = [rows[place] | {"weight": 1.0} for place in plan.order]
+    dtype = runtime.compute_dtype(params.runtime.dtype)
+    targets = StoredTargets.find(TARGETS, params.targets, params.teachers, dtype)
+    assert targets is not None, "the command has refused params without targets"
+    spec = targets.teacher
+    teacher_tokenizer = loading.load_tokenizer(spec.model, spec.revision, spec.sha256)
+    chosen = [rows[index] | {"weight": 1.0} for index in plan.order]
     stored = None
-    if not online:
-        spec = next(one for one in params.teachers if one.name == wanted.teacher and one.kind == "local")
-        dtype = str(runtime.compute_dtype(params.runtime.dtype)).removeprefix("torch.")
-        stored = store.read(TARGETS, store.source(spec, teacher, rows, dtype, wanted))
-    return samples(chosen, student, params.train.schedule.max_length, teacher, stored)
+    if teacher is None:
+        stored = dict(store.read_targets(TARGETS, targets.source(teacher_tokenizer, rows)))
+    samples = encode_samples(
+        chosen, tokenizer, params.train.optimization.max_length, TeacherTargets(teacher_tokenizer, stored, {})
+    )
+    if teacher is None:
+        return TrainingData(samples)
+    model, _ = loading.load(str(teacher), dtype)
+    return TrainingData(samples, online_teacher(model, teacher_tokenizer, student, tokenizer))
+
+
+def fit_config(params: Params, plan: plans.Plan, folder: Path) -> FitConfig:
+    """The training of params.yaml for the plan's steps, without checkpoints and validation."""
+    interval = params.train.optimization.logging_steps
+    optimization = params.train.optimization.model_copy(
+        update={"num_train_epochs": 1, "save_steps": (plan.steps // interval + 1) * interval}
+    )
+    return FitConfig(
+        name=folder.name,
+        seed=params.data_seed,
+        optimization=optimization,
+        loss=FORWARD_KL,
+        adapter=None,
+        dtype=runtime.compute_dtype(params.runtime.dtype),
+        checkpoints=folder,
+        curves=folder,
+        compile=params.train.compile,
+        report_to=None,
+        validation_loss=lambda _: 0.0,
+    )
 
 
 def main() -> None:
     folder, name, student, kind = Path(sys.argv[1]), *sys.argv[2:]
-    plan, params = plans.read(folder), params_file.load()
-    runtime.prepare(params.runtime.threads, params.seed)
-    dtype = runtime.compute_dtype(params.runtime.dtype)
-    network, tokenizer = loading.load(student, torch.float32)
-    if network.device.type == "cpu":  # as the stage
-        network.set_attn_implementation("eager")
-    whole = loading.load_tokenizer(str(folder / plans.TEACHER))
-    teacher = None
-    if kind == "online":
-        model, _ = loading.load(str(folder / plans.TEACHER), dtype)
-        width = network.get_output_embeddings().weight.shape[0]
-        teacher = LiveTeacher(model, tokenizers.first_pieces(whole, tokenizer), width)
-    items = data(params, plan, tokenizer, whole, kind == "online")
-    clock = plans.Clock(plan)
-    trainer = DistillTrainer(
-        settings=LOSS,
-        autocast=dtype,
-        teacher=teacher,
-        model=network,
-        args=arguments(folder / name, params.train.schedule, plan.steps, params.seed),
-        train_dataset=Ordered(items, range(len(items))),
-        callbacks=[clock],
-    )
-    with tied_embeddings.gradients_in_place(network):
-        trainer.train()
-    size = len(items) // plan.steps
-    achieved = fit.flops(network, items[plan.warmup * size :], size) / clock.result["seconds"]
-    network.save_pretrained(folder / name)
-    tokenizer.save_pretrained(folder / name)
-    share = achieved / throughput.matmul_rate(dtype, network.device)
-    write_json(folder / name / plans.RESULT, clock.result | {"mfu": share})
+    plan, params = plans.read(folder), load_params()
+    runtime.prepare(params.runtime.threads, params.data_seed)
+    model, tokenizer = loading.load(student, torch.float32)
+    data = load_data(params, plan, model, tokenizer, folder / plans.TEACHER if kind == "online" else None)
+    clock, config = plans.Clock(plan), fit_config(params, plan, folder / name)
+    fit(model, data, config, [clock], order=range(len(data.samples)))
+    timed = data.samples[plan.warmup * config.step_size :]
+    rate = training_flops(model, timed, config.step_size) / clock.result["seconds"]
+    loading.save(model, tokenizer, folder / name)
+    mfu = rate / throughput.matmul_rate(config.dtype, model.device)
+    write_json(folder / name / plans.RESULT, clock.result | {"mfu": mfu})
 
 
 if __name__ == "__main__":

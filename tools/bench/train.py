@@ -23,10 +23,10 @@ from distill.core.files import Row, atomic_folder, file_hash, read_json, read_ro
 from distill.core.home import home
 from distill.modeling import loading, runtime
 from distill.modeling.chat import Example, encode
-from distill.params import loading as params_file
+from distill.params.loading import load_params
 from distill.params.schema import Params
 from distill.students import pruning
-from distill.training.sampler import order
+from distill.training.sampler import training_order
 from tools import held_out_kl
 from tools.bench import plan as plans
 from tools.bench.ours import TRAIN
@@ -67,7 +67,7 @@ def planned(examples: list[Example], size: int, options: Options, seed: int) -> 
     if len(examples) < needed:
         raise UserError(f"{TRAIN}: {options.steps} steps need {needed} rows, there are {len(examples)}: lower --steps.")
     lengths = [len(example.prompt) + len(example.response) for example in examples[:needed]]
-    return plans.Plan(options.steps, options.warmup, order(lengths, size, 1, seed))
+    return plans.Plan(options.steps, options.warmup, training_order(lengths, size, 1, seed))
 
 
 def timed_tokens(examples: list[Example], plan: plans.Plan) -> int:
@@ -84,23 +84,23 @@ def trl_row(example: Example) -> dict[str, Any]:
 
 def prepare(folder: Path, params: Params, options: Options) -> Prepared:
     """Writes teacher and student into the folder."""
-    wanted = params.weight.targets
-    if wanted is None or wanted.kind != "stored" or not INIT.is_dir():
-        raise UserError(f"{COMMAND} needs stored targets (weight.targets, kind: stored) and {INIT}: `dvc repro`.")
-    spec = next(one for one in params.teachers if one.name == wanted.teacher and one.kind == "local")
+    targets = params.targets
+    if targets is None or targets.kind != "top_k" or not INIT.is_dir():
+        raise UserError(f"{COMMAND} needs targets of kind top_k and {INIT}. Run `dvc repro` with them.")
+    spec = params.local_teacher(targets.teacher)
     if spec.chat_template is not None:
-        raise UserError(f"{COMMAND} needs weight.targets of a teacher with its own chat template, given {spec.name!r}.")
+        raise UserError(f"{COMMAND} needs targets of a teacher with its own chat template, got {spec.name!r}.")
     teacher, tokenizer = loading.load(spec.model, torch.float32, spec.revision, spec.sha256)
-    kept = pruning.kept_layers(teacher.config.num_hidden_layers, options.layers, "evenly")
-    network = pruning.cut(teacher, pruning.Parts(kept), range(teacher.config.vocab_size))
+    kept = pruning.select_layers(teacher.config.num_hidden_layers, options.layers, "uniform")
+    network = pruning.prune(teacher, pruning.KeptParts(kept), range(teacher.config.vocab_size))
     for name, model in ((plans.TEACHER, teacher), (plans.FULL, network)):
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
-    schedule = params.train.schedule
-    examples = [encode(tokenizer, row, schedule.max_length) for row in read_rows(TRAIN, "stage weight")]
+    optimization = params.train.optimization
+    examples = [encode(tokenizer, row, optimization.max_length) for row in read_rows(TRAIN, "stage weight")]
     validation = list(read_rows(VALIDATION, "stage clean"))
-    stored = held_out_kl.teacher_targets(teacher, tokenizer, validation, wanted.top_k)
-    size = schedule.batch_size * schedule.gradient_accumulation
+    stored = held_out_kl.teacher_targets(teacher, tokenizer, validation, targets.top_k)
+    size = optimization.batch_size * optimization.gradient_accumulation_steps
     return Prepared(examples, size, tokenizer, validation, stored)
 
 
@@ -166,8 +166,8 @@ def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
 
 def measure_train(options: Options) -> dict[str, Any]:
     """Trains with each in turn and returns the section `train` of metrics/bench.json."""
-    params = params_file.load()
-    runtime.prepare(params.runtime.threads, params.seed)
+    params = load_params()
+    runtime.prepare(params.runtime.threads, params.data_seed)
     names = ["trl"] * options.trl + ["stored_full_vocabulary", "stored", "online"]
     trl = library(home(os.environ, Path.cwd())) if options.trl else None
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
@@ -175,7 +175,7 @@ def measure_train(options: Options) -> dict[str, Any]:
         folder = Path(temporary)
         prepared = prepare(folder, params, options)
         for place in range(options.rounds):
-            tokens = draw(folder, prepared, options, params.seed + place)
+            tokens = draw(folder, prepared, options, params.data_seed + place)
             for name in names:
                 run = measured(folder, name, trl) | {"tokens": tokens}
                 run["kl"] = held_out_kl.stored_divergence(
@@ -186,7 +186,7 @@ def measure_train(options: Options) -> dict[str, Any]:
         "steps": options.steps,
         "rounds": options.rounds,
         "timed_tokens": tokens,
-        "batch_size": params.train.schedule.batch_size,
+        "batch_size": params.train.optimization.batch_size,
         "dtype": str(runtime.compute_dtype(params.runtime.dtype)).removeprefix("torch."),
         "threads": params.runtime.threads,
     }

@@ -32,7 +32,7 @@ from distill.core.files import Row, atomic_file, write_text
 from distill.core.home import home
 from distill.evaluation.cache import cached
 from distill.modeling import runtime
-from distill.params import loading as params_file
+from distill.params.loading import PATH
 from distill.reporting import methods_table
 from tools.methods.plan import METHODS, Method, load_methods
 from tools.methods.scores import summarize
@@ -69,7 +69,7 @@ def measure(methods: list[Method], seeds: list[int], slot: int, root: Path, comm
     """Trains and measures the students in the clone of this slot, except those measured before."""
     folder = clone_head(root, commit, slot)
     datasets.disable_progress_bars()
-    runtime.prepare(methods[0].params.runtime.threads, methods[0].params.seed)
+    runtime.prepare(methods[0].params.runtime.threads, methods[0].params.data_seed)
     prepared: set[str] = set()
     for method in methods:
         for seed in seeds:
@@ -144,7 +144,7 @@ def main() -> None:
     options = parse()
     root = Path.cwd()
     plan = yaml.safe_load(METHODS.read_text(encoding="utf-8"))
-    base = yaml.safe_load(params_file.PATH.read_text(encoding="utf-8"))
+    base = yaml.safe_load(PATH.read_text(encoding="utf-8"))
     methods = load_methods(base, plan, options.methods)
     commit = git(root, "rev-parse", "HEAD").decode().strip()
     if options.slot is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distill.core.errors import UserError
 from distill.core.files import Row
-from distill.params import loading as params_file
+from distill.params.loading import check_params
 from distill.params.schema import Params
 from tools.set_params import change_params
 
@@ -44,7 +44,7 @@ def load_methods(base: Row, plan: Row, names: list[str]) -> list[Method]:
         profile = plan["profile"] | {"seeds": plan["seeds"]}
         raw = change_params(change_params(base, profile, METHODS), changes, METHODS)
         try:
-            params = params_file.check(raw)
+            params = check_params(raw)
         except UserError as error:
             raise UserError(f"{METHODS}, method {name}: {error}") from None
         if params.generate.class_labels is not None:

@@ -21,7 +21,7 @@ def summarize(students: dict[str, list[Row]], params: Params, controls: list[str
     """
     rows: list[Row] = []
     tables = common_items({name: [pd.DataFrame(run["items"]) for run in runs] for name, runs in students.items()})
-    resamples, seed = params.evaluate.bootstrap_resamples, params.seed
+    resamples, seed = params.evaluate.bootstrap_resamples, params.data_seed
     for name, runs in students.items():
         items = tables[name]
         row: Row = {"method": name, "seeds": len(runs), "items": len(items[0])}

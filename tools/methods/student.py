@@ -22,16 +22,15 @@ from distill.core.home import VARIABLE
 from distill.evaluation import held_out, multiple_choice
 from distill.evaluation.lm_eval_model import DistillLM
 from distill.modeling import loading, runtime
-from distill.params import loading as params_file
+from distill.params.loading import PATH
 from distill.params.schema import Params
 from distill.students.runs import Run
 from distill.targets import store
 from distill.targets.tokenizers import same_family
-from distill.training.data import teacher_of
 from tools.held_out_kl import exact_divergence
 from tools.methods.plan import Method
 
-TARGETS = Path("data/weighted/targets")
+TARGETS = Path("data/targets")
 GENERATION_BATCH_SIZE = 128
 MAX_KL_RESPONSES = 100  # held-out responses for the divergence
 
@@ -58,7 +57,7 @@ def load_teacher(model: str, revision: str | None, sha256: str | None) -> tuple[
 
 def item_scores(rows: list[Row], params: Params, model: tuple[Any, Any], teacher_tokenizer: Any) -> list[Row]:
     """One model's scores on held-out rows of evaluate.teacher, the same as in stage evaluate."""
-    evaluate, seed = params.evaluate, params.seed
+    evaluate, seed = params.evaluate, params.data_seed
     sampled = multiple_choice.subset(rows, evaluate.max_samples, seed)
     generated = {row["id"] for row in multiple_choice.subset(sampled, evaluate.max_generations, seed)}
     network, tokenizer = model
@@ -84,15 +83,15 @@ def bytes_a_token(stored: Path, method: Method) -> float | None:
 
     0 if the teacher runs in each step, None for a student that learns from texts alone.
     """
-    settings = method.params.train.distilled
-    if method.variant != "distilled" or not (settings.needs_teacher or settings.layer_loss):
+    losses = method.params.train.distilled
+    if method.variant != "distilled" or not (losses.loss.needs_teacher or losses.hidden_loss):
         return None
     size = sum(
         (path.parent / shard["file"]).stat().st_size
         for path in stored.rglob(store.MANIFEST)
-        for shard in read_json(path, "stage weight")["shards"]
+        for shard in read_json(path, store.WRITER)["shards"]
     )
-    lengths = [length for _, _, length in read_json(stored / store.MANIFEST, "stage weight")["samples"].values()]
+    lengths = [length for _, _, length in read_json(stored / store.MANIFEST, store.WRITER)["samples"].values()]
     return size / sum(lengths) if lengths else 0.0
 
 
@@ -101,7 +100,7 @@ def train_and_measure(folder: Path, method: Method, prepared: set[str], seed: in
 
     `prepared` has the methods whose data are in the clone; this one is added.
     """
-    with atomic_file(folder / params_file.PATH) as path:
+    with atomic_file(folder / PATH) as path:
         path.write_text(yaml.safe_dump(method.raw, sort_keys=False, allow_unicode=True), encoding="utf-8")
     run = Run(method.variant, seed)
     if method.name not in prepared:
@@ -109,7 +108,7 @@ def train_and_measure(folder: Path, method: Method, prepared: set[str], seed: in
         prepared.add(method.name)
     seconds = dvc(folder, "repro", "--force", "--single-item", run.stage)
     params, student_folder = method.params, folder / run.folder
-    spec = teacher_of(params.teachers, params.evaluate.teacher)
+    spec = params.local_teacher(params.evaluate.teacher)
     teacher, tokenizer = load_teacher(spec.model, spec.revision, spec.sha256)
     rows = read_rows(folder / "data/clean/test.jsonl", "stage clean")
     held_out_rows = [row for row in rows if row["teacher"] == spec.name]  # the same for a mixture of teachers
@@ -119,6 +118,6 @@ def train_and_measure(folder: Path, method: Method, prepared: set[str], seed: in
         "items": item_scores(held_out_rows, params, student, tokenizer),
         "minutes": seconds / 60,
         "response_tokens": tokens,
-        "held_out_kl": held_out_kl(held_out_rows, student_folder, teacher, tokenizer, params.seed),
+        "held_out_kl": held_out_kl(held_out_rows, student_folder, teacher, tokenizer, params.data_seed),
         "bytes_a_token": bytes_a_token(folder / TARGETS, method),
     }

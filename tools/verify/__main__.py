@@ -24,7 +24,7 @@ from distill.core.errors import UserError, run_main
 from distill.core.files import write_json
 from distill.core.home import home
 from distill.modeling import environment
-from distill.params import loading as params_file
+from distill.params.loading import PATH, check_params
 from distill.params.schema import Params
 from tools.verify.clone import (
     GENERATE,
@@ -111,7 +111,7 @@ def main() -> None:
     targets = parser.parse_args().stages
     root = Path.cwd()
     commit = git(root, "rev-parse", "HEAD").decode().strip()
-    params = params_file.check(yaml.safe_load(git(root, "show", f"{commit}:{params_file.PATH}")))
+    params = check_params(yaml.safe_load(git(root, "show", f"{commit}:{PATH}")))
     manifest = environment.manifest(params.runtime)
     if git(root, "status", "--porcelain", "--untracked-files=no"):
         print("note: uncommitted changes are not verified")
