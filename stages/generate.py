@@ -26,8 +26,8 @@ from distill.generation.usage import count_usage, usage_lines
 from distill.modeling import environment
 from distill.modeling.chat import Messages
 from distill.modeling.sampling import Sampling
-from distill.params import loading as params_file
 from distill.params.generate import Generate, Prompts, SelfInstruct
+from distill.params.loading import load_params
 from distill.params.schema import Params
 from distill.params.teachers import Teacher
 
@@ -122,7 +122,7 @@ def write_results(
 def main() -> None:
     options = argparse.ArgumentParser(prog="python -m stages.generate", description=__doc__)
     options.add_argument("--dry-run", action="store_true", help="print requests, tokens and cost, and send nothing")
-    params = params_file.load()
+    params = load_params()
     generate, seed = params.generate, params.data_seed
     journals = home(os.environ, Path.cwd()) / "journal"
     num_new_prompts = generate.self_instruct.examples_per_request if generate.self_instruct else 1
