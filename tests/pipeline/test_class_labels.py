@@ -11,7 +11,7 @@ import tiny
 import torch
 from forks import stage
 from raw_rows import corpus, raw, reasons
-from repositories import command, stopped
+from repositories import stage_command, stop_command
 
 from distill.core.errors import UserError
 from distill.evaluation import class_labels as label_items
@@ -346,7 +346,7 @@ def test_the_example_of_the_students_card_gives_the_probabilities_that_evaluate_
 def test_a_killed_training_on_labels_goes_on_to_the_same_bytes(labelled):
     model = labelled / "models/distilled-7/model.safetensors"
     before = model.read_bytes()
-    stopped(labelled, command("train distilled 7"))
+    stop_command(labelled, stage_command("train distilled 7"))
     model.unlink()
     assert "going on from" in stage(labelled, "train distilled 7").stdout
     assert model.read_bytes() == before

@@ -1,4 +1,4 @@
-"""DVC's experiments on a finished repository: queued, run in a copy, made a branch and compared."""
+"""DVC experiments in a finished repository: queue, run in a copy, branch, compare."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_grou
 
 @pytest.fixture(scope="module")
 def queued(committed, tmp_path_factory) -> Path:
-    """A repository in which three experiments (a loss, no learning, a seed) were queued, run and made branches."""
+    """A repository with three finished experiments as branches: another loss, no learning, another seed."""
     folder = tmp_path_factory.mktemp("experiments") / "repository"
     shutil.copytree(committed, folder)
     tiny.run(folder, "dvc", "exp", "run", "--queue", "--name", "reverse", "-S", "train.distilled.loss=reverse_kl")
@@ -25,7 +25,7 @@ def queued(committed, tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_queued_experiment_trains_one_student_anew_and_leaves_the_working_tree_alone(queued):
+def test_a_queued_experiment_leaves_the_working_tree_alone(queued):
     assert tiny.run(queued, "git", "status", "--porcelain").stdout == ""
     changed = tiny.run(queued, "git", "diff", "--name-only", "HEAD", "reverse-branch").stdout.split()
     assert {"params.yaml", "dvc.lock", "metrics/train/distilled-7.json", "metrics/items.csv"} <= set(changed)
@@ -34,7 +34,7 @@ def test_a_queued_experiment_trains_one_student_anew_and_leaves_the_working_tree
     assert trained["loss"] == "reverse_kl"
 
 
-def test_experiments_are_shown_side_by_side_with_their_params_and_metrics(queued):
+def test_experiments_are_shown_with_params_and_metrics(queued):
     table = tiny.run(queued, "dvc", "exp", "show", "--only-changed", "--md").stdout.splitlines()
     header, reverse = table[0], next(line for line in table if "reverse" in line)
     assert "train.distilled.loss" in header
@@ -42,13 +42,13 @@ def test_experiments_are_shown_side_by_side_with_their_params_and_metrics(queued
     assert "reverse_kl" in reverse
 
 
-def compared(folder: Path, branch: str, model: str) -> dict:
+def compare(folder: Path, branch: str, model: str) -> dict:
     command = ["python", "-m", "tools.compare", "HEAD", branch, "--json", "--model", model]
     return json.loads(tiny.run(folder, *command).stdout)
 
 
-def test_a_student_that_does_not_learn_is_found_worse_for_real(queued):
-    found = compared(queued, "lazy-branch", "distilled")
+def test_a_student_that_does_not_learn_is_worse(queued):
+    found = compare(queued, "lazy-branch", "distilled")
     assert list(found["params"]) == ["train.schedule.learning_rate"]
     assert found["not_paired"] is None
     row = found["metrics"]["perplexity"]
@@ -57,17 +57,17 @@ def test_a_student_that_does_not_learn_is_found_worse_for_real(queued):
     assert found["metrics"]["parameters"]["verdict"] == "the same"
 
 
-def test_another_training_seed_alone_makes_a_student_neither_better_nor_worse(queued):
-    found = compared(queued, "seed-branch", "distilled")
+def test_another_training_seed_alone_is_within_noise(queued):
+    found = compare(queued, "seed-branch", "distilled")
     assert found["params"] == {"seeds": [[7], [8]]}
     assert found["seeds"] == [[7], [8]]
     row = found["metrics"]["perplexity"]
-    assert row["difference"] != 0, "another seed changed nothing, so that it proves nothing"
+    assert row["difference"] != 0, "another seed changed nothing, so this test proves nothing"
     assert row["verdict"] == "within noise"
 
 
-def test_the_branch_of_an_experiment_is_compared_with_where_it_came_from(queued):
-    student, control = (compared(queued, "reverse-branch", model) for model in ("distilled", "sft"))
+def test_an_experiment_is_compared_with_its_base(queued):
+    student, control = (compare(queued, "reverse-branch", model) for model in ("distilled", "sft"))
     assert student["params"] == {"train.distilled.loss": ["forward_kl", "reverse_kl"]}
     assert student["not_paired"] is None
     changed, unchanged = (found["metrics"]["perplexity"] for found in (student, control))
@@ -76,10 +76,10 @@ def test_the_branch_of_an_experiment_is_compared_with_where_it_came_from(queued)
     assert student["environment"] == {}
 
 
-def test_an_experiment_in_a_temporary_copy_finds_the_journal_and_records_its_environment(queued):
+def test_an_experiment_in_a_temporary_copy_uses_the_journal(queued):
     (journal,) = (queued / ".distill/journal").glob("*.jsonl")
     before = len(journal.read_text().splitlines())
     done = tiny.run(queued, "dvc", "exp", "run", "--temp", "--name", "again", "-S", "generate.batch_size=4", "generate")
     assert "Ran experiment(s)" in done.stdout
     new = len(journal.read_text().splitlines()) - before
-    assert new == len(tiny.TOPICS) * len(tiny.FORMS), "the copy's answers are not in its owner's journal"
+    assert new == len(tiny.TOPICS) * len(tiny.FORMS), "the copy's responses are not in the journal of its owner"

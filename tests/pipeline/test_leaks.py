@@ -10,7 +10,7 @@ from distill.cleaning import benchmark_texts
 from distill.core.errors import UserError
 
 
-def test_the_first_of_equal_responses_in_a_split_stays_whatever_its_prompt():
+def test_the_first_of_equal_responses_in_a_split_stays():
     rows = [
         *corpus(),
         raw(TOPIC["train"], "They live in large families.", "home"),
@@ -34,7 +34,7 @@ def test_near_duplicates_begin_at_the_threshold():
 
 
 @pytest.mark.parametrize(("holder", "loser"), [("test", "train"), ("test", "validation"), ("validation", "train")])
-def test_of_a_response_in_two_splits_the_one_nearer_to_training_goes(holder, loser):
+def test_duplicates_across_splits_leave_the_held_out_one(holder, loser):
     rows = [
         *corpus(),
         raw(TOPIC[loser], "They live in large families.", "a"),
@@ -43,7 +43,7 @@ def test_of_a_response_in_two_splits_the_one_nearer_to_training_goes(holder, los
     assert reasons(rows) == {rows[-2]["id"]: ("near_duplicate", rows[-1]["id"])}
 
 
-def test_a_row_that_is_itself_dropped_takes_no_other_with_it():
+def test_a_dropped_row_is_no_duplicate_of_another():
     held_out = " ".join(LETTERS)
     rows = [
         *corpus(),
@@ -56,7 +56,7 @@ def test_a_row_that_is_itself_dropped_takes_no_other_with_it():
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 @pytest.mark.parametrize("place", ["prompt", "response"])
-def test_training_and_validation_share_no_13_words_with_a_held_out_prompt(split, place):
+def test_training_shares_no_13_words_with_a_held_out_prompt(split, place):
     held_out = "Please " + " ".join(LETTERS[:13])
     leak = "So: " + ", ".join(LETTERS[:13]).upper() + "!"
     row = raw(TOPIC[split], "They live in large families.", "leak", **asked(leak))
@@ -76,7 +76,7 @@ def test_twelve_shared_words_are_no_contamination():
     assert reasons(rows) == {}
 
 
-def test_a_short_held_out_prompt_counts_as_a_whole():
+def test_a_short_held_out_prompt_counts_in_full():
     short = "Why do they sing?"
     rows = [
         *corpus(),
@@ -87,7 +87,7 @@ def test_a_short_held_out_prompt_counts_as_a_whole():
     assert reasons(rows) == {rows[-2]["id"]: ("contaminated", f"{TOPIC['test']}/order: why do they sing")}
 
 
-def test_no_string_of_an_evaluation_file_stands_in_training(tmp_path):
+def test_training_has_no_string_of_an_evaluation_file(tmp_path):
     file = tmp_path / "exam.jsonl"
     file.write_text(json.dumps({"id": 1, "doc": {"choices": ["no", " ".join(LETTERS[:13])]}}) + "\n")
     rows = [*corpus(), raw(TOPIC["train"], " ".join(LETTERS), "leak"), raw(TOPIC["test"], " ".join(LETTERS[1:]), "x")]
@@ -97,7 +97,7 @@ def test_no_string_of_an_evaluation_file_stands_in_training(tmp_path):
         reasons(rows, with_params(evaluation_texts=[str(tmp_path / "none.jsonl")]))
 
 
-def test_a_dropped_row_carries_the_text_that_it_matches():
+def test_a_dropped_row_names_the_text_that_it_matches():
     rows = [
         *corpus(),
         raw(TOPIC["test"], "Greek letters are old.", "order", **asked(" ".join(LETTERS[:13]))),
@@ -145,13 +145,13 @@ def exam(tmp_path, monkeypatch):
     return task
 
 
-def test_no_document_of_an_evaluation_task_stands_in_training(exam):
+def test_training_has_no_document_of_an_evaluation_task(exam):
     rows = [*corpus(), raw(TOPIC["train"], " ".join(LETTERS), "leak"), raw(TOPIC["test"], " ".join(LETTERS[1:]), "x")]
     clean = with_params(evaluation_tasks=[str(exam)], minhash_threshold=1.0)
     assert reasons(rows, clean) == {rows[-2]["id"]: ("contaminated", f"{exam}: {' '.join(LETTERS[:13])}")}
 
 
-def test_a_task_whose_documents_cannot_be_had_is_the_users_to_mend(exam):
+def test_a_task_without_documents_is_an_error_for_the_user(exam):
     (exam.parent / "exam.jsonl").unlink()
     for name in (str(exam), "no_such_task"):
         with pytest.raises(UserError, match=r"clean\.evaluation_tasks: the texts of '.*' cannot be loaded"):

@@ -1,4 +1,4 @@
-"""Data and models shared through real remotes: what one pushes, another pulls, and runs nothing."""
+"""Data and models shared through real remotes: one pushes, another pulls and runs nothing."""
 
 import shutil
 from collections.abc import Iterator
@@ -19,14 +19,14 @@ def section(settings: dict[str, str]) -> str:
 
 
 def clone(source: Path, folder: Path, secrets: dict[str, str]) -> Path:
-    """A clone by git alone, with the colleague's own secrets."""
+    """A clone with the secrets of a colleague."""
     tiny.run(source, "git", "clone", "-q", str(source), str(folder))
     (folder / ".dvc/config.local").write_text(section(secrets))
     return folder
 
 
 def with_remote(committed: Path, folder: Path, remote: Remote) -> Path:
-    """The committed results in a repository whose default remote is this one."""
+    """The committed results in a repository with this default remote."""
     shutil.copytree(committed, folder)
     (folder / ".dvc/config").write_text(
         "[core]\n    analytics = false\n    check_update = false\n    remote = team\n"
@@ -39,7 +39,7 @@ def with_remote(committed: Path, folder: Path, remote: Remote) -> Path:
 
 @pytest.fixture(scope="module")
 def pushed(committed, tmp_path_factory) -> Iterator[Path]:
-    """A repository whose data are in a folder remote."""
+    """A repository whose data are pushed to a folder."""
     place = tmp_path_factory.mktemp("folder")
     with servers.folder(place) as remote:
         source = with_remote(committed, place / "first", remote)
@@ -48,7 +48,7 @@ def pushed(committed, tmp_path_factory) -> Iterator[Path]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """What DVC keeps out of git, by path."""
+    """The files that DVC keeps out of git."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for part in ("data", "models")
@@ -58,9 +58,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_second_clone_pulls_all_and_has_nothing_to_run(committed, tmp_path, kind):
+def test_a_second_clone_pulls_and_has_nothing_to_run(committed, tmp_path, kind):
     if kind == "ssh" and not servers.SSHD:
-        pytest.skip("there is no sshd: apt-get install openssh-server")
+        pytest.skip("sshd is missing: apt-get install openssh-server")
     with KINDS[kind](tmp_path / "server") as remote:
         source = with_remote(committed, tmp_path / "first", remote)
         tiny.run(source, "dvc", "push")
@@ -96,7 +96,7 @@ def test_only_what_a_stage_needs_is_pulled(pushed, tmp_path):
     assert not list((second / "models").glob("*/*"))
 
 
-def test_a_run_that_a_colleague_made_is_taken_from_a_shared_run_cache(committed, tmp_path):
+def test_a_colleagues_run_comes_from_a_shared_run_cache(committed, tmp_path):
     """As a folder: `dvc push --run-cache` leaves out the files that git keeps.
 
     Weight runs again: DVC keeps no run of a stage with an uncached output that is neither metric nor plot (in
@@ -114,7 +114,7 @@ def test_a_run_that_a_colleague_made_is_taken_from_a_shared_run_cache(committed,
     assert files(second) == made
 
 
-def test_the_teachers_answers_are_imported_into_another_repository(pushed, tmp_path):
+def test_responses_are_imported_into_another_repository(pushed, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     tiny.run(other, "git", "init", "-q")

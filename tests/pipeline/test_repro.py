@@ -12,7 +12,7 @@ import tiny
 import yaml
 from chat_server import api_teacher, chat_server
 from forks import stage
-from repositories import command, contents, copied, stopped, with_cache, without_timing
+from repositories import copy_repository, copy_with_cache, output_hashes, stage_command, stop_command, without_latency
 
 from distill.evaluation.goals import GOALS
 from distill.generation.api import capabilities
@@ -60,14 +60,14 @@ def test_nothing_of_a_held_out_topic_is_in_training(finished):
 
 
 def test_a_second_run_does_nothing(finished, tmp_path):
-    folder = with_cache(finished, tmp_path / "repo")
+    folder = copy_with_cache(finished, tmp_path / "repo")
     done = tiny.run(folder, "dvc", "repro")
     assert "Data and pipelines are up to date" in done.stdout
-    assert contents(folder) == contents(finished)
+    assert output_hashes(folder) == output_hashes(finished)
 
 
 def test_dvc_shows_metrics_params_plots_and_the_graph(finished, tmp_path):
-    folder = with_cache(finished, tmp_path / "repo")
+    folder = copy_with_cache(finished, tmp_path / "repo")
     assert "accuracy_ratio" in tiny.run(folder, "dvc", "metrics", "show").stdout
     assert "train@distilled-7" in tiny.run(folder, "dvc", "dag").stdout
     assert "html" in tiny.run(folder, "dvc", "plots", "show").stdout
@@ -80,18 +80,18 @@ def test_dvc_shows_metrics_params_plots_and_the_graph(finished, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_interrupted_by_ctrl_c_goes_on_where_it_was(finished, tmp_path):
-    folder = copied(finished, tmp_path / "repo")
+    folder = copy_repository(finished, tmp_path / "repo")
     shutil.rmtree(folder / "models/sft-7")
-    output = stopped(folder, ["dvc", "repro"], by=signal.SIGINT).stdout
+    output = stop_command(folder, ["dvc", "repro"], by=signal.SIGINT).stdout
     assert "Traceback" not in output
     assert "run the same command again" in output
     assert "going on from checkpoint" in tiny.run(folder, "dvc", "repro").stdout
-    assert without_timing(contents(folder)) == without_timing(contents(finished))
+    assert without_latency(output_hashes(folder)) == without_latency(output_hashes(finished))
 
 
 @pytest.mark.slow
 def test_a_second_repro_beside_the_first_is_refused_and_harms_nothing(finished, tmp_path):
-    folder = copied(finished, tmp_path / "repo")
+    folder = copy_repository(finished, tmp_path / "repo")
     (folder / "metrics/items.csv").unlink()
     first = subprocess.Popen(
         ["dvc", "repro"],
@@ -113,20 +113,20 @@ def test_a_second_repro_beside_the_first_is_refused_and_harms_nothing(finished, 
     rest, _ = first.communicate(timeout=240)
     assert first.returncode == 0, rest
     assert "up to date" in tiny.run(folder, "dvc", "status").stdout
-    assert without_timing(contents(folder)) == without_timing(contents(finished))
+    assert without_latency(output_hashes(folder)) == without_latency(output_hashes(finished))
 
 
 def test_answers_already_in_the_journal_are_not_asked_again(tmp_path):
     with chat_server() as server:
         teacher = api_teacher(server.url)
         folder = tiny.repository(tmp_path / "repo", teachers=[*tiny.params()["teachers"], teacher])
-        refused = tiny.run(folder, *command("generate"), check=False)
+        refused = tiny.run(folder, *stage_command("generate"), check=False)
         assert refused.returncode == 1
         assert "TINY_KEY, which is not set" in refused.stderr
         secret = "-".join(("sk", "of", "the", "whole", "stage"))
         os.environ["TINY_KEY"] = secret
         try:
-            tiny.run(folder, *command("generate"))
+            tiny.run(folder, *stage_command("generate"))
             first = (folder / "data/raw/responses.jsonl").read_bytes()
             asked = len(server.bodies)
             stage(folder, "generate")
@@ -141,7 +141,7 @@ def test_answers_already_in_the_journal_are_not_asked_again(tmp_path):
 
 
 def test_rows_of_an_endpoint_without_log_probabilities_are_weighted_neutrally(finished, tmp_path):
-    folder = copied(finished, tmp_path / "repo")
+    folder = copy_repository(finished, tmp_path / "repo")
     path = folder / "data/clean/train.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[0]["logprobs"] = None
@@ -180,7 +180,7 @@ def broken(folder: Path, change) -> None:
     ],
 )  # fmt: skip
 def test_a_users_mistake_ends_in_one_message_on_one_screen(finished, tmp_path, name, mischief, words):
-    folder = copied(finished, tmp_path / "repo")
+    folder = copy_repository(finished, tmp_path / "repo")
     mischief(folder)
     done = stage(folder, name, check=False)
     if words is None:
@@ -193,19 +193,19 @@ def test_a_users_mistake_ends_in_one_message_on_one_screen(finished, tmp_path, n
 
 
 def test_a_checkpoint_of_another_experiment_is_never_resumed_from(finished, tmp_path):
-    folder = copied(finished, tmp_path / "repo")
-    stopped(folder, command("train sft 7"))
+    folder = copy_repository(finished, tmp_path / "repo")
+    stop_command(folder, stage_command("train sft 7"))
     assert list((folder / ".distill/checkpoints").glob("sft-*/*/checkpoint-*/whole"))
     broken(folder, lambda value: value["train"]["schedule"].update(learning_rate=0.002))
     assert "going on from" not in stage(folder, "train sft 7").stdout
     broken(folder, lambda value: value["train"]["schedule"].update(learning_rate=1e-3))
     assert "going on from" in stage(folder, "train sft 7").stdout
-    assert without_timing(contents(folder)) == without_timing(contents(finished))
+    assert without_latency(output_hashes(folder)) == without_latency(output_hashes(finished))
 
 
 @pytest.mark.slow
 def test_an_experiment_in_a_copy_below_dvc_finds_the_journal_of_its_owner(finished, tmp_path):
-    owner = with_cache(finished, tmp_path / "owner")
+    owner = copy_with_cache(finished, tmp_path / "owner")
     done = tiny.run(owner, "dvc", "exp", "run", "--temp", "-S", "clean.min_words=2", "generate", "clean")
     assert "Ran experiment(s)" in done.stdout
     journals = list((owner / ".distill/journal").iterdir())

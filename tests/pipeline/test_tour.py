@@ -1,4 +1,4 @@
-"""The README's tour, typed as written in a clone with the tiny experiment."""
+"""The commands of the README's tour, run in a clone with the tiny experiment."""
 
 import re
 import shutil

@@ -12,7 +12,7 @@ import yaml
 from distill.params.students import Adapter
 from forks import stage
 from other_tokenizers import OTHER
-from repositories import command, copied, of_kind, stopped
+from repositories import copy_repository, retarget, stage_command, stop_command
 from safetensors.torch import load_file
 from training_samples import CE, SCHEDULE, samples
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
@@ -233,7 +233,7 @@ def record(folder: Path, run: str) -> dict[str, object]:
 
 
 def test_an_adapted_student_is_a_plain_one_and_goes_on_after_a_kill_to_the_same_bytes(finished, tmp_path):
-    folder = adapted(copied(finished, tmp_path / "repository"))
+    folder = adapted(copy_repository(finished, tmp_path / "repository"))
     stage(folder, "train init")
     stage(folder, "train distilled 7")
     init, found, whole = record(folder, "init"), record(folder, "distilled-7"), weights(folder)
@@ -253,7 +253,7 @@ def test_an_adapted_student_is_a_plain_one_and_goes_on_after_a_kill_to_the_same_
     ]  # fmt: skip
     assert len(changed) == 2 * 7
     assert all("proj" in name for name in changed)
-    stopped(folder, command("train distilled 7"))
+    stop_command(folder, stage_command("train distilled 7"))
     [kept] = folder.glob(".distill/checkpoints/distilled-7-*/student/checkpoint-2")
     assert {path.name for path in kept.glob("*.safetensors")} == {trainer.TRAINED}
     assert "going on from checkpoint-2" in stage(folder, "train distilled 7").stdout
@@ -261,7 +261,7 @@ def test_an_adapted_student_is_a_plain_one_and_goes_on_after_a_kill_to_the_same_
 
 
 def test_an_adapter_that_fits_no_layer_ends_in_one_message(finished, tmp_path):
-    folder = adapted(copied(finished, tmp_path / "repository"), target_modules=["query"])
+    folder = adapted(copy_repository(finished, tmp_path / "repository"), target_modules=["query"])
     done = stage(folder, "train init", check=False)
     assert done.returncode == 1
     assert "the student has no linear layer 'query'" in done.stderr
@@ -279,8 +279,8 @@ def test_an_adapter_that_fits_no_layer_ends_in_one_message(finished, tmp_path):
     ],
 )
 def test_an_adapter_learns_from_all_that_a_teacher_gives(finished, tmp_path, loss, targets):
-    folder = adapted(copied(finished, tmp_path / "repository"))
-    of_kind(folder, loss, **targets)
+    folder = adapted(copy_repository(finished, tmp_path / "repository"))
+    retarget(folder, loss, **targets)
     stage(folder, "train distilled 7")
     found = record(folder, "distilled-7")
     assert found["loss"] == loss
@@ -290,7 +290,7 @@ def test_an_adapter_learns_from_all_that_a_teacher_gives(finished, tmp_path, los
 
 @pytest.mark.slow
 def test_an_adapter_learns_from_a_teacher_of_another_tokenizer(finished, tmp_path):
-    folder = adapted(copied(finished, tmp_path / "repository"))
+    folder = adapted(copy_repository(finished, tmp_path / "repository"))
     OTHER.save_pretrained(folder / "other")
     tiny.model(len(OTHER), layers=2, spread=0.05).save_pretrained(folder / "other")
     for name in ("train init", "train distilled 7"):
@@ -302,7 +302,7 @@ def test_an_adapter_learns_from_a_teacher_of_another_tokenizer(finished, tmp_pat
 def test_an_adapter_learns_by_layers_and_goes_on_after_a_kill_to_the_same_bytes(finished, tmp_path):
     layers = {"pairs": [[3, 1]], "loss": "cosine", "projection": True, "weight": 1.0, "alone": 0.3}
     distilled = tiny.params()["train"]["distilled"] | {"layer_loss": layers}
-    folder = adapted(copied(finished, tmp_path / "repository"), {"distilled": distilled})
+    folder = adapted(copy_repository(finished, tmp_path / "repository"), {"distilled": distilled})
     path = folder / "params.yaml"
     value = yaml.safe_load(path.read_text())
     value["weight"]["layers"] = [3]
@@ -312,7 +312,7 @@ def test_an_adapter_learns_by_layers_and_goes_on_after_a_kill_to_the_same_bytes(
     assert record(folder, "distilled-7")["validation_loss"] < record(folder, "init")["validation_loss"] - 0.1
     assert not any("layer_projections" in name for name in load_file(folder / "models/distilled-7/model.safetensors"))
     whole = weights(folder)
-    stopped(folder, command("train distilled 7"))
+    stop_command(folder, stage_command("train distilled 7"))
     assert "going on from checkpoint-2" in stage(folder, "train distilled 7").stdout
     assert weights(folder) == whole
 
@@ -320,13 +320,13 @@ def test_an_adapter_learns_by_layers_and_goes_on_after_a_kill_to_the_same_bytes(
 @pytest.mark.slow
 def test_each_round_has_an_adapter_of_its_own_on_the_student_of_the_round_before(finished, tmp_path):
     rounds = {"number": 2, "start": "last", "average_decay": None}
-    folder = adapted(copied(finished, tmp_path / "repository"), {"rounds": rounds})
+    folder = adapted(copy_repository(finished, tmp_path / "repository"), {"rounds": rounds})
     stage(folder, "train distilled 7")
     whole = weights(folder)
     losses = record(folder, "distilled-7")["trainings"]
     first, second = losses["round-1"], losses["round-2"]
     assert second["first_validation_loss"] == pytest.approx(first["validation_loss"], abs=1e-3)
-    stopped(folder, command("train distilled 7"), at="round-2/checkpoint-4/whole")
+    stop_command(folder, stage_command("train distilled 7"), at="round-2/checkpoint-4/whole")
     said = stage(folder, "train distilled 7").stdout
     assert "round-1 has been trained" in said
     assert "going on from checkpoint-2" in said
@@ -336,7 +336,7 @@ def test_each_round_has_an_adapter_of_its_own_on_the_student_of_the_round_before
 @pytest.mark.slow
 def test_a_student_on_a_quantized_base_goes_on_after_a_kill_to_the_same_bytes(finished, tmp_path):
     bitsandbytes = pytest.importorskip("bitsandbytes", reason="optional: make qlora")
-    folder = adapted(copied(finished, tmp_path / "repository"), quantization="nf4")
+    folder = adapted(copy_repository(finished, tmp_path / "repository"), quantization="nf4")
     for name in ("train init", "train sft 7", "train distilled 7"):
         stage(folder, name)
     init, found, whole = record(folder, "init"), record(folder, "distilled-7"), weights(folder)
@@ -344,6 +344,6 @@ def test_a_student_on_a_quantized_base_goes_on_after_a_kill_to_the_same_bytes(fi
     assert found["parameters"] == init["parameters"]
     assert found["merged_validation_loss"] < init["validation_loss"] - 0.1
     assert found["merged_validation_loss"] != found["validation_loss"]
-    stopped(folder, command("train distilled 7"))
+    stop_command(folder, stage_command("train distilled 7"))
     assert "going on from checkpoint-2" in stage(folder, "train distilled 7").stdout
     assert weights(folder) == whole

@@ -21,45 +21,45 @@ sys.addaudithook(hook)
 OUTS = ("data", "models", "metrics")
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """The hash of every file that the stages wrote, but for what time changes."""
-    found = {}
-    for part in OUTS:
-        for path in sorted((folder / part).rglob("*")):
+def output_hashes(folder: Path) -> dict[str, str]:
+    """The hash of every file that the stages wrote, except latencies."""
+    hashes = {}
+    for name in OUTS:
+        for path in sorted((folder / name).rglob("*")):
             if path.is_file() and path.name != ".gitignore" and "latency" not in path.name:
-                found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+                hashes[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashes
 
 
-def without_timing(files: dict[str, str]) -> dict[str, str]:
-    """Less what repeats the latency gain: the main table, and what is drawn from it."""
-    drawn = ("metrics/metrics.json", "metrics/report.md", "metrics/report.html", "metrics/figures/goals.png")
-    return {path: value for path, value in files.items() if path not in drawn}
+def without_latency(files: dict[str, str]) -> dict[str, str]:
+    """Without the files that contain the latency gain: the main table, the report and the figure of goals."""
+    timed = ("metrics/metrics.json", "metrics/report.md", "metrics/report.html", "metrics/figures/goals.png")
+    return {path: value for path, value in files.items() if path not in timed}
 
 
-def copied(finished: Path, folder: Path) -> Path:
-    """The finished repository at another place, with its outputs, without its cache and journals."""
+def copy_repository(finished: Path, folder: Path) -> Path:
+    """Copies the finished repository with its outputs, without its cache and journals."""
     shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("cache", "tmp", ".distill"), dirs_exist_ok=True)
     return folder
 
 
-def with_cache(finished: Path, folder: Path) -> Path:
-    """The finished repository at another place, as a user has it."""
+def copy_with_cache(finished: Path, folder: Path) -> Path:
+    """Copies the finished repository as a user has it."""
     return shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("tmp"))
 
 
-def command(name: str) -> list[str]:
-    """What a user types to run a stage."""
+def stage_command(name: str) -> list[str]:
+    """The command that runs a stage."""
     word, *arguments = name.split()
     return ["python", "-m", f"stages.{word}", *arguments]
 
 
-def stopped(
+def stop_command(
     folder: Path, command: list[str], at: str = "checkpoint-4/whole", by: signal.Signals = signal.SIGKILL
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command there that is stopped at a place of its work: at first where it has one checkpoint to go on from.
+    """Runs a command there and stops it when it opens the file `at`, by default once there is a checkpoint.
 
-    A training this small ends sooner than another process finds the right moment.
+    A training this small ends before another process could find the right moment.
     """
     hook = folder.parent / "stop/sitecustomize.py"
     hook.parent.mkdir(exist_ok=True)
@@ -74,8 +74,8 @@ def stopped(
     return done
 
 
-def of_kind(folder, loss, **targets):
-    """The same experiment with other targets, as far as its training."""
+def retarget(folder, loss, **targets):
+    """Changes the targets and the loss of the experiment and stores the new targets."""
     path = folder / "params.yaml"
     value = yaml.safe_load(path.read_text())
     value["weight"]["targets"] = {"teacher": "tiny", "batch_tokens": 256, **targets}

@@ -1,11 +1,11 @@
-"""The made-up rows by which `clean` is measured, by the real command."""
+"""The benchmark of stage clean, by the real command."""
 
 import json
 
 import tiny
 
 
-def test_clean_is_measured_on_made_up_rows_and_fills_its_section_alone(tmp_path, monkeypatch):
+def test_clean_is_measured_on_made_up_rows(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tiny.ROOT))
     file = tmp_path / "metrics/bench.json"
     file.parent.mkdir()

@@ -1,4 +1,4 @@
-"""Training is compared on the same tokens, by the real command on the tiny experiment; with TRL where there is one."""
+"""The benchmark of training, by the real command on the tiny experiment; with TRL if it is installed."""
 
 import json
 import shutil
@@ -22,20 +22,20 @@ def examples(count: int) -> list[Example]:
     return [Example(str(number), [1, 1], [5] * (number + 1)) for number in range(count)]
 
 
-def test_the_tokens_timed_are_those_of_responses_after_the_warm_up():
+def test_timed_tokens_are_of_responses_after_the_warm_up():
     found = compare.planned(examples(7), 2, OPTIONS, seed=0)
     assert sorted(found.order) == list(range(6))
     assert compare.timed_tokens(examples(7), found) == 21 - sum(place + 1 for place in found.order[:2])
 
 
-def test_too_few_rows_and_a_warm_up_without_an_end_are_refused():
+def test_too_few_rows_and_too_long_a_warm_up_are_refused():
     with pytest.raises(UserError, match="3 steps need 6 rows, there are 5"):
         compare.planned(examples(5), 2, OPTIONS, seed=0)
     with pytest.raises(UserError, match="--warmup must be at least 1 and below --steps, 3, given 3"):
         compare.planned(examples(6), 2, compare.Options(3, 3, 1, 2, False), seed=0)
 
 
-def test_each_round_has_an_order_of_its_own_of_the_same_rows(tmp_path):
+def test_each_round_has_another_order_of_the_same_rows(tmp_path):
     prepared = compare.Prepared(examples(41), 2, None, [], [])
     orders = []
     for seed in (1, 2):
@@ -62,7 +62,7 @@ def test_the_fastest_run_of_each_is_compared():
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # the pipeline of the fixture may be in it
-def test_our_side_alone_fills_its_section_and_leaves_the_other(finished, tmp_path):
+def test_without_trl_the_section_has_our_results(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "repository", ignore=shutil.ignore_patterns("tmp"))
     (folder / "metrics/bench.json").write_text('{"generate": {"requests_per_s": 1.0}}')
     tiny.run(folder, *COMMAND, "--no-trl", timeout=600)
@@ -83,7 +83,7 @@ def test_our_side_alone_fills_its_section_and_leaves_the_other(finished, tmp_pat
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not TRL.exists(), reason="TRL is not installed: python -m tools.bench train installs it")
-def test_trl_learns_what_ours_learns_from_the_same_batches(finished, tmp_path):
+def test_trl_and_ours_learn_the_same_from_the_same_batches(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "repository", ignore=shutil.ignore_patterns("tmp"))
     shutil.copytree(TRL, folder / ".distill" / TRL.name)
     tiny.run(folder, *COMMAND, timeout=600)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 from forks import stage
-from repositories import command, copied, stopped
+from repositories import copy_repository, stage_command, stop_command
 from safetensors import safe_open
 
 from distill.targets import store
@@ -39,7 +39,7 @@ def names(path) -> set[str]:
 @pytest.fixture(scope="module")
 def stored(finished, tmp_path_factory):
     """The tiny experiment with the states of layers 1 and 3 stored."""
-    folder = teaching(copied(finished, tmp_path_factory.mktemp("layers") / "repository"), [1, 3])
+    folder = teaching(copy_repository(finished, tmp_path_factory.mktemp("layers") / "repository"), [1, 3])
     stage(folder, "weight")
     return folder
 
@@ -58,7 +58,7 @@ def test_states_are_stored_beside_targets_that_stay_the_same(finished, stored):
 def test_a_training_killed_while_layers_alone_learn_goes_on_to_the_same_bytes_with_its_projections(
     finished, stored, tmp_path
 ):
-    folder = copied(stored, tmp_path / "repository")
+    folder = copy_repository(stored, tmp_path / "repository")
     stage(folder, "train distilled 7")
     before = weights(folder)
     steps = json.loads((folder / "metrics/train/distilled-7.json").read_text())["steps"]
@@ -67,7 +67,7 @@ def test_a_training_killed_while_layers_alone_learn_goes_on_to_the_same_bytes_wi
     assert names(folder / "models/distilled-7/model.safetensors") == names(
         finished / "models/distilled-7/model.safetensors"
     )
-    stopped(folder, command("train distilled 7"))
+    stop_command(folder, stage_command("train distilled 7"))
     (checkpoint, *_) = sorted(folder.glob(".distill/checkpoints/*/*/checkpoint-*/whole"))
     kept = names(checkpoint.parent / "model.safetensors")
     assert {f"layer_projections.{place}.weight" for place in (0, 1)} <= kept
@@ -76,7 +76,9 @@ def test_a_training_killed_while_layers_alone_learn_goes_on_to_the_same_bytes_wi
 
 
 def test_without_projection_and_beside_a_teacher_that_is_asked_in_each_step(finished, tmp_path):
-    folder = teaching(copied(finished, tmp_path / "repository"), [0, 1, 3], "online", projection=False, loss="mse")
+    folder = teaching(
+        copy_repository(finished, tmp_path / "repository"), [0, 1, 3], "online", projection=False, loss="mse"
+    )
     path = folder / "params.yaml"
     path.write_text(path.read_text().replace("epochs: 2", "epochs: 16"))
     stage(folder, "weight")
@@ -88,7 +90,7 @@ def test_without_projection_and_beside_a_teacher_that_is_asked_in_each_step(fini
 
 
 def test_layers_teach_beside_cross_entropy(stored, tmp_path):
-    folder = copied(stored, tmp_path / "repository")
+    folder = copy_repository(stored, tmp_path / "repository")
     path = folder / "params.yaml"
     value = yaml.safe_load(path.read_text())
     value["train"]["distilled"] |= {"loss": "cross_entropy"}
@@ -108,7 +110,7 @@ def test_layers_teach_beside_cross_entropy(stored, tmp_path):
     ],
 )
 def test_layers_that_are_not_there_are_refused_in_one_message(stored, tmp_path, layers, changes, name, words):
-    folder = teaching(copied(stored, tmp_path / "repository"), layers, **changes)
+    folder = teaching(copy_repository(stored, tmp_path / "repository"), layers, **changes)
     done = stage(folder, name, check=False)
     assert done.returncode == 1
     assert words in done.stderr

@@ -12,7 +12,7 @@ import tiny
 import torch
 import yaml
 from forks import stage
-from repositories import command, copied, stopped
+from repositories import copy_repository, stage_command, stop_command
 from transformers import AutoModelForCausalLM
 
 from distill.core.errors import UserError
@@ -127,7 +127,7 @@ def test_the_average_is_the_exponential_one_and_goes_on_from_a_checkpoint(tmp_pa
 
 @pytest.mark.slow
 def test_a_ladder_is_trained_rung_by_rung_and_its_rungs_are_kept_with_the_student(finished, tmp_path):
-    folder = changed(copied(finished, tmp_path / "repository"), ladder=LADDER)
+    folder = changed(copy_repository(finished, tmp_path / "repository"), ladder=LADDER)
     for name in ("train init", "train sft 7", "train distilled 7"):
         stage(folder, name)
     found = record(folder, "distilled-7")
@@ -162,7 +162,7 @@ def test_a_ladder_is_trained_rung_by_rung_and_its_rungs_are_kept_with_the_studen
 def test_the_rung_above_is_another_teacher_than_the_original(finished, tmp_path):
     found = {}
     for teacher in ("above", "original"):
-        folder = changed(copied(finished, tmp_path / teacher), ladder=LADDER | {"teacher": teacher})
+        folder = changed(copy_repository(finished, tmp_path / teacher), ladder=LADDER | {"teacher": teacher})
         stage(folder, "train distilled 7")
         found[teacher] = written(folder, "distilled-7")
     one, other = found.values()
@@ -172,7 +172,7 @@ def test_the_rung_above_is_another_teacher_than_the_original(finished, tmp_path)
 
 @pytest.mark.slow
 def test_a_round_is_taught_by_the_student_of_the_last_and_the_best_is_kept(finished, tmp_path):
-    folder = changed(copied(finished, tmp_path / "repository"), rounds=ROUNDS)
+    folder = changed(copy_repository(finished, tmp_path / "repository"), rounds=ROUNDS)
     stage(folder, "train distilled 7")
     found, table = record(folder, "distilled-7"), log(folder, "distilled-7")
     losses = {name: one["validation_loss"] for name, one in found["trainings"].items()}
@@ -196,7 +196,7 @@ def test_a_round_is_taught_by_the_student_of_the_last_and_the_best_is_kept(finis
 @pytest.mark.slow
 def test_where_the_first_round_is_the_best_it_is_kept(finished, tmp_path):
     rounds = ROUNDS | {"number": 2, "start": "untrained"}
-    folder = changed(copied(finished, tmp_path / "repository"), rounds=rounds)
+    folder = changed(copy_repository(finished, tmp_path / "repository"), rounds=rounds)
     stage(folder, "train distilled 7")
     found, model = record(folder, "distilled-7"), "models/distilled-7/model.safetensors"
     first, second = (one["validation_loss"] for one in found["trainings"].values())
@@ -208,12 +208,12 @@ def test_where_the_first_round_is_the_best_it_is_kept(finished, tmp_path):
 @pytest.mark.slow
 def test_a_course_that_is_killed_in_each_training_ends_with_the_same_bytes(finished, tmp_path):
     rounds = ROUNDS | {"number": 2, "start": "untrained", "average_decay": 0.8}
-    folder = changed(copied(finished, tmp_path / "repository"), ladder=LADDER, rounds=rounds)
+    folder = changed(copy_repository(finished, tmp_path / "repository"), ladder=LADDER, rounds=rounds)
     stage(folder, "train distilled 7")
     whole = written(folder, "distilled-7")
     assert len(whole) > 10
     for name in ("rung-1", "round-1", "round-2"):
-        stopped(folder, command("train distilled 7"), at=f"{name}/checkpoint-4/whole")
+        stop_command(folder, stage_command("train distilled 7"), at=f"{name}/checkpoint-4/whole")
         assert list((folder / ".distill").glob(f"checkpoints/*/{name}")), f"{name} was not interrupted"
     said = stage(folder, "train distilled 7").stdout
     assert "rung-1 has been trained" in said
@@ -232,7 +232,7 @@ def test_a_course_that_is_killed_in_each_training_ends_with_the_same_bytes(finis
     ],
 )
 def test_a_rung_that_is_not_smaller_than_the_one_above_is_refused(finished, tmp_path, rungs, words):
-    folder = changed(copied(finished, tmp_path / "repository"), ladder=LADDER | {"rungs": rungs})
+    folder = changed(copy_repository(finished, tmp_path / "repository"), ladder=LADDER | {"rungs": rungs})
     done = stage(folder, "train init", check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
