@@ -1,4 +1,4 @@
 """Filters, deduplication, decontamination, selection among responses, splits by topic.
 
-It reads rows of responses and runs no model.
+This room reads rows of responses and runs no model.
 """

@@ -1,7 +1,7 @@
-"""Which of millions of texts repeat an earlier one: keys of 4 bytes propose, the texts themselves decide.
+"""Exact and near-duplicate detection with MinHash LSH (Broder 1997).
 
-MinHash LSH (Broder 1997): a text's word 3-grams are sketched, the sketch is cut into bands, and texts that
-agree in a band are compared. No two texts are called alike by the luck of a hash.
+Word 3-grams of a text are sketched and the sketch is split into bands. Texts that agree in a band are candidates; the
+texts themselves decide. Keys of 4 bytes on the disk serve millions of texts.
 """
 
 import zlib
@@ -11,42 +11,23 @@ from typing import Self
 
 from datasketch import MinHash
 
-from distill.cleaning.scratch_db import database
+from distill.cleaning.scratch_db import temporary_database
 from distill.core.text import WORD_NGRAM, Gram, jaccard, ngrams, normalise, words
 
-MISSED = 1e-3  # chance that LSH does not propose a pair right at the threshold
-REMEMBERED = 1024  # texts whose 3-grams are kept to compare the next one with
+MAX_MISS_PROBABILITY = 1e-3  # that LSH does not propose a pair exactly at the threshold
+NUM_CACHED_TEXTS = 1024  # whose 3-grams stay in memory
 
 
-def bands(threshold: float, permutations: int) -> tuple[int, int]:
-    """Bands and rows a band for LSH: the longest bands that miss a pair at the threshold with a chance below MISSED.
+def lsh_bands(threshold: float, num_perm: int) -> tuple[int, int]:
+    """Number of bands, and rows of a band: the longest bands that stay below MAX_MISS_PROBABILITY.
 
-    A pair of similarity t agrees in no band with probability (1 - t^rows)^bands. Where there are too few
-    permutations for that, bands have one row. At least two permutations are needed.
+    A pair of similarity t agrees in no band with probability (1 - t^rows)^bands. With too few permutations for that,
+    bands have one row. `num_perm` must be at least 2.
     """
-    rows = permutations // 2
-    while rows > 1 and (1 - threshold**rows) ** (permutations // rows) >= MISSED:
+    rows = num_perm // 2
+    while rows > 1 and (1 - threshold**rows) ** (num_perm // rows) >= MAX_MISS_PROBABILITY:
         rows -= 1
-    return permutations // rows, rows
-
-
-class Sketcher:
-    """Makes the keys of a text, the same in every process."""
-
-    def __init__(self, threshold: float, permutations: int) -> None:
-        self.bands, self.rows = bands(threshold, permutations)
-        self._sketch = MinHash(num_perm=permutations, seed=1)
-
-    def keys(self, text: str) -> list[int]:
-        """Keys, [1 + bands]: of the normalised text, then of each band of its sketch.
-
-        A key is a 32-bit hash with the number of its place before it, so that keys of different bands differ.
-        """
-        self._sketch.clear()
-        self._sketch.update_batch([" ".join(gram).encode() for gram in shingles(text)])
-        parts = self._sketch.hashvalues[: self.bands * self.rows].reshape(self.bands, self.rows)
-        hashes = (zlib.crc32(normalise(text).encode()), *(zlib.crc32(part.tobytes()) for part in parts))
-        return [place << 32 | value for place, value in enumerate(hashes)]
+    return num_perm // rows, rows
 
 
 def shingles(text: str) -> set[Gram]:
@@ -54,43 +35,63 @@ def shingles(text: str) -> set[Gram]:
     return set(ngrams(words(text), WORD_NGRAM))
 
 
-class Kept:
+class Sketcher:
+    """Keys of texts, the same in every process."""
+
+    def __init__(self, threshold: float, num_perm: int) -> None:
+        self.bands, self.rows = lsh_bands(threshold, num_perm)
+        self._minhash = MinHash(num_perm=num_perm, seed=1)
+
+    def keys(self, text: str) -> list[int]:
+        """Keys, [1 + bands]: of the normalised text, then of each band of its sketch.
+
+        A key is a 32-bit hash after the number of its band, so that keys of different bands differ.
+        """
+        self._minhash.clear()
+        self._minhash.update_batch([" ".join(gram).encode() for gram in shingles(text)])
+        bands = self._minhash.hashvalues[: self.bands * self.rows].reshape(self.bands, self.rows)
+        hashes = (zlib.crc32(normalise(text).encode()), *(zlib.crc32(band.tobytes()) for band in bands))
+        return [number << 32 | value for number, value in enumerate(hashes)]
+
+
+class DuplicateIndex:
     """The texts kept so far, by number, to find the first one that a new text repeats.
 
-    Keys are in a database on the disk, so that memory does not grow with texts; `read` gives a text by its
-    number.
+    Keys are on the disk, so that memory does not grow with texts. `read` returns the text of a number.
     """
 
     def __init__(self, threshold: float, read: Callable[[int], str]) -> None:
         self.threshold, self._read = threshold, read
-        self._shingles = lru_cache(REMEMBERED)(lambda number: shingles(read(number)))
-        self._keys = database()
-        self._keys.execute("CREATE TABLE kept (key INTEGER, number INTEGER, PRIMARY KEY (key, number)) WITHOUT ROWID")
+        self._shingles = lru_cache(NUM_CACHED_TEXTS)(lambda number: shingles(read(number)))
+        self._database = temporary_database()
+        self._database.execute(
+            "CREATE TABLE kept (key INTEGER, number INTEGER, PRIMARY KEY (key, number)) WITHOUT ROWID"
+        )
 
-    def same(self, text: str, keys: list[int]) -> int | None:
-        """The first kept text that is equal to this one once normalised, if any."""
-        others = self._sharing(keys[:1])
-        own = normalise(text) if others else ""
-        return next((other for other in others if normalise(self._read(other)) == own), None)
+    def find_exact(self, text: str, keys: list[int]) -> int | None:
+        """The first text that equals this one once normalised, if any."""
+        candidates = self._candidates(keys[:1])
+        normalised = normalise(text) if candidates else ""
+        return next((number for number in candidates if normalise(self._read(number)) == normalised), None)
 
-    def similar(self, text: str, keys: list[int]) -> int | None:
-        """The first kept text whose Jaccard similarity of word 3-grams to this one reaches the threshold, if any."""
-        others = self._sharing(keys[1:])
-        own = shingles(text) if others else set()
-        return next((other for other in others if jaccard(own, self._shingles(other)) >= self.threshold), None)
+    def find_near(self, text: str, keys: list[int]) -> int | None:
+        """The first text whose Jaccard similarity of word 3-grams to this one reaches the threshold, if any."""
+        candidates = self._candidates(keys[1:])
+        grams = shingles(text) if candidates else set()
+        return next((number for number in candidates if jaccard(grams, self._shingles(number)) >= self.threshold), None)
 
-    def keep(self, number: int, keys: list[int]) -> None:
-        """Keeps a text under its number."""
-        self._keys.executemany("INSERT INTO kept VALUES (?, ?)", ((key, number) for key in keys))
+    def add(self, number: int, keys: list[int]) -> None:
+        """Add the text of this number by its keys."""
+        self._database.executemany("INSERT INTO kept VALUES (?, ?)", ((key, number) for key in keys))
 
-    def _sharing(self, keys: list[int]) -> list[int]:
-        """The kept texts that share one of the keys, in order."""
+    def _candidates(self, keys: list[int]) -> list[int]:
+        """The texts that share one of the keys, in order."""
         marks = ",".join("?" * len(keys))
-        found = self._keys.execute(f"SELECT DISTINCT number FROM kept WHERE key IN ({marks}) ORDER BY number", keys)
-        return [number for (number,) in found]
+        query = f"SELECT DISTINCT number FROM kept WHERE key IN ({marks}) ORDER BY number"
+        return [number for (number,) in self._database.execute(query, keys)]
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._keys.close()
+        self._database.close()

@@ -1,72 +1,80 @@
-"""What is wrong with a response by itself, whatever the others are."""
+"""Filters of single rows: failures, refusals, length, repetition, language."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from distill.core.errors import UserError
+from distill.core.files import Row
 from distill.core.text import opens_with, repetition, words
 from distill.params.clean import Clean
 
-Fault = tuple[str, str]  # reason, detail
+DropReason = tuple[str, str]  # reason, detail
+MIN_ODDS = 10  # a language outside the list must be this many times as probable as all in the list together
 
 
-def is_label(row: dict[str, Any]) -> bool:
-    """Whether the response is one of a closed set of labels."""
+def has_class_label(row: Row) -> bool:
+    """Whether the response is one of a closed set of class labels."""
     return "label_log_probs" in row
 
 
-def quality(row: dict[str, Any], clean: Clean) -> Fault | None:
-    """Why the response is bad by itself, or None. A label is as good as its set, whatever its length and words."""
-    text, finish = row["response"], row["finish_reason"]
-    if row["error"] is not None or finish == "error":
-        return "failed", ": ".join((row["error"]["class"], row["error"]["message"])) if row["error"] else ""
-    if finish == "content_filter":
-        return "filtered", ""
-    if is_label(row):
-        return None
-    count = len(words(text))
-    if finish == "length" and clean.drop_truncated:
-        return "truncated", f"after {count} words"
-    if not text.strip():
-        return "empty", ""
-    for opening in clean.refusal_prefixes:
-        if opens_with(text, opening):
-            return "refused", opening
-    if count < clean.min_words:
-        return "too_short", f"{count} words"
-    if count > clean.max_words:
-        return "too_long", f"{count} words"
-    if (share := repetition(text)) > clean.max_repetition:
-        return "repetitive", f"{share:.2f}"
-    return None
+class LanguageFilter:
+    """Detection of responses in languages outside a list."""
 
-
-SURE = 10  # how many times as probable another language must be
-
-
-class Languages:
-    """Tells texts that are in none of the wanted languages."""
-
-    def __init__(self, wanted: Sequence[str]) -> None:
-        """Takes ISO 639 codes such as `en`. Raises UserError for those that the model does not know."""
-        self.wanted = frozenset(wanted)
+    def __init__(self, languages: Sequence[str]) -> None:
+        """Take ISO 639 codes such as `en`. Raises UserError for codes that the model does not know."""
+        self.languages = frozenset(languages)
         self._identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-        if unknown := sorted(self.wanted - set(self._identifier.labels)):
+        if unknown := sorted(self.languages - set(self._identifier.labels)):
             raise UserError(
                 f"clean.languages has unknown codes: {', '.join(unknown)}. Known are "
                 f"{', '.join(sorted(self._identifier.labels))}."
             )
 
-    def other(self, text: str) -> str | None:
-        """The language of a text that is in no wanted one, else None.
+    def other_language(self, text: str) -> str | None:
+        """The language of a text if it is surely outside the list, else None.
 
-        Another language must be SURE times as probable as all wanted ones together: code, numbers, names and
-        texts of a few words, which could be of any language, are no reason to drop a row. Of 7,960 English
-        answers of the default teacher none was taken for another language.
+        Code, numbers, names and texts of a few words could be of any language, hence MIN_ODDS. Of 7,960 English
+        responses of the default teacher none was taken for another language.
         """
         ranked = self._identifier.rank(text)
         best, probability = ranked[0]
-        own = sum(part for language, part in ranked if language in self.wanted)
-        return best if own * SURE < probability else None
+        listed = sum(mass for language, mass in ranked if language in self.languages)
+        return best if listed * MIN_ODDS < probability else None
+
+
+def quality_filter(row: Row, clean: Clean) -> DropReason | None:
+    """The first reason to drop a row for its own quality, or None.
+
+    Class labels pass whatever their length and words.
+    """
+    text, finish = row["response"], row["finish_reason"]
+    if row["error"] is not None or finish == "error":
+        return "failed", ": ".join((row["error"]["class"], row["error"]["message"])) if row["error"] else ""
+    if finish == "content_filter":
+        return "filtered", ""
+    if has_class_label(row):
+        return None
+    num_words = len(words(text))
+    if finish == "length" and clean.drop_truncated:
+        return "truncated", f"after {num_words} words"
+    if not text.strip():
+        return "empty", ""
+    for prefix in clean.refusal_prefixes:
+        if opens_with(text, prefix):
+            return "refused", prefix
+    if num_words < clean.min_words:
+        return "too_short", f"{num_words} words"
+    if num_words > clean.max_words:
+        return "too_long", f"{num_words} words"
+    if (fraction := repetition(text)) > clean.max_repetition:
+        return "repetitive", f"{fraction:.2f}"
+    return None
+
+
+def filter_row(row: Row, clean: Clean, languages: LanguageFilter | None) -> DropReason | None:
+    """The reason to drop a row whatever the other rows are, or None."""
+    if reason := quality_filter(row, clean):
+        return reason
+    other = languages.other_language(row["response"]) if languages and not has_class_label(row) else None
+    return ("language", other) if other else None

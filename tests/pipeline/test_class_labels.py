@@ -10,7 +10,6 @@ import pytest
 import tiny
 import torch
 from forks import stage
-from raw_rows import corpus, raw, reasons
 from repositories import stage_command, stop_command
 
 from distill.core.errors import UserError
@@ -231,17 +230,6 @@ def test_f1_and_calibration_are_those_of_their_definitions():
     for score in found.values():
         assert score["ci_low"] <= score["value"] <= score["ci_high"]
         assert score["ci_low"] < score["ci_high"]
-
-
-def test_cleaning_compares_what_is_asked_and_leaves_short_and_equal_labels_alone():
-    kept = [{**one, "response": "yes", "label_log_probs": [-0.1, -2.4]} for one in corpus()]
-    topic = kept[0]["topic"]
-    again = raw(topic, "no", "again", messages=kept[0]["messages"], label_log_probs=[-2.4, -0.1])
-    second = {**kept[0], "id": "another teacher's", "teacher": "u", "response": "no"}
-    assert reasons([*kept, second]) == {}
-    assert reasons([*kept, again]) == {again["id"]: ("duplicate", kept[0]["id"])} or (
-        reasons([*kept, again]) == {kept[0]["id"]: ("duplicate", again["id"])}
-    )
 
 
 @pytest.mark.parametrize(

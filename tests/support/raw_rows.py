@@ -1,12 +1,13 @@
-"""Rows and params that the tests of cleaning share."""
+"""Rows and params for the tests of cleaning."""
 
 import json
 import tempfile
 from pathlib import Path
 
+from distill.cleaning.pipeline import clean_responses
 from distill.cleaning.responses import Responses
+from distill.cleaning.splits import split_topics
 from distill.params.clean import Clean
-from stages import clean as stage
 
 SECTION = {
     "validation_fraction": 0.25,
@@ -23,18 +24,30 @@ SECTION = {
     "evaluation_texts": [],
     "evaluation_tasks": [],
 }
+BAD_ROWS = [  # the reason to drop a row, and its changes
+    ("failed", {"error": {"class": "Timeout", "message": "60 s"}}),
+    ("failed", {"finish_reason": "error", "response": ""}),
+    ("filtered", {"finish_reason": "content_filter", "response": ""}),
+    ("truncated", {"finish_reason": "length", "response": ""}),
+    ("empty", {"response": " \n"}),
+    ("refused", {"response": "As an AI"}),
+    ("too_short", {"response": "Yes, indeed!"}),
+    ("too_long", {"response": "so " * 41}),
+    ("repetitive", {"response": "1. " * 20}),
+]
 CLEAN = Clean.model_validate(SECTION)
 SEED = 3
-SPLIT = stage.split_topics(["ants", "bees", "cats", "dogs"], CLEAN, SEED)
-TOPIC = {name: topic for topic, name in SPLIT.items()}
+SPLIT = split_topics(["ants", "bees", "cats", "dogs"], CLEAN, SEED)
+TOPIC = {split: topic for topic, split in SPLIT.items()}
 LETTERS = ["alpha", "beta", "gamma", *(f"letter{number}" for number in range(3, 16))]
 
 
-def with_params(**changes):
+def clean_params(**changes):
     return Clean.model_validate({**SECTION, **changes})
 
 
-def raw(topic, response, form="fact", **changes):
+def raw_row(topic, response, form="fact", **changes):
+    """A row of data/raw/responses.jsonl."""
     row = {
         "id": f"{topic}/{form}@t",
         "prompt_id": f"{topic}/{form}",
@@ -50,11 +63,12 @@ def raw(topic, response, form="fact", **changes):
     return {**row, **changes}
 
 
-def asked(text):
+def prompted(text):
+    """The changes that give a row this prompt."""
     return {"messages": [{"role": "user", "content": text}]}
 
 
-def taken(rows):
+def read_responses(rows):
     """The rows as the stage reads them from a file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "responses.jsonl"
@@ -62,18 +76,18 @@ def taken(rows):
         return Responses(file)
 
 
-def cleaned(rows, clean=CLEAN, seed=SEED, policy="all"):
-    """The counts of metrics/clean.json, and the rows of each split and under "dropped" the others."""
-    with taken(rows) as responses:
-        metrics, parts = stage.cleaned(responses, clean, policy, seed)
-        return metrics, {name: list(part) for name, part in parts.items()}
+def clean_rows(rows, clean=CLEAN, seed=SEED, policy="all"):
+    """The counts of metrics/clean.json, and the rows of each split and of "dropped"."""
+    with read_responses(rows) as responses:
+        metrics, outputs = clean_responses(responses, clean, policy, seed)
+        return metrics, {name: list(output) for name, output in outputs.items()}
 
 
-def reasons(rows, clean=CLEAN, policy="all"):
-    """Reason and detail of what is dropped, by id."""
-    return {row["id"]: (row["reason"], row["detail"]) for row in cleaned(rows, clean, policy=policy)[1]["dropped"]}
+def drop_reasons(rows, clean=CLEAN, policy="all"):
+    """Reason and detail of each dropped row, by id."""
+    return {row["id"]: (row["reason"], row["detail"]) for row in clean_rows(rows, clean, policy=policy)[1]["dropped"]}
 
 
-def corpus():
-    """One good, unlike row for each topic, so that no split is empty."""
-    return [raw(topic, f"Most {topic} like to {word} early.") for topic, word in zip(SPLIT, LETTERS, strict=False)]
+def good_rows():
+    """One good row for each topic, all different, so that no split is empty."""
+    return [raw_row(topic, f"Most {topic} like to {word} early.") for topic, word in zip(SPLIT, LETTERS, strict=False)]
