@@ -1,9 +1,10 @@
 """Words of any script, n-grams and similarities against closed forms."""
 
 import re
+import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
@@ -63,12 +64,11 @@ def test_the_dot_of_a_turkish_capital_i_belongs_to_its_word():
     assert text.words("\u0130stanbul") == ["i\u0307stanbul"]
 
 
-LATIN = st.text(st.characters(max_codepoint=0x24F, exclude_categories=["Cs"], exclude_characters="\u0130"))
-
-
-@given(LATIN)
+@given(st.text(st.characters(max_codepoint=0x24F)))
 def test_latin_words_end_at_non_word_characters(plain):
-    assert text.words(plain) == re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.normalise(plain))
+    normalised = text.normalise(plain)
+    assume(not any(unicodedata.combining(character) for character in normalised))
+    assert text.words(plain) == re.findall(r"[^\W_]+(?:'[^\W_]+)*", normalised)
 
 
 TEXTS = {
