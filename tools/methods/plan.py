@@ -41,7 +41,7 @@ def load_methods(base: Row, plan: Row, names: list[str]) -> list[Method]:
             print(f"{name} is skipped: it needs the package {package}, which is not installed")
             continue
         changes = {key: value for key, value in entry.items() if key not in METHOD_KEYS}
-        profile = plan["profile"] | {"seeds": plan["seeds"]}
+        profile = plan["profile"] | {"training_seeds": plan["seeds"]}
         raw = change_params(change_params(base, profile, METHODS), changes, METHODS)
         try:
             params = check_params(raw)
