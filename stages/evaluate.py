@@ -55,24 +55,15 @@ METRICS = Path("metrics")
 BENCHMARK_SAMPLES = Path("data/evaluated/benchmark_samples.jsonl")
 GENERATED_AT_ONCE = 128
 
-Places = dict[str, tuple[str, str | None]]  # of each model: what `models.load` takes, and the revision
-
-
-def teacher_of(params: Params) -> LocalTeacher:
-    """The local teacher that students are measured against; the schema has checked that there is one."""
-    return next(
-        teacher
-        for teacher in params.teachers
-        if isinstance(teacher, LocalTeacher) and teacher.name == params.evaluate.teacher
-    )
+Places = dict[str, tuple[str, str | None]]  # of each model: what `loading.load_model` takes, and the revision
 
 
 def load_all(teacher: LocalTeacher, runs: list[Run], dtype: torch.dtype) -> dict[str, tuple[Any, Any]]:
     """Each run's model with its tokenizer, the teacher first. Raises UserError where a student is missing."""
     for one in runs:
         require_model(one)
-    loaded = {"teacher": loading.load(teacher.model, dtype, teacher.revision, teacher.sha256)}
-    return loaded | {one.name: loading.load(str(one.folder), dtype) for one in runs}
+    loaded = {"teacher": loading.load_teacher(teacher, dtype)}
+    return loaded | {one.name: loading.load_model(str(one.folder), dtype) for one in runs}
 
 
 def conditions(params: Params) -> Row:
@@ -192,7 +183,7 @@ def measured(
     samples: list[Row] = []
     for name, (network, tokenizer) in loaded.items():
         print(f"{name}: {len(rows)} items, {len(written)} generations", flush=True)
-        own = alike | {"model": loading.identity(*where[name])}
+        own = alike | {"model": loading.file_hashes(*where[name])}
         if labels is None:
             docs = held_out.documents(rows, pool, picked, tokenizer, teacher_tokenizer)
             key = own | {"documents": value_hash(docs), "generations": sorted(written)}
@@ -249,7 +240,7 @@ def main() -> None:
     pool = list(read_rows(TEST, "stage clean"))
     rows = subset(pool, evaluate.max_samples, seed)
     written = {row["id"] for row in subset(rows, evaluate.max_generations, seed)}
-    teacher, runs = teacher_of(params), students(params.training_seeds)
+    teacher, runs = params.local_teacher(params.evaluate.teacher), students(params.training_seeds)
     where: Places = {"teacher": (teacher.model, teacher.revision)}
     where |= {one.name: (str(one.folder), None) for one in runs}
     loaded = load_all(teacher, runs, runtime.compute_dtype(params.runtime.dtype))
@@ -265,7 +256,7 @@ def main() -> None:
     chance = chance_of(params.generate.class_labels)
     scores = {model: estimates(items, evaluate.bootstrap_resamples, seed, chance) for model, items in by_seed.items()}
     sizes = {
-        model: (loading.parameter_count(network), loading.bytes_on_disk(*where[first[model]]))
+        model: (loading.parameter_count(network), loading.weight_bytes(*where[first[model]]))
         for model, network in networks.items()
     }
     table = main_table(scores, sizes, speed["latency_gain"], chance)

@@ -63,9 +63,9 @@ def main() -> None:
         "validation_unit": measured.unit,
     }
     with atomic_folder(init.folder) as folder:
-        loading.save(student.model, student.tokenizer, folder)
+        loading.save_model(student.model, student.tokenizer, folder)
         if first is not student:
-            loading.save(first.model, first.tokenizer, folder / FIRST)
+            loading.save_model(first.model, first.tokenizer, folder / FIRST)
             record["start_layers"] = first.record["layers"]
         model_card.write(folder, model_card.lineage(params, init, rows, [TRAIN]), record)
     write_json(init.record, {"variant": "init", "seed": None} | record | {"weights": weights_hash(init.folder)})

@@ -25,11 +25,11 @@ def write_targets(folder: Path, rows: list[Row], params: Params, targets: Target
     """Runs the teacher over the rows and writes targets, statistics and hidden states of layers into the folder."""
     teacher = params.local_teacher(targets.teacher)
     dtype = runtime.compute_dtype(params.runtime.dtype)
-    model, tokenizer = loading.load(teacher.model, dtype, teacher.revision, teacher.sha256, teacher.chat_template)
+    model, tokenizer = loading.load_teacher(teacher, dtype)
     examples = [encode(tokenizer, row) for row in rows]
     if targets.kind == "hidden_states":
         require_linear_logits(model, teacher.name, examples[0])
-    source = store.describe_source(teacher, tokenizer, rows, str(dtype).removeprefix("torch."), targets)
+    source = store.describe_source(teacher, tokenizer, rows, runtime.dtype_name(dtype), targets)
     teacher_pass = TeacherPass(model, len(tokenizer), targets, params.data_seed)
     store.write_targets(
         folder, source, teacher_pass.run(examples), teacher_pass.expected_counts if targets.full else None

@@ -59,7 +59,7 @@ def load_initial_student(params: Params) -> Student:
     """The student that training starts from: the initial one, or the first intermediate one."""
     record = read_json(INIT.record, "stage init")
     folder = INIT.folder / f"{INTERMEDIATE}1" if params.train.progressive else INIT.folder
-    model, tokenizer = loading.load(str(folder), torch.float32)
+    model, tokenizer = loading.load_model(str(folder), torch.float32)
     described = {name: value for name, value in record.items() if name in DESCRIBED}
     layers = {"layers": record["start_layers"]} if params.train.progressive else {}
     return Student(model, tokenizer, described | layers)
@@ -165,10 +165,10 @@ def write_student(this: Run, student: Student, trained: phases.Trained, config: 
     """Writes the trained model's folder, with the intermediate students in folders of their own."""
     dtype = getattr(torch, params.train.save_dtype)
     with atomic_folder(this.folder) as target:
-        loading.save(trained.model.to(dtype), student.tokenizer, target)
+        loading.save_model(trained.model.to(dtype), student.tokenizer, target)
         for phase in phases.intermediate_students(trained.phases):
-            model, _ = loading.load(str(phases.phase_folder(config.checkpoints, phase.name)), dtype)
-            loading.save(model, student.tokenizer, target / phase.name)
+            model, _ = loading.load_model(str(phases.phase_folder(config.checkpoints, phase.name)), dtype)
+            loading.save_model(model, student.tokenizer, target / phase.name)
         rows = list(read_rows(TRAIN, "stage weight"))
         model_card.write(target, model_card.lineage(params, this, rows, [TRAIN]), student.record)
 

@@ -80,6 +80,6 @@ def _load_student(
     student: Path, rows: Sequence[Row], teacher: TeacherTargets
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, list[Sample]]:
     """The student in float32, its tokenizer, and the rows as samples with weight 1."""
-    model, tokenizer = loading.load(str(student), torch.float32)
+    model, tokenizer = loading.load_model(str(student), torch.float32)
     weighted = [row | {"weight": 1.0} for row in rows]
     return model, tokenizer, encode_samples(weighted, tokenizer, model.config.max_position_embeddings, teacher)

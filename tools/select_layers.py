@@ -62,7 +62,7 @@ def main() -> None:
         raise UserError(f"init.source must be pruned, got {params.init.source}: there are no layers to select.")
     spec = params.local_teacher(params.init.teacher)
     dtype = runtime.compute_dtype(params.runtime.dtype)
-    network, tokenizer = loading.load(spec.model, dtype, spec.revision, spec.sha256)
+    network, tokenizer = loading.load_teacher(spec, dtype)
     examples = [encode(tokenizer, row) for row in rows[: arguments.samples]]
     print(eliminate(network, examples, arguments.keep))
 

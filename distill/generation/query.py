@@ -131,7 +131,7 @@ def _query_local(
 
     modeling_runtime.prepare(context.runtime.threads, sampling.seed)
     dtype = modeling_runtime.compute_dtype(context.runtime.dtype)
-    model, tokenizer = loading.load(teacher.model, dtype, teacher.revision, teacher.sha256, teacher.chat_template)
+    model, tokenizer = loading.load_teacher(teacher, dtype)
     batches = local.split_batches(tokenizer, requests, context.batch_size)
     todo = [batch for batch in batches if any(request.id not in completed for request in batch)]
     completions = (
@@ -184,4 +184,4 @@ def _capabilities(
 def _dtype(runtime: Runtime) -> str:
     from distill.modeling import runtime as modeling_runtime
 
-    return str(modeling_runtime.compute_dtype(runtime.dtype)).removeprefix("torch.")
+    return modeling_runtime.dtype_name(modeling_runtime.compute_dtype(runtime.dtype))

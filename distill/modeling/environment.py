@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from distill.core.files import file_hash, write_json
-from distill.modeling.runtime import CPUINFO, compute_dtype
+from distill.modeling.runtime import CPUINFO, compute_dtype, dtype_name
 from distill.params.schema import Runtime
 
 FOLDER = Path("metrics/environment")
@@ -36,7 +36,7 @@ def manifest(runtime: Runtime) -> dict[str, Any]:
         "processor": processor(CPUINFO),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": runtime.threads,
-        "dtype": str(compute_dtype(runtime.dtype)).removeprefix("torch."),
+        "dtype": dtype_name(compute_dtype(runtime.dtype)),
         "torch": {
             "version": torch.__version__,
             "build": torch.version.git_version,

@@ -1,22 +1,26 @@
-"""The files that a model is loaded from: which bytes it is, and how many its weights take on disk."""
+"""Load and save models and tokenizers; hash their files."""
 
 import importlib.util
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from distill.core.errors import UserError
 from distill.core.files import file_hash
 from distill.modeling import few_shot
 from distill.modeling.runtime import device
+from distill.params.teachers import LocalTeacher
+
+LOADED_FROM = ("is_local", "local_files_only")  # what transformers notes of the way that a tokenizer was loaded
+MODEL_FILES = ("*.safetensors", "*.json", "*.jinja")
 
 
 def locate(model: str) -> str:
-    """The folder, file or hub name that a `model` param means; `package:NAME/FILE` is a file of a Python package.
+    """The folder, file or hub name of a `model` param; `package:NAME/FILE` is a file of a Python package.
 
-    Raises UserError where the package or the file is not there.
+    Raises UserError for a missing package or file.
     """
     if not model.startswith("package:"):
         return model
@@ -30,46 +34,69 @@ def locate(model: str) -> str:
     return str(path)
 
 
-def load(
-    model: str,
-    dtype: torch.dtype,
-    revision: str | None = None,
-    sha256: str | None = None,
-    template: str | None = None,
-) -> tuple[Any, Any]:
-    """A causal language model in eval mode, without dropout, on the device, and its tokenizer.
+def load_model(
+    model: str, dtype: torch.dtype, revision: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A causal language model in eval mode on the device, and its tokenizer.
 
-    A GGUF file is de-quantised to `dtype`. Raises UserError where the model cannot be had or is not the
-    one that `sha256` pins. `template` is as `load_tokenizer` has it.
+    A GGUF file is dequantized to `dtype`. Raises UserError for a model that cannot be loaded, and for a checkpoint
+    whose weights do not fit its configuration or are not finite.
     """
-    tokenizer = load_tokenizer(model, revision, sha256, template)
-    where, options = _source(model, revision)
+    tokenizer = load_tokenizer(model, revision)
+    source, options = _source(model, revision)
     if "gguf_file" in options:
         options["quantization_config"] = GgufConfig(dequantize=True)
-    network = _loaded(AutoModelForCausalLM, where, model, dtype=dtype, use_safetensors=True, **options)
+    network, report = _from_pretrained(
+        AutoModelForCausalLM, source, model, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+    )
+    _require_all_weights(model, network, report)
     if "gguf_file" in options and hasattr(network.config, "quantization_config"):
         del network.config.quantization_config  # the weights are plain now, and must be saved as such
     return network.to(device()).eval(), tokenizer
 
 
-def load_tokenizer(
-    model: str, revision: str | None = None, sha256: str | None = None, template: str | None = None
-) -> Any:
-    """The model's fast tokenizer, with its own chat template or, for `few_shot`, that of distill/modeling/few_shot.py.
-
-    Raises UserError as `load` does.
-    """
-    where, options = _source(model, revision)
-    if sha256 is not None:
-        found = file_hash(Path(where) / options["gguf_file"]) if "gguf_file" in options else None
-        if found != sha256:
-            raise UserError(f"model {model!r}: params pin sha256 {sha256}, but the file has {found}.")
-    tokenizer = _loaded(AutoTokenizer, where, model, **options)
+def load_tokenizer(model: str, revision: str | None = None) -> PreTrainedTokenizerFast:
+    """The model's fast tokenizer. Raises UserError as `load_model` does."""
+    source, options = _source(model, revision)
+    tokenizer = _from_pretrained(AutoTokenizer, source, model, **options)
     if not tokenizer.is_fast:
         raise UserError(f"model {model!r} has no fast tokenizer (tokenizer.json), which this project needs.")
-    if template == "few_shot":
+    return tokenizer
+
+
+def load_teacher(teacher: LocalTeacher, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A local teacher and its tokenizer. Raises UserError as `load_model` and `load_teacher_tokenizer` do."""
+    tokenizer = load_teacher_tokenizer(teacher)
+    return load_model(teacher.model, dtype, teacher.revision)[0], tokenizer
+
+
+def load_teacher_tokenizer(teacher: LocalTeacher) -> PreTrainedTokenizerFast:
+    """The teacher's tokenizer, with the chat template of its params.
+
+    Raises UserError for a GGUF file that differs from the sha256 in params.
+    """
+    if teacher.sha256 is not None:
+        path = Path(locate(teacher.model))
+        digest = file_hash(path) if path.is_file() else None
+        if digest != teacher.sha256:
+            raise UserError(f"model {teacher.model!r} must have sha256 {teacher.sha256}, as in params, got {digest}.")
+    tokenizer = load_tokenizer(teacher.model, teacher.revision)
+    if teacher.chat_template == "few_shot":
         tokenizer.chat_template = few_shot.TEMPLATE
     return tokenizer
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Writes a Hugging Face folder. Raises UserError for a full disk."""
+    try:
+        model.save_pretrained(folder)
+        for name in LOADED_FROM:
+            tokenizer.init_kwargs.pop(name, None)
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # safetensors and tokenizers raise no OSError and no class of their own
+        if "os error 28" not in str(error):
+            raise
+        raise UserError(f"{folder} cannot be written ({error}). Free some space and run the same again.") from None
 
 
 def parameter_count(network: torch.nn.Module) -> int:
@@ -77,19 +104,42 @@ def parameter_count(network: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+def model_files(model: str, revision: str | None) -> list[Path]:
+    """The GGUF file, or weights, configuration, tokenizer and template of a folder or of the hub's local cache."""
+    path = Path(locate(model))
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        from huggingface_hub import snapshot_download
+
+        path = Path(snapshot_download(model, revision=revision, allow_patterns=list(MODEL_FILES)))
+    return sorted(file for pattern in MODEL_FILES for file in path.glob(pattern))
+
+
+def file_hashes(model: str, revision: str | None) -> dict[str, str]:
+    """The hash of each file by its name."""
+    return {path.name: file_hash(path) for path in model_files(model, revision)}
+
+
+def weight_bytes(model: str, revision: str | None) -> int:
+    """Bytes of the weights."""
+    return sum(path.stat().st_size for path in model_files(model, revision) if path.suffix in (".gguf", ".safetensors"))
+
+
 def _source(model: str, revision: str | None) -> tuple[str, dict[str, Any]]:
-    where = locate(model)
-    if where.endswith(".gguf"):
-        if not Path(where).is_file():
+    """The folder or hub name for `from_pretrained`, and its options."""
+    path = locate(model)
+    if path.endswith(".gguf"):
+        if not Path(path).is_file():
             raise UserError(f"model {model!r}: there is no such file.")
-        return str(Path(where).parent), {"gguf_file": Path(where).name}
-    return where, {"revision": revision} if revision else {}
+        return str(Path(path).parent), {"gguf_file": Path(path).name}
+    return path, {"revision": revision} if revision else {}
 
 
-def _loaded(kind: Any, where: str, model: str, **options: Any) -> Any:
+def _from_pretrained(kind: Any, source: str, model: str, **options: Any) -> Any:
     try:
-        return kind.from_pretrained(where, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError) as error:
+        return kind.from_pretrained(source, trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"model {model!r} cannot be loaded: {reason} "
@@ -98,42 +148,16 @@ def _loaded(kind: Any, where: str, model: str, **options: Any) -> Any:
         ) from None
 
 
-LOADED_FROM = ("is_local", "local_files_only")  # what transformers notes of the way that a tokenizer was loaded
-
-
-def save(network: Any, tokenizer: Any, folder: Path) -> None:
-    """Writes a Hugging Face folder. Raises UserError where the disk is full."""
-    try:
-        network.save_pretrained(folder)
-        for name in LOADED_FROM:
-            tokenizer.init_kwargs.pop(name, None)
-        tokenizer.save_pretrained(folder)
-    except Exception as error:  # of safetensors and tokenizers: theirs is no OSError and has no kind of its own
-        if "os error 28" not in str(error):
-            raise
-        raise UserError(f"{folder} cannot be written ({error}). Free some space and run the same again.") from None
-
-
-READ = ("*.safetensors", "*.json", "*.jinja")
-
-
-def files(model: str, revision: str | None) -> list[Path]:
-    """The GGUF file, or weights, configuration, tokenizer and template of a folder or of the hub's local cache."""
-    path = Path(locate(model))
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        from huggingface_hub import snapshot_download
-
-        path = Path(snapshot_download(model, revision=revision, allow_patterns=list(READ)))
-    return sorted(file for pattern in READ for file in path.glob(pattern))
-
-
-def identity(model: str, revision: str | None) -> dict[str, str]:
-    """The hash of each file by its name."""
-    return {path.name: file_hash(path) for path in files(model, revision)}
-
-
-def bytes_on_disk(model: str, revision: str | None) -> int:
-    """Bytes of the weights."""
-    return sum(path.stat().st_size for path in files(model, revision) if path.suffix in (".gguf", ".safetensors"))
+def _require_all_weights(model: str, network: PreTrainedModel, report: dict[str, Any]) -> None:
+    """Raises UserError for weights that were filled up at random, left out, or are not finite."""
+    faults = {
+        "missing": sorted(report["missing_keys"]),
+        "unexpected": sorted(report["unexpected_keys"]),
+        "not finite": [name for name, weight in network.named_parameters() if not weight.isfinite().all()],
+    }
+    for fault, names in faults.items():
+        if names:
+            raise UserError(
+                f"model {model!r} must have exactly the weights of its config.json, all finite, got {len(names)} "
+                f"{fault}: {', '.join(names[:3])}. Give a complete checkpoint."
+            )

@@ -59,6 +59,11 @@ def compute_dtype(choice: str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name without `torch.`."""
+    return str(dtype).removeprefix("torch.")
+
+
 def _is_amd() -> bool:
     """Whether Linux says that AMD made the processor; elsewhere it is not known."""
     return CPUINFO.exists() and "AuthenticAMD" in CPUINFO.read_text(encoding="utf-8")

@@ -53,7 +53,7 @@ class StoredTargets:
         if targets is None:
             return None
         teacher = next(one for one in teachers if one.name == targets.teacher and one.kind == "local")
-        return cls(folder, teacher, targets, str(dtype).removeprefix("torch."))
+        return cls(folder, teacher, targets, runtime.dtype_name(dtype))
 
 
 def pruning_plan(final: PrunedStudent, progressive: Progressive | None) -> list[PrunedStudent]:
@@ -78,7 +78,7 @@ def pruning_plan(final: PrunedStudent, progressive: Progressive | None) -> list[
 
 def load_pretrained(section: PretrainedStudent) -> Student:
     """The checkpoint of the section, in float32."""
-    model, tokenizer = loading.load(section.model, torch.float32, section.revision)
+    model, tokenizer = loading.load_model(section.model, torch.float32, section.revision)
     return Student(model, tokenizer, {"source": section.model})
 
 
@@ -94,7 +94,7 @@ def prune_teacher(
 
     An intermediate student, by its `name`, must be smaller than the teacher (UserError).
     """
-    model, tokenizer = loading.load(teacher.model, torch.float32, teacher.revision, teacher.sha256)
+    model, tokenizer = loading.load_teacher(teacher, torch.float32)
     expected = () if targets is None else expected_tokens(targets, rows, tokenizer)
     counts = vocabulary.token_counts(rows, tokenizer, expected)
     kept = vocabulary.select_tokens(tokenizer, counts, sizes.vocab_size)
@@ -142,7 +142,7 @@ def expected_tokens(
     Of full distributions there is their sum; of others the stored probabilities of each response.
     """
     teacher = targets.teacher
-    own = loading.load_tokenizer(teacher.model, teacher.revision, teacher.sha256, teacher.chat_template)
+    own = loading.load_teacher_tokenizer(teacher)
     token_map = vocabulary.token_map(own, tokenizer)
     if targets.targets.full:
         counts = store.read_expected_counts(targets.folder)

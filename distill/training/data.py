@@ -74,7 +74,7 @@ def self_distillation_data(
     context: TrainingContext, student: PreTrainedModel, teacher: Path, targets: Targets, seed: int
 ) -> TrainingData:
     """The rows for a student that learns from another one in a folder, of the same vocabulary, online."""
-    model, _ = loading.load(str(teacher), context.dtype)
+    model, _ = loading.load_model(str(teacher), context.dtype)
     tokenizer = context.tokenizer
     samples = encode_samples(context.rows, tokenizer, context.max_length, TeacherTargets(tokenizer, None, {}))
     online = online_teacher(model, tokenizer, student, tokenizer)
@@ -85,7 +85,7 @@ def _teacher_data(
     context: TrainingContext, stored: StoredTargets, student: PreTrainedModel, with_layers: bool, seed: int
 ) -> TrainingData:
     teacher, targets = stored.teacher, stored.targets
-    tokenizer = loading.load_tokenizer(teacher.model, teacher.revision, teacher.sha256, teacher.chat_template)
+    tokenizer = loading.load_teacher_tokenizer(teacher)
     source = stored.source(tokenizer, context.rows)
     rows = dict(store.read_targets(stored.folder, source))
     layers: dict[str, StoredStates] = {}
@@ -101,7 +101,7 @@ def _teacher_data(
     samples = encode_samples(context.rows, context.tokenizer, context.max_length, teacher_targets)
     if not targets.full:
         return TrainingData(samples, hidden_loss=hidden_loss)
-    model, _ = loading.load(teacher.model, context.dtype, teacher.revision, teacher.sha256)
+    model, _ = loading.load_teacher(teacher, context.dtype)
     online = online_teacher(model, tokenizer, student, context.tokenizer)
     return TrainingData(samples, online, on_policy(targets, tokenizer, context.tokenizer, seed), hidden_loss)
 

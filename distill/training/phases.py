@@ -204,7 +204,7 @@ class _Run:
         best = min(final, key=lambda number: self.done[number].loss)
         model = self.student.model
         if best != len(self.plan) - 1:
-            model, _ = loading.load(str(self._folder(self.plan[best])), torch.float32)
+            model, _ = loading.load_model(str(self._folder(self.plan[best])), torch.float32)
         return Trained(model, self.done, self.done[best])
 
     def _folder(self, phase: Phase) -> Path:
@@ -215,7 +215,7 @@ class _Run:
         if phase.start == "initial":
             assert self.initial is not None, "kept before the first training of the final student"
             return replace(self.student, model=copy.deepcopy(self.initial))
-        model, _ = loading.load(str(before), torch.float32)
+        model, _ = loading.load_model(str(before), torch.float32)
         student = replace(self.student, model=model)
         if phase.start == "previous":
             return student
@@ -249,9 +249,9 @@ class _Run:
     def _keep(self, folder: Path, average: EMACallback | None) -> None:
         """Writes a trained model for the phases after it, and removes its checkpoints, which have no more use."""
         with atomic_folder(folder) as target:
-            loading.save(self.student.model, self.student.tokenizer, target)
+            loading.save_model(self.student.model, self.student.tokenizer, target)
             if average is not None:
-                loading.save(average.model, self.student.tokenizer, target / AVERAGE)
+                loading.save_model(average.model, self.student.tokenizer, target / AVERAGE)
             write_json(target / RECORD, asdict(self.done[-1]))
         for checkpoint in folder.parent.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)

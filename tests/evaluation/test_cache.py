@@ -75,12 +75,12 @@ def test_a_model_is_its_files_and_its_size_that_of_the_weights(tmp_path):
         "x.md": "x",
     }.items():
         (tmp_path / name).write_text(text)
-    first = loading.identity(str(tmp_path), None)
+    first = loading.file_hashes(str(tmp_path), None)
     assert sorted(first) == ["chat_template.jinja", "config.json", "model.safetensors"]
-    assert loading.bytes_on_disk(str(tmp_path), None) == 9
+    assert loading.weight_bytes(str(tmp_path), None) == 9
     (tmp_path / "chat_template.jinja").write_text("u")
-    assert loading.identity(str(tmp_path), None) != first
+    assert loading.file_hashes(str(tmp_path), None) != first
     gguf = tmp_path / "model.gguf"
     gguf.write_text("gguf")
-    assert list(loading.identity(str(gguf), None)) == ["model.gguf"]
-    assert loading.bytes_on_disk(str(gguf), None) == 4
+    assert list(loading.file_hashes(str(gguf), None)) == ["model.gguf"]
+    assert loading.weight_bytes(str(gguf), None) == 4

@@ -11,8 +11,7 @@ import yaml
 from distill.core.errors import UserError
 from distill.generation import local
 from distill.generation.completions import Request
-from distill.modeling import few_shot
-from distill.modeling import loading as models
+from distill.modeling import few_shot, loading
 from distill.modeling.chat import prompt_ids, render
 from distill.modeling.sampling import Sampling
 from distill.params import loading as params_loading
@@ -120,8 +119,7 @@ def test_the_printed_teacher_is_one_that_params_take():
 )
 def test_gemma_answers_by_example_and_stops():
     teacher = teachers.LocalTeacher(**yaml.safe_load(gemma.TEACHER)[0])
-    model, own = models.load(teacher.model, torch.float32, teacher.revision, teacher.sha256)
-    own.chat_template = few_shot.TEMPLATE
+    model, own = loading.load_teacher(teacher, torch.float32)
     messages = [{"role": "user", "content": "What is the capital of Italy?"}]
     assert prompt_ids(own, messages).count(own.bos_token_id) == 1
     sampling = Sampling(max_tokens=24, temperature=0.0, top_p=1.0, seed=0)

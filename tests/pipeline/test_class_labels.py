@@ -325,7 +325,7 @@ def test_the_example_of_the_students_card_gives_the_probabilities_that_evaluate_
     code = card.partition("```python\n")[2].partition("```")[0].replace('folder = "."', f"folder = {str(folder)!r}")
     found: dict = {}
     exec(code, found)
-    own, tokenizer = loading.load(str(folder), torch.float32)
+    own, tokenizer = loading.load_model(str(folder), torch.float32)
     _, expected = modeling_class_labels.log_probs(own, tokenizer, [found["messages"]], BY_FORM, 256)
     assert list(found["probabilities"].values()) == pytest.approx(np.exp(expected[0]).tolist(), abs=1e-5)
 

@@ -237,19 +237,3 @@ def test_tied_weights_stay_tied_and_count_once():
     assert small.get_input_embeddings().weight is small.get_output_embeddings().weight
     untied = pruning.cut(teacher("llama untied"), Parts([0, 5]), range(60))
     assert loading.parameter_count(untied) - loading.parameter_count(small) == 60 * 32
-
-
-def test_a_model_or_package_that_is_not_there_is_a_message(tmp_path):
-    for name in ("package:no_such_package/a.gguf", "package:distill/no.gguf", str(tmp_path / "a.gguf"), str(tmp_path)):
-        with pytest.raises(UserError, match="model"):
-            loading.load(name, torch.float32)
-
-
-def test_a_tokenizer_without_its_fast_file_or_a_pickled_model_is_refused(tmp_path):
-    tokenizer = tiny.tokenizer()
-    tokenizer.save_pretrained(tmp_path)
-    small = tiny.model(len(tokenizer))
-    small.config.save_pretrained(tmp_path)
-    torch.save(small.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match="cannot be loaded"):
-        loading.load(str(tmp_path), torch.float32)

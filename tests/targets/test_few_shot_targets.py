@@ -25,7 +25,7 @@ ROW = tiny.weighted("honey", "What people like is honey.", 1.0)
 
 
 def base(tokenizer):
-    """The tokenizer as `models.load_tokenizer` gives it with chat_template few_shot."""
+    """The tokenizer as `loading.load_teacher_tokenizer` returns it with chat_template few_shot."""
     result = tokenizer.__class__(tokenizer_object=tokenizer.backend_tokenizer, **tokenizer.special_tokens_map)
     result.chat_template = few_shot.TEMPLATE
     return result

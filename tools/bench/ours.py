@@ -36,7 +36,7 @@ def load_data(
     targets = StoredTargets.find(TARGETS, params.targets, params.teachers, dtype)
     assert targets is not None, "the command has refused params without targets"
     spec = targets.teacher
-    teacher_tokenizer = loading.load_tokenizer(spec.model, spec.revision, spec.sha256)
+    teacher_tokenizer = loading.load_teacher_tokenizer(spec)
     chosen = [rows[index] | {"weight": 1.0} for index in plan.order]
     stored = None
     if teacher is None:
@@ -46,7 +46,7 @@ def load_data(
     )
     if teacher is None:
         return TrainingData(samples)
-    model, _ = loading.load(str(teacher), dtype)
+    model, _ = loading.load_model(str(teacher), dtype)
     return TrainingData(samples, online_teacher(model, teacher_tokenizer, student, tokenizer))
 
 
@@ -75,13 +75,13 @@ def main() -> None:
     folder, name, student, kind = Path(sys.argv[1]), *sys.argv[2:]
     plan, params = plans.read(folder), load_params()
     runtime.prepare(params.runtime.threads, params.data_seed)
-    model, tokenizer = loading.load(student, torch.float32)
+    model, tokenizer = loading.load_model(student, torch.float32)
     data = load_data(params, plan, model, tokenizer, folder / plans.TEACHER if kind == "online" else None)
     clock, config = plans.Clock(plan), fit_config(params, plan, folder / name)
     fit(model, data, config, [clock], order=range(len(data.samples)))
     timed = data.samples[plan.warmup * config.step_size :]
     rate = training_flops(model, timed, config.step_size) / clock.result["seconds"]
-    loading.save(model, tokenizer, folder / name)
+    loading.save_model(model, tokenizer, folder / name)
     mfu = rate / throughput.matmul_rate(config.dtype, model.device)
     write_json(folder / name / plans.RESULT, clock.result | {"mfu": mfu})
 

@@ -90,7 +90,7 @@ def prepare(folder: Path, params: Params, options: Options) -> Prepared:
     spec = params.local_teacher(targets.teacher)
     if spec.chat_template is not None:
         raise UserError(f"{COMMAND} needs targets of a teacher with its own chat template, got {spec.name!r}.")
-    teacher, tokenizer = loading.load(spec.model, torch.float32, spec.revision, spec.sha256)
+    teacher, tokenizer = loading.load_teacher(spec, torch.float32)
     kept = pruning.select_layers(teacher.config.num_hidden_layers, options.layers, "uniform")
     network = pruning.prune(teacher, pruning.KeptParts(kept), range(teacher.config.vocab_size))
     for name, model in ((plans.TEACHER, teacher), (plans.FULL, network)):
@@ -187,7 +187,7 @@ def measure_train(options: Options) -> dict[str, Any]:
         "rounds": options.rounds,
         "timed_tokens": tokens,
         "batch_size": params.train.optimization.batch_size,
-        "dtype": str(runtime.compute_dtype(params.runtime.dtype)).removeprefix("torch."),
+        "dtype": runtime.dtype_name(runtime.compute_dtype(params.runtime.dtype)),
         "threads": params.runtime.threads,
     }
     return fixed | summary(runs)

@@ -24,6 +24,7 @@ from distill.evaluation.lm_eval_model import DistillLM
 from distill.modeling import loading, runtime
 from distill.params.loading import PATH
 from distill.params.schema import Params
+from distill.params.teachers import LocalTeacher
 from distill.students.runs import Run
 from distill.targets import store
 from distill.targets.tokenizers import same_family
@@ -50,9 +51,9 @@ def dvc(folder: Path, *arguments: str) -> float:
 
 
 @cache
-def load_teacher(model: str, revision: str | None, sha256: str | None) -> tuple[Any, Any]:
+def load_teacher(teacher: LocalTeacher) -> tuple[Any, Any]:
     """A teacher in float32 and its tokenizer, loaded once."""
-    return loading.load(model, torch.float32, revision, sha256)
+    return loading.load_teacher(teacher, torch.float32)
 
 
 def item_scores(rows: list[Row], params: Params, model: tuple[Any, Any], teacher_tokenizer: Any) -> list[Row]:
@@ -109,10 +110,10 @@ def train_and_measure(folder: Path, method: Method, prepared: set[str], seed: in
     seconds = dvc(folder, "repro", "--force", "--single-item", run.stage)
     params, student_folder = method.params, folder / run.folder
     spec = params.local_teacher(params.evaluate.teacher)
-    teacher, tokenizer = load_teacher(spec.model, spec.revision, spec.sha256)
+    teacher, tokenizer = load_teacher(spec)
     rows = read_rows(folder / "data/clean/test.jsonl", "stage clean")
     held_out_rows = [row for row in rows if row["teacher"] == spec.name]  # the same for a mixture of teachers
-    student = loading.load(str(student_folder), runtime.compute_dtype(params.runtime.dtype))
+    student = loading.load_model(str(student_folder), runtime.compute_dtype(params.runtime.dtype))
     tokens = read_json(folder / run.record, f"stage {run.stage}")["response_tokens"]
     return {
         "items": item_scores(held_out_rows, params, student, tokenizer),
