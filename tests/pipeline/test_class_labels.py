@@ -336,7 +336,7 @@ def test_a_killed_training_on_labels_goes_on_to_the_same_bytes(labelled):
     before = model.read_bytes()
     stop_command(labelled, stage_command("train distilled 7"))
     model.unlink()
-    assert "going on from" in stage(labelled, "train distilled 7").stdout
+    assert "resuming from" in stage(labelled, "train distilled 7").stdout
     assert model.read_bytes() == before
 
 

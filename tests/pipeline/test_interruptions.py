@@ -13,7 +13,7 @@ import tiny
 import yaml
 
 SCRIPT = tiny.ROOT / "tests/support/interrupting.py"
-STAGES = ["generate", "clean", "weight", "init", "train", "evaluate", "plot"]
+STAGES = ["generate", "clean", "targets", "weight", "init", "sft", "distilled", "evaluate", "plot"]
 KILLS = int(os.environ.get("INTERRUPTIONS", "3"))  # of each stage; 20 in `make test-interruptions`
 FULL = max(1, KILLS // 3)  # full disks of each stage
 SEED = os.environ.get("INTERRUPTIONS_SEED", "20")
@@ -38,7 +38,7 @@ def copy_outputs(finished: Path, folder: Path) -> Path:
 
 
 def stage_names(finished: Path) -> list[str]:
-    """The stages of dvc.lock; train has one for each student."""
+    """The stages of dvc.lock; sft and distilled have one for each training seed."""
     return list(yaml.safe_load((finished / "dvc.lock").read_text())["stages"])
 
 

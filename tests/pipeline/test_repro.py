@@ -85,7 +85,7 @@ def test_a_run_interrupted_by_ctrl_c_goes_on_where_it_was(finished, tmp_path):
     output = stop_command(folder, ["dvc", "repro"], by=signal.SIGINT).stdout
     assert "Traceback" not in output
     assert "run the same command again" in output
-    assert "going on from checkpoint" in tiny.run(folder, "dvc", "repro").stdout
+    assert "resuming from checkpoint" in tiny.run(folder, "dvc", "repro").stdout
     assert without_latency(output_hashes(folder)) == without_latency(output_hashes(finished))
 
 
@@ -195,11 +195,11 @@ def test_a_users_mistake_ends_in_one_message_on_one_screen(finished, tmp_path, n
 def test_a_checkpoint_of_another_experiment_is_never_resumed_from(finished, tmp_path):
     folder = copy_repository(finished, tmp_path / "repo")
     stop_command(folder, stage_command("train sft 7"))
-    assert list((folder / ".distill/checkpoints").glob("sft-*/*/checkpoint-*/whole"))
+    assert list((folder / ".distill/checkpoints").glob("sft-*/*/checkpoint-*/complete"))
     broken(folder, lambda value: value["train"]["schedule"].update(learning_rate=0.002))
-    assert "going on from" not in stage(folder, "train sft 7").stdout
+    assert "resuming from" not in stage(folder, "train sft 7").stdout
     broken(folder, lambda value: value["train"]["schedule"].update(learning_rate=1e-3))
-    assert "going on from" in stage(folder, "train sft 7").stdout
+    assert "resuming from" in stage(folder, "train sft 7").stdout
     assert without_latency(output_hashes(folder)) == without_latency(output_hashes(finished))
 
 

@@ -44,7 +44,7 @@ def test_a_student_that_learns_from_its_own_answers_goes_on_after_a_kill_to_the_
     stage(folder, "train distilled 7")
     before = weights(folder)
     stop_command(folder, stage_command("train distilled 7"))
-    assert "going on from" in stage(folder, "train distilled 7").stdout
+    assert "resuming from" in stage(folder, "train distilled 7").stdout
     assert weights(folder) == before
     retarget(folder, "reverse_kl", kind="on_policy", student_fraction=0.0, max_tokens=8, sampling_temperature=1.0)
     stage(folder, "train distilled 7")

@@ -256,7 +256,7 @@ def test_an_adapted_student_is_a_plain_one_and_goes_on_after_a_kill_to_the_same_
     stop_command(folder, stage_command("train distilled 7"))
     [kept] = folder.glob(".distill/checkpoints/distilled-7-*/student/checkpoint-2")
     assert {path.name for path in kept.glob("*.safetensors")} == {trainer.TRAINED}
-    assert "going on from checkpoint-2" in stage(folder, "train distilled 7").stdout
+    assert "resuming from checkpoint-2" in stage(folder, "train distilled 7").stdout
     assert weights(folder) == whole
 
 
@@ -313,7 +313,7 @@ def test_an_adapter_learns_by_layers_and_goes_on_after_a_kill_to_the_same_bytes(
     assert not any("layer_projections" in name for name in load_file(folder / "models/distilled-7/model.safetensors"))
     whole = weights(folder)
     stop_command(folder, stage_command("train distilled 7"))
-    assert "going on from checkpoint-2" in stage(folder, "train distilled 7").stdout
+    assert "resuming from checkpoint-2" in stage(folder, "train distilled 7").stdout
     assert weights(folder) == whole
 
 
@@ -326,10 +326,10 @@ def test_each_round_has_an_adapter_of_its_own_on_the_student_of_the_round_before
     losses = record(folder, "distilled-7")["trainings"]
     first, second = losses["round-1"], losses["round-2"]
     assert second["first_validation_loss"] == pytest.approx(first["validation_loss"], abs=1e-3)
-    stop_command(folder, stage_command("train distilled 7"), at="round-2/checkpoint-4/whole")
+    stop_command(folder, stage_command("train distilled 7"), at="round-2/checkpoint-4/complete")
     said = stage(folder, "train distilled 7").stdout
     assert "round-1 has been trained" in said
-    assert "going on from checkpoint-2" in said
+    assert "resuming from checkpoint-2" in said
     assert weights(folder) == whole
 
 
@@ -345,5 +345,5 @@ def test_a_student_on_a_quantized_base_goes_on_after_a_kill_to_the_same_bytes(fi
     assert found["merged_validation_loss"] < init["validation_loss"] - 0.1
     assert found["merged_validation_loss"] != found["validation_loss"]
     stop_command(folder, stage_command("train distilled 7"))
-    assert "going on from checkpoint-2" in stage(folder, "train distilled 7").stdout
+    assert "resuming from checkpoint-2" in stage(folder, "train distilled 7").stdout
     assert weights(folder) == whole

@@ -16,7 +16,7 @@ from unittest import mock
 import pytest
 import tiny
 
-STAGES = ("generate", "clean", "weight", "train", "evaluate", "plot")
+STAGES = ("generate", "clean", "targets", "weight", "init", "train", "evaluate", "plot")
 LATER = ("accelerate", "datasets", "lm_eval.evaluator", "transformers.models.llama.modeling_llama")  # as they work
 PRINTED = ("stdout", "stderr")
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -48,7 +48,7 @@ def _stage(folder: str, log: str, surroundings: dict[str, str], word: str, *argu
     """In a process of its own: what `python -m stages.WORD` does in the folder."""
     _settle(folder, log, surroundings)
     sys.argv = [f"stages/{word}.py", *arguments]
-    sys.modules["distill.core.errors"].run(sys.modules[f"stages.{word}"].main)
+    sys.modules["distill.core.errors"].run_main(sys.modules[f"stages.{word}"].main)
 
 
 def _tests(folder: str, log: str, surroundings: dict[str, str], *arguments: str) -> None:

@@ -1,4 +1,4 @@
-"""Interrupt stages in the middle of their work: `python tests/support/interrupting.py --kills 9 train@sft`.
+"""Interrupt stages in the middle of their work: `python tests/support/interrupting.py --kills 9 sft@7`.
 
 Run it in a finished repository; it prints a report of what it did to each stage, and what was wrong, as JSON.
 
@@ -137,7 +137,7 @@ class Stage:
                 os.dup2(log.fileno(), 2)
             sys.argv = [self.name, *self.arguments]
             in_child()
-            sys.modules["distill.core.errors"].run(self.module.main)
+            sys.modules["distill.core.errors"].run_main(self.module.main)
             code = 0
         except SystemExit as end:
             print(end.code, file=sys.stderr)

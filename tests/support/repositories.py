@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import tiny
 import yaml
@@ -19,6 +20,7 @@ sys.addaudithook(hook)
 """
 
 OUTS = ("data", "models", "metrics")
+MIXTURES = ("jsd", "skew_kl", "skew_reverse_kl")
 
 
 def output_hashes(folder: Path) -> dict[str, str]:
@@ -55,7 +57,7 @@ def stage_command(name: str) -> list[str]:
 
 
 def stop_command(
-    folder: Path, command: list[str], at: str = "checkpoint-4/whole", by: signal.Signals = signal.SIGKILL
+    folder: Path, command: list[str], at: str = "checkpoint-4/complete", by: signal.Signals = signal.SIGKILL
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command there and stops it when it opens the file `at`, by default once there is a checkpoint.
 
@@ -74,11 +76,29 @@ def stop_command(
     return done
 
 
-def retarget(folder, loss, **targets):
-    """Changes the targets and the loss of the experiment and stores the new targets."""
+def edit_params(folder: Path, changes: dict[str, Any]) -> None:
+    """Sets values of the repository's params.yaml by dotted key."""
     path = folder / "params.yaml"
     value = yaml.safe_load(path.read_text())
-    value["weight"]["targets"] = {"teacher": "tiny", "batch_tokens": 256, **targets}
-    value["train"]["distilled"]["loss"] = loss
+    for key, new in changes.items():
+        *parents, last = key.split(".")
+        section = value
+        for name in parents:
+            section = section[name]
+        section[last] = new
     path.write_text(yaml.safe_dump(value, sort_keys=False))
-    stage(folder, "weight")
+
+
+def divergence(kind: str, tail: str | None = None, ce_weight: float = 0.0, beta: float = 0.5) -> dict[str, Any]:
+    """The section train.distilled.loss of a divergence, with the keys of its kind."""
+    mixture = {"beta": beta} if kind in MIXTURES else {}
+    return {"kind": kind, "ce_weight": ce_weight, "temperature": 1.0, "tail": tail} | mixture
+
+
+def retarget(folder: Path, loss: str, kind: str, **targets: Any) -> None:
+    """Changes targets and loss of the experiment and runs the stages before its training."""
+    section = {"teacher": "tiny", "batch_tokens": 256, "layers": None, "score_without_prompt": False, "kind": kind}
+    tail = "bucket" if kind == "top_k" else None
+    edit_params(folder, {"targets": section | targets, "train.distilled.loss": divergence(loss, tail)})
+    for name in ("targets", "weight", "init"):
+        stage(folder, name)

@@ -68,10 +68,10 @@ def test_a_training_killed_while_layers_alone_learn_goes_on_to_the_same_bytes_wi
         finished / "models/distilled-7/model.safetensors"
     )
     stop_command(folder, stage_command("train distilled 7"))
-    (checkpoint, *_) = sorted(folder.glob(".distill/checkpoints/*/*/checkpoint-*/whole"))
+    (checkpoint, *_) = sorted(folder.glob(".distill/checkpoints/*/*/checkpoint-*/complete"))
     kept = names(checkpoint.parent / "model.safetensors")
     assert {f"layer_projections.{place}.weight" for place in (0, 1)} <= kept
-    assert "going on from" in stage(folder, "train distilled 7").stdout
+    assert "resuming from" in stage(folder, "train distilled 7").stdout
     assert weights(folder) == before
 
 

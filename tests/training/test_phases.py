@@ -213,7 +213,7 @@ def test_a_course_that_is_killed_in_each_training_ends_with_the_same_bytes(finis
     whole = written(folder, "distilled-7")
     assert len(whole) > 10
     for name in ("rung-1", "round-1", "round-2"):
-        stop_command(folder, stage_command("train distilled 7"), at=f"{name}/checkpoint-4/whole")
+        stop_command(folder, stage_command("train distilled 7"), at=f"{name}/checkpoint-4/complete")
         assert list((folder / ".distill").glob(f"checkpoints/*/{name}")), f"{name} was not interrupted"
     said = stage(folder, "train distilled 7").stdout
     assert "rung-1 has been trained" in said

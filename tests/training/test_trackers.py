@@ -124,10 +124,10 @@ def test_a_tracker_writes_beside_the_curves_calls_nobody_and_changes_nothing(
     for name, place in (("HOME", "home"), ("PYTHONPATH", "watch"), ("CALLS", "calls")):
         monkeypatch.setenv(name, str(tmp_path / place))
     shutil.rmtree(folder / "models/sft-7")
-    monkeypatch.setenv("KILL", "checkpoint-4/whole")
+    monkeypatch.setenv("KILL", "checkpoint-4/complete")
     assert tiny.run(folder, *TRAIN, "sft", "7", check=False).returncode == -signal.SIGKILL
     monkeypatch.setenv("KILL", "no file")
-    assert "going on from checkpoint-2" in tiny.run(folder, *TRAIN, "sft", "7").stdout
+    assert "resuming from checkpoint-2" in tiny.run(folder, *TRAIN, "sft", "7").stdout
     assert list((folder / ".distill/tracking").glob(sign))
     assert (folder / "models/sft-7/model.safetensors").read_bytes() == before
     assert tiny.run(folder, "git", "status", "--porcelain").stdout == " M params.yaml\n"
