@@ -1,9 +1,15 @@
 """Decisions on rows that repeat other rows, or that a policy or held-out texts exclude."""
 
+import re
+from pathlib import Path
+
 import pytest
 from raw_rows import LETTERS, SPLIT, TOPIC, clean_params, clean_rows, drop_reasons, good_rows, prompted, raw_row
 
 from distill.cleaning import selection
+from distill.cleaning.decisions import REASONS
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_first_of_equal_responses_in_a_split_stays():
@@ -163,3 +169,9 @@ def test_every_policy_keeps_a_single_response():
     assert len(rows) == len(SPLIT)
     for policy in selection.POLICIES:
         assert drop_reasons(rows, policy=policy) == {}
+
+
+def test_the_docs_list_every_reason_in_order():
+    section = (ROOT / "docs/data.md").read_text(encoding="utf-8").partition("## Cleaning")[2].partition("## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert re.findall(r"`(\w+)`", " ".join(rows)) == list(REASONS)
