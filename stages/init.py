@@ -11,6 +11,7 @@ is the folder `intermediate-1` in it.
 from pathlib import Path
 
 from distill.cards import model_card
+from distill.cards.provenance import provenance
 from distill.core.errors import run_main
 from distill.core.files import Row, atomic_folder, read_rows, write_json
 from distill.modeling import environment, loading, runtime
@@ -67,7 +68,7 @@ def main() -> None:
         if first is not student:
             loading.save_model(first.model, first.tokenizer, folder / FIRST)
             record["start_layers"] = first.record["layers"]
-        model_card.write(folder, model_card.lineage(params, init, rows, [TRAIN]), record)
+        model_card.write(folder, provenance(params, init, rows, [TRAIN]), record)
     write_json(init.record, {"variant": "init", "seed": None} | record | {"weights": weights_hash(init.folder)})
     environment.record("init", params.runtime)
 

@@ -18,6 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from distill.cards import model_card
+from distill.cards.provenance import provenance
 from distill.core.code import imported_code
 from distill.core.errors import run_main
 from distill.core.files import Row, atomic_file, atomic_folder, file_hash, read_json, read_rows, write_json
@@ -170,7 +171,7 @@ def write_student(this: Run, student: Student, trained: phases.Trained, config: 
             model, _ = loading.load_model(str(phases.phase_folder(config.checkpoints, phase.name)), dtype)
             loading.save_model(model, student.tokenizer, target / phase.name)
         rows = list(read_rows(TRAIN, "stage weight"))
-        model_card.write(target, model_card.lineage(params, this, rows, [TRAIN]), student.record)
+        model_card.write(target, provenance(params, this, rows, [TRAIN]), student.record)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Weight every training row: `python -m stages.weight`.
 
-Reads  data/clean/{train,dropped}.jsonl, data/targets, metrics/clean.json, params data_seed, teachers, targets, weight
+Reads  data/clean/{train,dropped}.jsonl, data/targets, metrics/clean.json, params data_seed, teachers, targets, weight,
+       clean.languages
 Writes data/weighted/train.jsonl, data/README.md, metrics/weight.json
 """
 
@@ -43,7 +44,8 @@ def main() -> None:
     teachers = {teacher.name: (teacher.model, teacher.license) for teacher in params.teachers}
     metrics = summarize(weighted, params.weight, strength) | data_card.numbers(weighted, teachers)
     write_rows(WEIGHTED, weighted)
-    write_text(CARD, data_card.markdown(weighted, metrics, read_json(CLEANING, "stage clean")))
+    cleaning = read_json(CLEANING, "stage clean")
+    write_text(CARD, data_card.card(weighted, metrics, cleaning, params.clean.languages))
     write_json(METRICS, metrics)
     print(f"{len(rows)} rows weighted, effective sample size {metrics['ess_fraction']:.0%} of them")
 

@@ -1,4 +1,4 @@
-"""What a git revision holds of an experiment, read through DVC's API: nothing is checked out."""
+"""Results of a git revision, read through DVC's API: nothing is checked out."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.scm import RevError, SCMError
 
-from distill.cards.document import flat
+from distill.cards.document import flatten
 from distill.core.errors import UserError
 
 ITEMS, METRICS, LATENCY = "metrics/items.csv", "metrics/metrics.json", "metrics/latency.json"
@@ -24,9 +24,9 @@ TEST = "data/clean/test.jsonl"
 class Revision:
     """The results of one revision.
 
-    `items` has a row for each model, training seed and item, `params` the dotted paths that its stages were run
-    with, `test` the hash of the held-out rows, `sources` that of every file that stages read and none writes (code,
-    prompts), `environment` the manifests by stage.
+    `items` has a row for each model, training seed and item; `table` is the main table. `params` has the values that
+    its stages ran with by dotted path. `test` is the hash of the held-out rows, `sources` those of the files that
+    stages read and none writes (code, prompts). `environment` has the manifests by stage.
     """
 
     name: str
@@ -41,29 +41,31 @@ class Revision:
 def read(folder: Path, name: str | None) -> Revision:
     """The results of a branch, tag, commit or experiment; None is the working tree.
 
-    Raises UserError where there is no such revision or it has no results.
+    Raises UserError if there is no such revision or it has no results.
     """
-    shown = name or "the working tree"
+    label = name or "the working tree"
     try:
         files = DVCFileSystem(str(folder), rev=name)
         names = files.ls(ENVIRONMENT, detail=False) if files.isdir(ENVIRONMENT) else []
         text = {path: files.read_text(path, encoding="utf-8") for path in (ITEMS, METRICS, LOCK, *sorted(names))}
         with files.open(ITEMS) as file:
             items = pd.read_csv(file, dtype={"model": str, "item": str})
-        if "seed" not in items:  # of a time when every model was trained once
+        if "seed" not in items:  # of revisions before there were several training seeds
             items["seed"] = None
     except (RevError, SCMError) as error:
-        raise UserError(f"{shown!r} is no branch, tag, commit or experiment of this repository ({error}).") from None
+        raise UserError(
+            f"REVISION must be a branch, tag, commit or experiment of this repository, got {label!r} ({error})."
+        ) from None
     except FileNotFoundError as error:
         raise UserError(
-            f"{shown} has no {error.filename or error}: it has no results. Check it out, run `make repro`, and "
-            "commit dvc.lock and metrics/ with it."
+            f"{label} has no {error.filename or error}: it has no results. Check it out, run `make repro`, and "
+            "commit dvc.lock and metrics/."
         ) from None
     except DvcException as error:
-        raise UserError(f"{shown} cannot be read by DVC: {error}") from None
+        raise UserError(f"{label} cannot be read by DVC: {error}") from None
     lock = yaml.safe_load(text[LOCK])["stages"]
     return Revision(
-        name=shown,
+        name=label,
         items=items,
         table=json.loads(text[METRICS]),
         params=locked_params(lock),
@@ -74,18 +76,18 @@ def read(folder: Path, name: str | None) -> Revision:
 
 
 def locked_params(lock: dict[str, Any]) -> dict[str, Any]:
-    """The params that the stages of a dvc.lock were run with, by dotted path: what params.yaml says may be newer."""
-    found: dict[str, Any] = {}
+    """The params that the stages of a dvc.lock ran with, by dotted path; params.yaml may be newer."""
+    params: dict[str, Any] = {}
     for stage in lock.values():
         for path, value in stage.get("params", {}).get("params.yaml", {}).items():
-            found |= flat(value, path)
-    return dict(sorted(found.items()))
+            params |= flatten(value, path)
+    return dict(sorted(params.items()))
 
 
 def locked_sources(lock: dict[str, Any]) -> dict[str, str]:
     """The hash of each file that the stages of a dvc.lock read and that none of them writes: code and prompts.
 
-    The latency is written by a stage too, though it is no output, as it differs from run to run.
+    A stage writes the latency too, but it is no output since it differs from run to run.
     """
     written = {LATENCY} | {out["path"] for stage in lock.values() for out in stage.get("outs", ())}
     read = {dep["path"]: dep["md5"] for stage in lock.values() for dep in stage.get("deps", ())}
@@ -93,7 +95,7 @@ def locked_sources(lock: dict[str, Any]) -> dict[str, str]:
     return {path: digest for path, digest in sorted(read.items()) if path not in written | parents}
 
 
-def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The dotted paths whose values differ, with both; None for one that is not there."""
-    paths = [*one, *(path for path in other if path not in one)]
-    return {path: (one.get(path), other.get(path)) for path in paths if one.get(path) != other.get(path)}
+def differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Both values of each dotted path whose values differ; None for a missing one."""
+    paths = [*first, *(path for path in second if path not in first)]
+    return {path: (first.get(path), second.get(path)) for path in paths if first.get(path) != second.get(path)}

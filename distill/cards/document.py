@@ -1,4 +1,4 @@
-"""Sections, tables and numbers of a report or a card, before they become markdown or HTML."""
+"""Blocks of a report or a card: sections, tables, figures and numbers, before they become markdown or HTML."""
 
 import json
 import unicodedata
@@ -6,17 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-SHOWN = 600  # characters of a text that are shown
+MAX_CHARACTERS = 600  # of a text that is shown
 REORDERING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 class Data(str):
-    """A cell that holds text from data or params, to be shown as it is and never as markup."""
+    """A text from data or params. It is shown as it is and never becomes markup."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows below a header; `align` has l or r a column, empty for the first to the left and the others to the right."""
+    """Rows below a header.
+
+    `align` has l or r for each column. If it is empty, the first column is aligned left and the others right.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -28,16 +31,47 @@ class Table:
         return self.align or "l" + "r" * (len(self.header) - 1)
 
 
+class Scorecard(Table):
+    """A table of goals: name, value, condition, met or not met, meaning. HTML shows each row as a tile."""
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of paragraphs."""
+
+    items: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure by its name, with the text for readers who cannot see it."""
+
+    name: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Responses:
+    """A prompt with the responses of several models by name. HTML folds it below its `note`, if there is one."""
+
+    prompt: Data
+    responses: Mapping[str, Data]
+    note: str = ""
+
+
 @dataclass(frozen=True)
 class Section:
-    """A title, and paragraphs and tables below it. A paragraph's only markup is `code`."""
+    """A title and the blocks below it. A string is a paragraph; its only markup is `code`."""
 
     title: str
-    blocks: Sequence[str | Table]
+    blocks: Sequence["Block"]
 
 
-def pairs(header: Sequence[str], values: Mapping[str, Any]) -> Table:
-    """A table of names and values from data or params; what is no text is shown as JSON."""
+Block = str | Table | Bullets | Figure | Responses | Section
+
+
+def key_values(header: Sequence[str], values: Mapping[str, Any]) -> Table:
+    """A table of names and values from data or params. Values other than texts are shown as JSON."""
     texts = {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in values.items()
@@ -45,28 +79,28 @@ def pairs(header: Sequence[str], values: Mapping[str, Any]) -> Table:
     return Table(header, [[Data(name), Data(text)] for name, text in texts.items()], "ll")
 
 
-def number(value: float, digits: int = 3) -> str:
-    """That many significant digits, thousands as such: 0.912, 15.3, 251,000."""
+def format_number(value: float, digits: int = 3) -> str:
+    """The number with `digits` significant digits: 0.912, 15.3, 251,000."""
     rounded = float(f"{value:.{digits}g}")
     return f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:.{digits}g}"
 
 
 def visible(text: str) -> str:
-    """Any text, cut where it is long, its lines stripped, "(nothing)" where it is empty.
+    """The text with its lines stripped, shortened to MAX_CHARACTERS; "(nothing)" if it is empty.
 
-    Characters that a reader cannot see or that reorder a line become U+FFFD.
+    Characters that are invisible or reorder a line become U+FFFD.
     """
-    cut = f"{text[:SHOWN]} ..." if len(text) > SHOWN else text
-    return "\n".join("".join(map(_seen, line)).strip() for line in cut.strip().splitlines()) or "(nothing)"
+    shortened = f"{text[:MAX_CHARACTERS]} ..." if len(text) > MAX_CHARACTERS else text
+    return "\n".join("".join(map(_visible, line)).strip() for line in shortened.strip().splitlines()) or "(nothing)"
 
 
-def _seen(character: str) -> str:
+def _visible(character: str) -> str:
     hidden = character in REORDERING or unicodedata.category(character) in ("Cc", "Cs")
     return " " if character == "\t" else "\N{REPLACEMENT CHARACTER}" if hidden else character
 
 
-def flat(value: Any, path: str) -> dict[str, Any]:
+def flatten(value: Any, path: str) -> dict[str, Any]:
     """The leaves of nested mappings by dotted path; a list is a leaf."""
     if isinstance(value, dict) and value:
-        return {key: leaf for name, part in value.items() for key, leaf in flat(part, f"{path}.{name}").items()}
+        return {key: leaf for name, child in value.items() for key, leaf in flatten(child, f"{path}.{name}").items()}
     return {path: value}

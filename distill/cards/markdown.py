@@ -1,38 +1,58 @@
-"""Sections, tables and any text as markdown."""
+"""Blocks of a document, and text from data, as markdown."""
 
 import html
 
-from distill.cards.document import Data, Section, Table, visible
+from distill.cards.document import Block, Bullets, Data, Figure, Responses, Section, Table, visible
 from distill.core.errors import UserError
 
-BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
-MARKS = {ord(mark): f"&#{ord(mark)};" for mark in "\\`*_[]|~#$:@"}
+FIGURES = "figures"  # the folder of a report's figures, beside the report
+SPECIAL = {ord(character): f"&#{ord(character)};" for character in "\\`*_[]|~#$:@"}
 
 
-def table(found: Table) -> str:
+def render(block: Block, level: int = 2) -> str:
+    """A block as markdown. `level` is the heading level of a section."""
+    match block:
+        case Section(title, blocks):
+            return "\n\n".join([f"{'#' * level} {title}", *(render(child, level + 1) for child in blocks)])
+        case Table():
+            return table(block)
+        case Bullets(items):
+            return "\n".join(f"- {item}" for item in items)
+        case Figure(name, caption):
+            return f"![{caption}]({FIGURES}/{name}.png)"
+        case Responses(prompt, responses, note):
+            rows = [[Data(name), text] for name, text in responses.items()]
+            return "\n\n".join(
+                [f"**{quoted(prompt)}**", *filter(None, [note]), table(Table(["model", "response"], rows, "ll"))]
+            )
+        case _:
+            return block
+
+
+def table(block: Table) -> str:
     """A markdown table."""
-    rules = ["---:" if side == "r" else "---" for side in found.sides]
+    rules = ["---:" if side == "r" else "---" for side in block.sides]
     header, *rows = [
-        [quoted(cell) if isinstance(cell, Data) else cell for cell in row] for row in (found.header, *found.rows)
+        [quoted(cell) if isinstance(cell, Data) else cell for cell in row] for row in (block.header, *block.rows)
     ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rules, *rows])
 
 
-def section(found: Section) -> str:
-    """A heading of the second level, and what stands below it."""
-    blocks = [block if isinstance(block, str) else table(block) for block in found.blocks]
-    return "\n\n".join([f"## {found.title}", *blocks])
-
-
 def quoted(text: str) -> str:
-    """Any text on one line of a markdown table cell, made `visible`, shown as it is and never as markup."""
-    return "<br>".join(html.escape(line, quote=False).translate(MARKS) for line in visible(text).split("\n"))
+    """The visible text on one line, escaped so that it never becomes markup."""
+    return "<br>".join(html.escape(line, quote=False).translate(SPECIAL) for line in visible(text).split("\n"))
 
 
-def between(text: str, block: str, source: str) -> str:
-    """The text with what stands between the marks replaced. Raises UserError where a mark is missing."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError(f"{source} has no lines {BEGIN} and {END} to write the table between.")
-    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+def marks(name: str) -> tuple[str, str]:
+    """The lines that enclose a block of this name, which commands rewrite."""
+    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+
+
+def between(text: str, block: str, name: str, source: str) -> str:
+    """The text with `block` between the marks of this name. Raises UserError if a mark is missing."""
+    begin, end = marks(name)
+    before, begin_mark, rest = text.partition(begin)
+    _, end_mark, after = rest.partition(end)
+    if not begin_mark or not end_mark:
+        raise UserError(f"{source} must have the lines {begin} and {end}. Add them where the {name} should stand.")
+    return f"{before}{begin}\n{block}\n{end}{after}"

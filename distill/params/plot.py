@@ -8,7 +8,7 @@ from distill.params.fields import Count, Section
 
 
 class Plot(Section):
-    """How the figures look."""
+    """Resolution of the figures and size of the report."""
 
     dpi: Annotated[int, Field(ge=50, le=600)]
     num_samples: Count

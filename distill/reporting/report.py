@@ -1,268 +1,152 @@
-"""The rows behind the figures, and tables and the report as markdown, the same in report, README and terminal."""
+"""The report: one list of sections, rendered as markdown and as an HTML page."""
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from distill.cards import data_card, model_card
-from distill.cards.document import Data, Section, Table, number
-from distill.cards.markdown import quoted, section, table
-from distill.core.errors import UserError
-from distill.core.numbers import round_number
-from distill.evaluation.goals import GOALS, Goal
-from distill.reporting import methods_table, score_tables
-from distill.reporting.score_tables import ESTIMATE, MODELS, SCORES, intervals, statistics
+from distill.cards.document import Block, Bullets, Data, Figure, Responses, Section, flatten, format_number, key_values
+from distill.cards.markdown import render
+from distill.cards.provenance import Provenance
+from distill.reporting import main_table, methods_table, score_tables
+from distill.reporting.inputs import Inputs, Row
+from distill.reporting.score_tables import MODELS
 
+TITLE = "Distillation report"
 ROLES = {"teacher": "the model to match"} | model_card.ROLES
-MEASURED = (
-    "All scores are measured on held-out topics, of which training saw nothing. Perplexity is per token of the "
-    "teacher for all models; top-1 agreement is the share of the teacher's tokens that a model ranks first after the "
-    "teacher's own text. Intervals are 95% bootstrap intervals over items."
-)
 GOALS_NOTE = (
-    "In the figure the intervals of the accuracy ratio take the teacher's accuracy as given; those of the latency "
-    "gain are the quartiles of the model's runs."
+    "In the figure, intervals of the relative accuracy treat the teacher's accuracy as exact. Whiskers of the speedup "
+    "are the quartiles of the model's runs."
 )
-LABELS_NOTE = (
-    "Each prompt is answered by the likeliest of a closed set of labels. Accuracy, F1 and calibration are against the "
-    "prompts' own labels where these are given, and otherwise against the teacher's. Elsewhere in this report a label "
-    "counts as one token: perplexity is of the teacher's label within the set, top-1 agreement the share of labels "
-    "that are the teacher's."
+CLASSES_NOTE = (
+    "Each model responds with the most likely of a closed set of class labels. Accuracy, F1 and calibration are "
+    "measured against the prompts' gold labels if there are any, else against the teacher's labels. Elsewhere in this "
+    "report a class label counts as one token: perplexity is of the teacher's label within the set, and top-1 "
+    "agreement is the fraction of labels that equal the teacher's."
 )
-GAIN_NOTE = (
-    "`sft` learnt from the same rows for as many steps. Where two intervals overlap, this table cannot tell the two "
-    "apart; `metrics/items.csv` has every item of both for a paired test."
+COMPARISON_NOTE = (
+    "The baseline `sft` was trained on the same rows for the same number of steps, with cross-entropy alone. If two "
+    "intervals overlap, this table cannot tell the models apart; `metrics/items.csv` has every item of both for a "
+    "paired test."
 )
-AGAIN = (
-    "`dvc repro` makes all of it and does again only what changed. `dvc.lock` names every input, parameter and "
-    "output by its hash; `git checkout REVISION && dvc checkout` brings those of a revision back."
+REPRODUCE = (
+    "`dvc repro` runs the pipeline and repeats only what changed. `dvc.lock` has the hash of every input, parameter "
+    "and output; `git checkout REVISION && dvc checkout` restores those of a revision."
 )
-QUARTILES = ("low", "high", "median")
-TIMINGS = ("time_to_first_token_ms", "decode_tokens_per_s", "response_ms")
-COLUMNS = (
-    "accuracy",
-    "accuracy_ci_low",
-    "accuracy_ci_high",
-    "perplexity",
-    "top1_agreement",
-    "rouge_l",
-    "parameters",
-    "bytes",
-)
-# the numbers that a report needs of each file of metrics/
-NUMBERS = {
-    "metrics": [f"{model}.{column}" for model in MODELS for column in COLUMNS]
-    + [f"goals.{name}" for name in (*(goal.name for goal in GOALS), "accuracy_ratio_above_chance", "met")],
-    "evaluate": [f"models.{model}.{score}.{part}" for model in MODELS for score in SCORES for part in ESTIMATE]
-    + ["items", "held_out", "generations"],
-    "latency": ["prompt_tokens", "new_tokens", "num_runs"]
-    + [f"models.{model}.{timing}.{part}" for model in MODELS for timing in TIMINGS for part in QUARTILES],
-    "clean": ["requested", "kept", "dropped"]
-    + [f"splits.{split}.{part}" for split in ("train", "validation", "test") for part in ("topics", "rows", "words")],
-    "weight": ["ess_fraction", "strength"]
-    + [f"{part}.{key}" for part in ("words", "weights") for key in (*data_card.QUARTILES, "mean")],
-    "training": ["parameters", "steps", "response_tokens"],
-    "regressions": ["teacher_nll", "distilled_nll", "tokens"],
-}
-TEXTS = {"weight": ["kind"], "training": ["source", "loss"]}
 
 
-def require(value: Any, path: object, stage: str, numbers: Iterable[str] = (), texts: Iterable[str] = ()) -> None:
-    """Raises UserError where a dotted path leads to no finite number, or no text, in the value read from `path`."""
-    for kind, wanted in (("number", numbers), ("text", texts)):
-        for dotted in wanted:
-            found = at(value, dotted)
-            finite = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
-            if not (finite if kind == "number" else isinstance(found, str)):
-                raise UserError(
-                    f"{path} must have a {kind} at {dotted}, but has {str(found)[:60]!r} there. Stage {stage} writes "
-                    f"it: make it again with `dvc repro --force --single-item {stage}`."
-                )
+def markdown(inputs: Inputs) -> str:
+    """The report without its appendix."""
+    return "\n\n".join([f"# {TITLE}", introduction(inputs), *map(render, sections(inputs))]) + "\n"
 
 
-def at(value: Any, dotted: str) -> Any:
-    """What `messages.-1.content` leads to in mappings and lists, None where it leads nowhere."""
-    for key in dotted.split("."):
-        try:
-            value = value[int(key)] if isinstance(value, list) else value[key]
-        except (KeyError, IndexError, TypeError, ValueError):
-            return None
-    return value
-
-
-def score_rows(metrics: dict[str, Any], models: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every score with its interval, and the two ratios to the teacher: model, score, ci_low, ci_high, value.
-
-    The ratio of accuracies takes the teacher's own as given; that of parameters has no interval.
-    """
-    rows = []
-    for model in MODELS:
-        accuracy = {key: models[model]["accuracy"][key] / metrics["teacher"]["accuracy"] for key in ESTIMATE}
-        size = dict.fromkeys(ESTIMATE, metrics[model]["parameters"] / metrics["teacher"]["parameters"])
-        ratios = {"accuracy_ratio": accuracy, "compression_ratio": size}
-        for score, estimate in (models[model] | ratios).items():
-            if score in SCORES or score in ratios:
-                rows.append({"model": model, "score": score} | {key: round_number(estimate[key]) for key in ESTIMATE})
-    return rows
-
-
-def size_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """Quality against size: model, parameters, bytes, perplexity, accuracy, top-1 agreement."""
-    columns = ("parameters", "bytes", "perplexity", "accuracy", "top1_agreement")
-    return [{"model": model} | {key: metrics[model][key] for key in columns} for model in MODELS]
-
-
-def latency_rows(latency: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every timing with its quartiles: model, timing, low, high, median."""
-    return [
-        {"model": model, "timing": timing} | {key: latency["models"][model][timing][key] for key in QUARTILES}
-        for model in MODELS
-        for timing in TIMINGS
-    ]
-
-
-def histogram(quantity: str, values: Sequence[float], least: float) -> list[dict[str, Any]]:
-    """Counts in some 40 bins [low, high) of a round width, 1, 2 or 5 times a power of ten and at least `least`."""
-    wanted = max((max(values) - min(values)) / 40, least)
-    power = 10.0 ** math.floor(math.log10(wanted))
-    width = next(step * power for step in (1, 2, 5, 10) if step * power >= wanted * (1 - 1e-9))
-    counts = Counter(math.floor(value / width + 1e-9) for value in values)
-    return [
-        {
-            "quantity": quantity,
-            "low": round(bin * width, 9),
-            "high": round((bin + 1) * width, 9),
-            "samples": counts[bin],
-        }
-        for bin in range(min(counts), max(counts) + 1)
-    ]
-
-
-def decided(goal: Goal, value: float) -> str:
-    """The value with as many digits as show on which side of the goal it is: 20.01, not 20, where 20 is met."""
-    texts = (number(value, digits) for digits in range(3, 17))
-    return next((text for text in texts if goal.met(float(text.replace(",", ""))) == goal.met(value)), repr(value))
-
-
-def results(metrics: dict[str, dict[str, Any]]) -> Table:
-    """The four models by row, from metrics.json."""
-    header = ["model", "parameters", "on disk", "accuracy [95% interval]", "perplexity", "top-1 agreement", "ROUGE-L"]
-    rows = [
-        [
-            name,
-            f"{row['parameters'] / 1e6:.1f} M",
-            f"{row['bytes'] / 1e6:.0f} MB",
-            f"{row['accuracy']:.3f} [{row['accuracy_ci_low']:.3f}, {row['accuracy_ci_high']:.3f}]",
-            number(row["perplexity"]),
-            f"{row['top1_agreement']:.3f}",
-            f"{row['rouge_l']:.3f}",
-        ]
-        for name, row in ((name, metrics[name]) for name in MODELS)
-    ]
-    return Table(header, rows)
-
-
-def goals(metrics: dict[str, dict[str, Any]]) -> Table:
-    """The four goals by row, from metrics.json."""
-    rows = []
-    for goal in GOALS:
-        value = metrics["goals"][goal.name]
-        verdict = "met" if goal.met(value) else "**not met**"
-        rows.append([goal.name.replace("_", " "), decided(goal, value), goal.condition, verdict, goal.meaning])
-    return Table(["goal", "value", "wanted", "", "of what"], rows, "lrrll")
-
-
-def measured_on(scores: Mapping[str, Any]) -> str:
-    """On how many of the held-out answers all scores are measured, from evaluate.json."""
-    items, pool = scores["items"], scores["held_out"]
-    part = f"{items:,} of {pool:,}" if items < pool else f"all {pool:,}"
+def introduction(inputs: Inputs) -> str:
+    """Size, source and training of the student, in two sentences."""
+    student, teacher = (inputs.metrics[name]["parameters"] for name in ("distilled", "teacher"))
     return (
-        f"Measured on {part} held-out answers; what the models write themselves, as ROUGE-L, on "
-        f"{scores['generations']:,} of these."
+        f"The student `distilled` has {student / 1e6:.1f} M parameters, {student / teacher:.0%} of its teacher's "
+        f"{teacher / 1e6:.1f} M. It comes from `{inputs.record['source']}` and was trained with "
+        f"`{inputs.record['loss']}` on {len(inputs.rows):,} responses."
     )
 
 
-def goals_met(metrics: dict[str, dict[str, Any]]) -> str:
-    """How many goals are met, in a sentence."""
-    return (
-        f"{metrics['goals']['met']} of {len(GOALS)} goals met. Above chance the accuracy ratio is "
-        f"{metrics['goals']['accuracy_ratio_above_chance']:.3f}."
-    )
-
-
-def gain(models: dict[str, dict[str, Any]]) -> Table:
-    """What the loss under test brought over cross-entropy on the same data, and whether the intervals are apart."""
-    rows = []
-    for score in ("accuracy", "perplexity", "top1_agreement", "rouge_l"):
-        name, more = SCORES[score]
-        sft, distilled = models["sft"][score], models["distilled"][score]
-        ahead = (distilled["value"] > sft["value"]) == more and distilled["value"] != sft["value"]
-        overlap = distilled["ci_low"] <= sft["ci_high"] and sft["ci_low"] <= distilled["ci_high"]
-        verdict = "distilled" if ahead else "neither" if distilled["value"] == sft["value"] else "sft"
-        rows.append(
-            [name, number(sft["value"]), number(distilled["value"]), verdict, "overlap" if overlap else "apart"]
-        )
-    return Table(["score", "sft", "distilled", "ahead", "intervals"], rows, "lrrll")
-
-
-def answers(sample: Mapping[str, Any]) -> Table:
-    """What each model wrote to a prompt, from a row of samples.jsonl or regressions.jsonl; null is left out."""
-    given = [["teacher, as stored", Data(sample["reference"])]]
-    given += [[name, Data(sample["generated"][name])] for name in MODELS if sample["generated"].get(name) is not None]
-    return Table(["model", "answer"], given, "ll")
-
-
-def side_by_side(samples: Sequence[dict[str, Any]]) -> list[str]:
-    """Held-out prompts with what each model answered, a paragraph each, from samples.jsonl."""
+def sections(inputs: Inputs) -> list[Section]:
+    """Results, comparisons, training, responses and data, and how to reproduce them."""
+    scores, methods = inputs.evaluate, inputs.methods
+    teachers, cleaning, weights, *extremes = data_card.sections(inputs.rows, inputs.weight, inputs.clean)
+    figure = Figure("weights", "Weights and lengths of the training samples")
     return [
-        part
-        for sample in samples
-        for part in (f"**{quoted(sample['messages'][-1]['content'])}**", table(answers(sample)))
-    ]
+        Section("Results", [
+            main_table.goals_met(inputs.metrics),
+            main_table.goals(inputs.metrics),
+            main_table.results(inputs.metrics),
+            main_table.measured_on(scores),
+            main_table.MEASURED,
+            Bullets([f"`{name}`: {role}" for name, role in ROLES.items()]),
+            Figure("goals", "The four goals for the four models"),
+            GOALS_NOTE,
+        ]),
+        Section("Comparison with fine-tuning", [
+            main_table.comparison(scores["models"]),
+            COMPARISON_NOTE,
+            Figure("size", "Accuracy and top-1 agreement against the number of parameters"),
+            Figure("latency", "Latency at batch 1"),
+        ]),
+        Section("All scores", [
+            score_tables.intervals(scores["models"]),
+            *(block for table in score_tables.classification(scores) for block in (CLASSES_NOTE, table)),
+            *score_tables.statistics(scores),
+        ]),
+        Section("Comparison of methods", [
+            methods_table.note(methods),
+            *methods_table.tables(methods),
+            Figure("methods", "Perplexity, top-1 agreement and held-out KL of each method"),
+        ]),
+        Section("Training", [Figure("loss", "Held-out loss and training loss by epoch")]),
+        *response_sections(inputs.samples),
+        Section("Data", [
+            data_card.summary(inputs.rows),
+            teachers,
+            cleaning,
+            replace(weights, blocks=[*weights.blocks, figure]),
+            *extremes,
+        ]),
+        Section("Reproduction", [REPRODUCE]),
+    ]  # fmt: skip
 
 
-def markdown(inputs: Mapping[str, Any]) -> str:
-    """The whole report, from what stage plot reads.
+def response_sections(samples: list[Row]) -> list[Section]:
+    """Held-out prompts with the models' responses; no section without samples."""
+    if not samples:
+        return []
+    note = (
+        f"The first {len(samples)} held-out prompts; `metrics/samples.jsonl` has more. `reference` is the teacher's "
+        "stored response, the others are generated."
+    )
+    return [Section("Held-out responses side by side", [note, *map(responses, samples)])]
 
-    Table, goals, figures, what distillation brought, methods, data, samples, how to make it again.
+
+def appendix(
+    inputs: Inputs, provenance: Provenance, choices: Mapping[str, Any], files: Mapping[str, str]
+) -> list[Section]:
+    """The largest regressions, the model card and the inputs of the report, for the page only.
+
+    `choices` are the sections of params.yaml, `files` the SHA-256 of the inputs by path.
     """
-    metrics, scores, clean, weight = (inputs[name] for name in ("metrics", "evaluate", "clean", "weight"))
-    samples, methods = inputs["samples"], inputs["methods"]
-    correlation = weight["correlation_with_length"]
-    parts = [
-        "# Report",
-        MEASURED,
-        table(results(metrics)),
-        measured_on(scores),
-        "\n".join(f"- `{name}`: {role}" for name, role in ROLES.items()),
-        "## Goals",
-        table(goals(metrics)),
-        goals_met(metrics),
-        "![The four goals for the four models](figures/goals.png)",
-        GOALS_NOTE,
-        "## What distillation brought",
-        table(gain(scores["models"])),
-        GAIN_NOTE,
-        "![Accuracy and top-1 agreement against parameters](figures/size.png)",
-        "![Latency at batch 1](figures/latency.png)",
-        *(["## Labels", LABELS_NOTE, *map(table, labels)] if (labels := score_tables.classification(scores)) else []),
-        "## Every score",
-        table(intervals(scores["models"])),
-        *map(table, statistics(scores)),
-        "## Methods side by side",
-        methods_table.note(methods),
-        *map(table, methods_table.tables(methods)),
-        "![Perplexity and top-1 agreement of each method](figures/methods.png)",
-        "## Training",
-        "![Loss curves](figures/loss.png)",
-        section(Section("Data", data_card.kept(clean).blocks)),
-        f"Weights: kind {weight['kind']}, effective sample size {weight['ess_fraction']:.0%} of the rows"
-        + (f", rank correlation with length {correlation:.2f}." if correlation is not None else "."),
-        "![Weights and lengths](figures/weights.png)",
-        *(["## Held-out answers side by side"] if samples else []),
-        *side_by_side(samples),
-        "## Make it again",
-        AGAIN,
+    leaves = {path: leaf for name, value in choices.items() for path, leaf in flatten_lists(value, name).items()}
+    regressions: list[Block] = [
+        f"The {len(inputs.regressions)} held-out responses of the teacher on which the student lost most likelihood.",
+        *map(regression, inputs.regressions),
     ]
-    return "\n\n".join(parts) + "\n"
+    return [
+        Section("Largest regressions", regressions),
+        Section("Model card", [
+            "The card of the distilled student of the first training seed. `python -m tools.export FOLDER` writes a "
+            "folder to share, with this card and its results.",
+            *model_card.sections(provenance, inputs.record),
+        ]),
+        Section("Provenance", [
+            Section("Inputs", [key_values(["file", "SHA-256"], files)]),
+            Section("Parameters", [key_values(["parameter", "value"], leaves)]),
+        ]),
+    ]  # fmt: skip
+
+
+def responses(sample: Row, note: str = "") -> Responses:
+    """The models' responses to a prompt, from a row of samples.jsonl or regressions.jsonl; null is left out."""
+    texts = {"reference": Data(sample["reference"])}
+    texts |= {name: Data(sample["generated"][name]) for name in MODELS if sample["generated"].get(name) is not None}
+    return Responses(Data(sample["messages"][-1]["content"]), texts, note)
+
+
+def regression(row: Row) -> Responses:
+    """A regression with the losses of teacher and student on the reference, in nats per teacher token."""
+    losses = [f"{name} {format_number(row[f'{name}_nll'] / row['tokens'])}" for name in ("teacher", "distilled")]
+    return responses(row, f"{', '.join(losses)} nats per token, {row['tokens']} tokens")
+
+
+def flatten_lists(value: Any, path: str) -> dict[str, Any]:
+    """The leaves of a section of params.yaml by dotted path, with an index for each mapping of a list."""
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        value = {str(index): item for index, item in enumerate(value)}
+    return flatten(value, path)

@@ -22,7 +22,7 @@ STAGES = sorted(PIPELINE)
 # files of distill/ that a stage reads beside what it imports
 READ = {
     "evaluate": sorted((ROOT / "distill/evaluation/tasks").glob("*.*")),
-    "plot": [ROOT / "distill/reporting/templates/report.html"],
+    "plot": sorted((ROOT / "distill/reporting/templates").iterdir()),
 }
 CODE = ("stages/", "distill/", "tools/")
 # imported under another name, or always with it

@@ -1,4 +1,4 @@
-"""A page in a real browser, headless: what it looks like, what it measures, what it asks for."""
+"""A headless browser: screenshots, measurements and requests of a page."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from typing import Any
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MISSING = "there is no browser: apt-get install chromium"
 QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-# the page in frames of several widths, and what a script beside it finds in them
+# the page in frames of several widths, and a script that measures them
 HARNESS = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><body><script>
 for (const width of WIDTHS) {
   const frame = document.createElement("iframe");
@@ -22,19 +22,19 @@ for (const width of WIDTHS) {
 }
 function measure(frame) {
   const page = frame.contentDocument, links = [...page.links].map(link => link.getAttribute("href"));
-  page.querySelectorAll("details").forEach(part => part.open = true);
+  page.querySelectorAll("details").forEach(details => details.open = true);
   const edge = page.documentElement.clientWidth + 1;
-  const beyond = part => part.getBoundingClientRect().right > edge && !part.closest(".scroll *");
+  const beyond = node => node.getBoundingClientRect().right > edge && !node.closest(".scroll *");
   return {
     title: page.title,
     frame: frame.clientWidth,
     page: page.documentElement.scrollWidth,
-    beyond: [...page.body.querySelectorAll("*")].filter(beyond).map(part => part.outerHTML.slice(0, 80)),
+    beyond: [...page.body.querySelectorAll("*")].filter(beyond).map(node => node.outerHTML.slice(0, 80)),
     images: [...page.images].map(image => image.complete && image.naturalWidth),
     scripts: page.scripts.length,
     links,
     missing: links.filter(link => !page.getElementById(link.slice(1))),
-    asked: frame.contentWindow.performance.getEntriesByType("resource").map(entry => entry.name),
+    requests: frame.contentWindow.performance.getEntriesByType("resource").map(entry => entry.name),
     text: page.body.innerText,
   };
 }
@@ -45,10 +45,10 @@ addEventListener("load", () => {
 
 
 def chromium(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Runs the browser with a profile of its own below the folder, its console on stderr."""
+    """Runs the browser with a new profile below the folder; its console goes to stderr."""
     assert CHROMIUM is not None
-    root = ["--no-sandbox"] if os.geteuid() == 0 else []
-    line = [CHROMIUM, "--headless", "--disable-gpu", "--enable-logging=stderr", *root, *QUIET]
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    line = [CHROMIUM, "--headless", "--disable-gpu", "--enable-logging=stderr", *sandbox, *QUIET]
     line += [f"--user-data-dir={folder / 'profile'}", *options]
     return subprocess.run(line, capture_output=True, text=True, timeout=60, check=True)
 
@@ -58,14 +58,14 @@ def console(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
 
 
-def measured(page: str, widths: list[int], folder: Path) -> tuple[list[dict[str, Any]], list[str], list[str]]:
-    """What HARNESS finds at each width, the console, and all that was asked for: the server is the proxy too."""
-    asked: list[str] = []
+def measure(page: str, widths: list[int], folder: Path) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+    """Measurements of HARNESS at each width, the console, and all requests: the server is the proxy too."""
+    requests: list[str] = []
     files = {"/": HARNESS.replace("WIDTHS", json.dumps(widths)), "/page.html": page}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requests.append(self.path)
             body = files.get(self.path, "").encode()
             self.send_response(200 if body else 404)
             self.send_header("Content-Type", "text/html; charset=utf-8")
@@ -74,7 +74,7 @@ def measured(page: str, widths: list[int], folder: Path) -> tuple[list[dict[str,
             self.wfile.write(body)
 
         def do_CONNECT(self) -> None:
-            asked.append(self.path)
+            requests.append(self.path)
             self.send_error(403)
 
         def log_message(self, *_: object) -> None:
@@ -85,6 +85,6 @@ def measured(page: str, widths: list[int], folder: Path) -> tuple[list[dict[str,
         url = f"http://127.0.0.1:{server.server_port}"
         done = chromium(folder, f"--proxy-server={url}", "--dump-dom", f"{url}/")
         server.shutdown()
-    found = re.search(r"<body>(\[.*\])</body>", done.stdout, re.DOTALL)
-    assert found, done.stdout[-2000:] + done.stderr[-2000:]
-    return json.loads(unescape(found[1])), console(done), asked
+    body = re.search(r"<body>(\[.*\])</body>", done.stdout, re.DOTALL)
+    assert body, done.stdout[-2000:] + done.stderr[-2000:]
+    return json.loads(unescape(body[1])), console(done), requests

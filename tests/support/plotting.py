@@ -1,21 +1,26 @@
-"""What stage plot reads, tiny, and the stage by its real command."""
+"""Tiny inputs of stage plot, and the stage by its real command."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
-from distill.reporting import report, score_tables
+from distill.reporting import score_tables
+from distill.reporting.inputs import TIMINGS, Inputs, read_inputs, read_log
+from distill.students.runs import TRAINED, Run
+from stages import plot
 
 ROOT = Path(__file__).parents[2]
 SCORES = {
     "accuracy": {"teacher": 0.99, "init": 0.3, "sft": 0.78, "distilled": 0.77},
     "perplexity": {"teacher": 2.1, "init": 2300.0, "sft": 9.9, "distilled": 6.0},
 }
-LOG = """step,epoch,split,loss,training
+LOG = """step,epoch,split,loss,phase
 0,0.0,validation,7.8,untrained
 5,0.5,train,2.5,student
 10,1.0,validation,2.2,student
@@ -37,7 +42,7 @@ def write(path: Path, value: object) -> None:
 
 
 def inputs(folder: Path) -> Path:
-    """All that the stage reads, tiny."""
+    """Writes all inputs of the stage into the folder."""
     models, metrics, timings = {}, {}, {}
     for name in score_tables.MODELS:
         size = 134_000_000 if name == "teacher" else 33_000_000
@@ -48,7 +53,7 @@ def inputs(folder: Path) -> Path:
             "parameters": size, "bytes": 2 * size,
         }  # fmt: skip
         slow = 4.0 if name == "teacher" else 1.0
-        timings[name] = {t: {"median": slow, "low": slow * 0.9, "high": slow * 1.2} for t in report.TIMINGS}
+        timings[name] = {t: {"median": slow, "low": slow * 0.9, "high": slow * 1.2} for t in TIMINGS}
     metrics["goals"] = {
         "accuracy_ratio": 0.778, "accuracy_ratio_above_chance": 0.7, "perplexity": 6.0, "compression_ratio": 0.246,
         "latency_gain": 4.0, "met": 3,
@@ -57,31 +62,31 @@ def inputs(folder: Path) -> Path:
         "id": "a", "messages": [{"role": "user", "content": "Why | <b>?"}], "reference": "Because.",
         "generated": dict.fromkeys(score_tables.MODELS, "So *it* is."),
     }  # fmt: skip
-    place = folder / "metrics"
-    write(place / "metrics.json", metrics)
-    write(place / "evaluate.json", {"items": 400, "held_out": 1488, "generations": 100, "models": models})
-    write(place / "latency.json", {"models": timings, "prompt_tokens": 8, "new_tokens": 4, "num_runs": 3})
-    parts = {name: {"rows": 2, "topics": 1, "words": 9} for name in ("train", "validation", "test")}
-    counts = {"requested": 8, "kept": 6, "dropped": 2, "reasons": {"too_short": 2, "empty": 0}, "splits": parts}
-    write(place / "clean.json", counts)
+    metrics_folder = folder / "metrics"
+    write(metrics_folder / "metrics.json", metrics)
+    write(metrics_folder / "evaluate.json", {"items": 400, "held_out": 1488, "generations": 100, "models": models})
+    write(metrics_folder / "latency.json", {"models": timings, "prompt_tokens": 8, "new_tokens": 4, "num_runs": 3})
+    splits = {name: {"rows": 2, "topics": 1, "words": 9} for name in ("train", "validation", "test")}
+    counts = {"requested": 8, "kept": 6, "dropped": 2, "reasons": {"too_short": 2, "empty": 0}, "splits": splits}
+    write(metrics_folder / "clean.json", counts)
     spread = dict.fromkeys(("min", "low", "median", "high", "max", "mean"), 1.0)
-    teacher = {"name": "smollm2", "model": "a-model", "license": None, "rows": 2, "words": 5, "share_of_weight": 1.0}
-    weight = {"scheme": "uniform", "confidence": "margin", "strength": 0.0, "effective_share": 1.0}
+    teacher = {"name": "smollm2", "model": "a-model", "license": None, "rows": 2, "words": 5, "weight_fraction": 1.0}
+    weight = {"kind": "uniform", "confidence": "margin", "strength": 0.0, "ess_fraction": 1.0}
     weight |= {"correlation_with_length": None, "words": spread, "weights": spread, "degraded": {}}
-    write(place / "weight.json", weight | {"teachers": [teacher]})
-    write(place / "samples.jsonl", sample)
-    write(place / "regressions.jsonl", sample | {"teacher_nll": 1.0, "distilled_nll": 6.0, "tokens": 2})
+    write(metrics_folder / "weight.json", weight | {"teachers": [teacher]})
+    write(metrics_folder / "samples.jsonl", sample)
+    write(metrics_folder / "regressions.jsonl", sample | {"teacher_nll": 1.0, "distilled_nll": 6.0, "tokens": 2})
     training = {"variant": "distilled", "source": "smollm2", "loss": "forward_kl", "steps": 2, "response_tokens": 9}
-    write(place / "train/distilled-20.json", training | {"parameters": 33_000_000})
-    (place / "methods.csv").write_text(METHODS)
+    write(metrics_folder / "train/distilled-20.json", training | {"parameters": 33_000_000})
+    (metrics_folder / "methods.csv").write_text(METHODS)
     for name in ("sft", "distilled"):
-        (place / f"train/{name}-20_log.csv").write_text(LOG)
+        (metrics_folder / f"train/{name}-20_log.csv").write_text(LOG)
     weighted = folder / "data/weighted/train.jsonl"
     weighted.parent.mkdir(parents=True)
     row = {"prompt_id": "a", "topic": "t", "teacher": "smollm2", "messages": sample["messages"], "confidence": None}
     rows = [row | {"id": f"a@{n}", "response": "a b c"[:n], "weight": w} for n, w in ((5, 1.4), (3, 0.6))]
     weighted.write_text("".join(json.dumps(one) + "\n" for one in rows))
-    params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"seeds": [20]}
+    params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"training_seeds": [20]}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     return folder
 
@@ -90,3 +95,17 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     line = [sys.executable, "-W", "error", "-m", "stages.plot"]
     return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def read(folder: Path) -> Inputs:
+    """The inputs as the stage reads them."""
+    run = Run("distilled", 20)
+    sources = plot.SOURCES | {"record": plot.Source(run.record, run.stage)}
+    with contextlib.chdir(folder):
+        return read_inputs(sources, plot.METHODS, 6)
+
+
+def read_logs(folder: Path) -> pd.DataFrame:
+    """The losses of the trained variants."""
+    with contextlib.chdir(folder):
+        return pd.concat([read_log(Run(variant, 20)) for variant in TRAINED])

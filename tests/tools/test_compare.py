@@ -1,4 +1,4 @@
-"""Two revisions side by side: the right verdict, or the reason why there is none."""
+"""Comparison of two revisions: the verdict, or the reason why there is none."""
 
 import json
 import subprocess
@@ -12,8 +12,7 @@ import yaml
 from distill.core.errors import UserError
 from distill.evaluation.multiple_choice import CHANCE
 from distill.evaluation.scores import measures
-from distill.reporting.score_tables import verdict
-from tools import compare, revision
+from tools import compare, comparison_figure, revision
 
 ROOT = Path(__file__).parents[2]
 SIZE = {"parameters": 1000, "bytes": 4000}
@@ -107,15 +106,15 @@ def branches(tmp_path_factory) -> Path:
     return folder
 
 
-def compared(folder: Path, one: str, other: str | None, model: str = "distilled") -> dict:
-    return compare.result(revision.read(folder, one), revision.read(folder, other), model)
+def comparison(folder: Path, first: str, second: str | None, model: str = "distilled") -> dict:
+    return compare.compare(revision.read(folder, first), revision.read(folder, second), model)
 
 
 @pytest.mark.parametrize(
     ("branch", "verdict"), [("better", "better"), ("worse", "worse"), ("noise", "within noise")]
 )  # fmt: skip
-def test_a_change_that_matters_is_told_from_one_that_does_not(branches, branch, verdict):
-    found = compared(branches, "main", branch)
+def test_a_real_change_is_told_from_noise(branches, branch, verdict):
+    found = comparison(branches, "main", branch)
     row = found["metrics"]["perplexity"]
     assert row["verdict"] == verdict
     assert row["difference"] == pytest.approx(row["values"][1] - row["values"][0])
@@ -128,8 +127,8 @@ def test_a_change_that_matters_is_told_from_one_that_does_not(branches, branch, 
     assert found["not_paired"] is None
 
 
-def test_what_another_training_seed_alone_changes_is_noise_however_large(branches):
-    again, both = (compared(branches, "main", name) for name in ("again", "both"))
+def test_a_change_of_the_training_seed_alone_is_noise(branches):
+    again, both = (comparison(branches, "main", name) for name in ("again", "both"))
     row = again["metrics"]["perplexity"]
     assert row["ci_high"] < 0, "the difference is too small to be taken for real, so that it proves nothing"
     assert (row["verdict"], again["only_seeds_differ"]) == ("within noise", True)
@@ -150,44 +149,38 @@ def test_sources_are_what_stages_read_and_none_writes():
     assert revision.locked_sources(lock) == {"b.py": "b.py", "code.py": "code.py"}
 
 
-def test_more_is_better_for_some_metrics_and_worse_for_others():
-    assert verdict(0.05, 0.2, more_is_better=True) == "better"
-    assert verdict(0.05, 0.2, more_is_better=False) == "worse"
-    assert verdict(-0.2, -0.05, more_is_better=False) == "better"
-    assert verdict(-0.01, 0.2, more_is_better=True) == "within noise"
-    assert verdict(0.0, 0.0, more_is_better=True) == "within noise"
-
-
 @pytest.mark.parametrize(
     ("branch", "words"), [("fewer", "80 and 60, 60 in both"), ("seed", "another seed (20 and 21)")]
 )  # fmt: skip
-def test_another_test_set_is_not_paired_and_the_reason_is_given(branches, branch, words):
-    found = compared(branches, "main", branch)
+def test_another_test_set_is_not_paired(branches, branch, words):
+    found = comparison(branches, "main", branch)
     assert words in found["not_paired"]
     tested = [name for name in found["metrics"] if name not in ("parameters", "bytes")]
     assert {found["metrics"][name]["verdict"] for name in tested} == {"not tested"}
     assert all(row["ci_low"] is None for row in found["metrics"].values())
     assert "not tested: " in compare.text(found)
     with pytest.raises(UserError, match="none to draw"):
-        compare.draw(found, branches / "none.png")
+        comparison_figure.draw(found, branches / "none.png")
 
 
-def test_results_of_different_environments_come_with_a_warning(branches):
-    found = compared(branches, "main", "elsewhere")
+def test_different_environments_give_a_warning(branches):
+    found = comparison(branches, "main", "elsewhere")
     assert found["environment"] == {".evaluate.processor.model": ("A", "B")}
-    assert "warning: made in different environments" in compare.text(found)
+    assert "warning: the environments differ" in compare.text(found)
     assert "evaluate.processor.model: 'A' -> 'B'" in compare.text(found)
-    assert "warning" not in compare.text(compared(branches, "main", "noise"))
+    assert "warning" not in compare.text(comparison(branches, "main", "noise"))
 
 
-def test_without_a_second_revision_the_working_tree_is_compared(branches):
-    found = compared(branches, "better", None)
+def test_one_revision_is_compared_with_the_working_tree(branches):
+    found = comparison(branches, "better", None)
     assert found["revisions"] == ["better", "the working tree"]
     assert found["metrics"]["perplexity"]["verdict"] == "worse"
 
 
-@pytest.mark.parametrize(("name", "words"), [("nowhere", "'nowhere' is no branch"), ("empty", "it has no results")])
-def test_a_revision_that_is_not_there_or_has_no_results_is_refused(branches, name, words):
+@pytest.mark.parametrize(
+    ("name", "words"), [("nowhere", "must be a branch.*got 'nowhere'"), ("empty", "has no results")]
+)
+def test_a_revision_without_results_is_refused(branches, name, words):
     if name == "empty":
         git(branches, "switch", "-q", "--orphan", "empty")
         git(branches, "commit", "-q", "--allow-empty", "-m", "Nothing")
@@ -206,7 +199,7 @@ def test_the_command_prints_json_and_draws_a_figure(branches, monkeypatch, capsy
     (branches / "difference.png").unlink()
 
 
-def test_the_measures_are_those_that_evaluate_writes(finished):
+def test_scores_equal_those_of_stage_evaluate(finished):
     scores = json.loads((finished / "metrics/evaluate.json").read_text())["models"]
     items = pd.read_csv(finished / "metrics/items.csv")
     for model, written in scores.items():

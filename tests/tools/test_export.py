@@ -1,4 +1,4 @@
-"""A student in a folder of its own, ready to share: by the real command, and answering behind a real server."""
+"""A student exported by the real command, and its responses behind a real server."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from model_servers import serving
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distill.cards import markdown
-from distill.reporting import report
+from distill.reporting import main_table
 
 pytestmark = pytest.mark.xdist_group("export")
 TRANSFORMERS = str(Path(sys.executable).parent / "transformers")
@@ -39,36 +39,36 @@ def shared(repository) -> Path:
     return repository / "shared"
 
 
-def test_the_folder_has_the_students_files_and_a_card_with_the_main_table(repository, shared):
+def test_the_folder_has_the_students_files_and_the_main_table(repository, shared):
     own = repository / "models/distilled-7"
     assert sorted(path.name for path in shared.iterdir()) == sorted(path.name for path in own.iterdir())
     for path in own.iterdir():
         assert (path.name == "README.md") != ((shared / path.name).read_bytes() == path.read_bytes())
     metrics = json.loads((repository / "metrics/metrics.json").read_text())
     card = (shared / "README.md").read_text()
-    assert markdown.table(report.results(metrics)) in card
-    assert markdown.table(report.goals(metrics)) in card
+    assert markdown.table(main_table.results(metrics)) in card
+    assert markdown.table(main_table.goals(metrics)) in card
     values = {one.metric_type: one.metric_value for one in ModelCard(card).data.eval_results}
     assert values["accuracy"] == metrics["distilled"]["accuracy"]
 
 
-def test_a_control_has_its_own_numbers_and_no_goals(repository):
+def test_a_baselines_card_has_its_scores_and_no_goals(repository):
     export(repository, "control", "--student", "sft")
     metrics = json.loads((repository / "metrics/metrics.json").read_text())
     card = (repository / "control/README.md").read_text()
-    assert markdown.table(report.goals(metrics)) not in card
+    assert markdown.table(main_table.goals(metrics)) not in card
     values = {one.metric_type: one.metric_value for one in ModelCard(card).data.eval_results}
     assert values["perplexity"] == metrics["sft"]["perplexity"]
 
 
-def test_the_cards_own_code_runs_in_the_folder(shared):
+def test_the_code_of_the_card_runs(shared):
     code = (shared / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
     done = tiny.run(shared, sys.executable, "-c", code)
     assert done.stdout.strip()
 
 
 @pytest.mark.slow
-def test_a_server_and_the_chat_of_transformers_answer_from_the_folder_as_the_model_does(shared):
+def test_a_server_and_a_chat_respond_as_the_model_does(shared):
     prompt = "What is ants?"
     tokenizer, network = (kind.from_pretrained(shared) for kind in (AutoTokenizer, AutoModelForCausalLM))
     inputs = tokenizer.apply_chat_template(
@@ -94,15 +94,15 @@ def test_a_server_and_the_chat_of_transformers_answer_from_the_folder_as_the_mod
     assert wanted.split()[0] in chat.stdout.partition("already loaded")[2]
 
 
-def nothing(folder: Path) -> None:
+def leave(folder: Path) -> None:
     pass
 
 
 @pytest.mark.parametrize(
-    ("mischief", "arguments", "words"),
+    ("damage", "arguments", "words"),
     [
-        (nothing, ("models",), "models exists and is not empty"),
-        (nothing, ("params.yaml",), "params.yaml exists and is not empty"),
+        (leave, ("models",), "models exists and is not empty"),
+        (leave, ("params.yaml",), "params.yaml exists and is not empty"),
         (lambda f: shutil.rmtree(f / "models/distilled-7"), ("new",), "has no README.md"),
         (lambda f: (f / "models/distilled-7/config.json").write_text(""), ("new",), "models/distilled-7 changed since"),
         (
@@ -111,7 +111,7 @@ def nothing(folder: Path) -> None:
                 (f / "metrics/train/distilled-7.json").read_text() + "\n"),
             ("new",), "metrics/train/distilled-7.json changed since",
         ),
-        (nothing, ("new", "--seed", "8"), "one of the measured `seeds` of params.yaml ([7])"),
+        (leave, ("new", "--seed", "8"), "one of the measured `seeds` of params.yaml ([7])"),
         (lambda f: (f / "models/distilled-7/model.safetensors").write_bytes(b""), ("new",), "is not the model that"),
         (lambda f: (f / "metrics/metrics.json").unlink(), ("new",), "it comes from stage evaluate"),
         (
@@ -120,11 +120,9 @@ def nothing(folder: Path) -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_folder_in_use_and_a_student_that_was_not_measured_are_refused(
-    repository, tmp_path, mischief, arguments, words
-):
+def test_folders_in_use_and_unmeasured_students_are_refused(repository, tmp_path, damage, arguments, words):
     shutil.copytree(repository, tmp_path, dirs_exist_ok=True)
-    mischief(tmp_path)
+    damage(tmp_path)
     done = export(tmp_path, *arguments, check=False)
     assert done.returncode == 1
     assert words in done.stderr

@@ -114,10 +114,10 @@ def test_methods_are_compared_with_controls_item_by_item():
     rows = scores.summarize(FOUND, check_params(tiny.params()), ["sft", "absent"])
     by_name = {row["method"]: row for row in rows}
     assert by_name["online"]["perplexity_minus_sft"] == pytest.approx(math.exp(109 / 60) - math.exp(2))
-    assert methods_table.controls(rows) == ["sft", "absent"]
-    said = {name: methods_table.against(row, "sft").partition("] ")[2] for name, row in by_name.items()}
+    assert methods_table.baselines(rows) == ["sft", "absent"]
+    said = {name: methods_table.difference(row, "sft").partition("] ")[2] for name, row in by_name.items()}
     assert said == {"sft": "", "online": "better", "other": "within noise", "worse": "worse"}
-    assert all(methods_table.against(row, "absent") == "" for row in rows)
+    assert all(methods_table.difference(row, "absent") == "" for row in rows)
 
 
 def test_methods_measured_on_other_items_are_refused():
@@ -144,7 +144,7 @@ def test_the_tables_leave_missing_values_empty(tmp_path):
     assert [row[0] for row in measures.rows] == [row[0] for row in costs.rows] == ["online", "sft", "other", "worse"]
     assert [row[-1] for row in measures.rows] == ["0.25", "0.5", "", "0.9"]
     assert [row[-3] for row in costs.rows] == ["0", "", "388", ""]
-    assert costs.header[-3:] == ["bytes a token", "response tokens", "minutes"]
+    assert costs.header[-3:] == ["bytes per token", "response tokens", "minutes"]
 
 
 @pytest.mark.slow

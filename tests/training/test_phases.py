@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from distill.core.errors import UserError
 from distill.params import loading, schema
-from distill.reporting.figures import draw_loss
+from distill.reporting.figures.loss import draw_loss
 from distill.training import phases
 from distill.training.ema import Average
 

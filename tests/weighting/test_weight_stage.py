@@ -228,7 +228,7 @@ def test_of_rows_that_weigh_the_same_none_is_shown_as_the_heaviest_or_the_lighte
     assert [some[0]["id"] for some in data_card.extremes(rows).values()] == [rows[0]["id"], rows[1]["id"]]
 
 
-def test_the_card_has_counts_lengths_weights_extremes_and_licences_and_shows_texts_as_they_are(folder):
+def test_the_card_has_counts_weights_and_licenses_and_shows_text_as_it_is(folder):
     command(folder)
     card = (folder / "data/README.md").read_text()
     metrics = json.loads((folder / "metrics/weight.json").read_text())
@@ -242,7 +242,7 @@ def test_the_card_has_counts_lengths_weights_extremes_and_licences_and_shows_tex
     ]
     assert "| tiny | teacher | none&#58; random weights | 12 |" in card
     assert "| second | teacher | not stated" in card
-    assert "9 answers were asked for, 8 kept and 1 dropped." in card
+    assert "Of 9 requested responses, 8 were kept and 1 dropped." in card
     assert "| duplicate | 1 |" in card
     assert "ants &#124; bread" in card
     assert "ants | bread" not in card

@@ -121,7 +121,7 @@ def write_results(methods: list[Method], plan: Row, root: Path, commit: str) -> 
     rows = [row | {"commit": commit[:10]} for row in summarize(students, methods[0].params, plan["controls"])]
     with atomic_file(CSV) as path:
         pd.DataFrame(rows).to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
-    parts = ["# Methods side by side", methods_table.note(rows), *map(markdown.table, methods_table.tables(rows))]
+    parts = ["# Comparison of methods", methods_table.note(rows), *map(markdown.table, methods_table.tables(rows))]
     write_text(TABLE, "\n\n".join(parts) + "\n")
 
 

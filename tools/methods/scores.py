@@ -32,7 +32,7 @@ def summarize(students: dict[str, list[Row]], params: Params, controls: list[str
             if control in tables:
                 before, after = (PERPLEXITY.ratios(table) for table in (tables[control], items))
                 difference = paired_difference(before, after, resamples, seed, PERPLEXITY.transform)
-            row |= interval_columns(f"{methods_table.AGAINST}{control}", difference)
+            row |= interval_columns(f"{methods_table.DIFFERENCE}{control}", difference)
         row |= {column: runs[0][column] for column in ("bytes_a_token", "response_tokens")}
         divergences = [run["held_out_kl"] for run in runs]
         row |= {"held_out_kl": None if None in divergences else sum(divergences) / len(runs)}
