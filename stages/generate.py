@@ -7,11 +7,10 @@ Writes data/raw/responses.jsonl, metrics/generate.json; journals in .distill/jou
 
 import argparse
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from distill.core.errors import run_main
-from distill.core.files import Row, write_json, write_rows
+from distill.core.files import write_json, write_rows
 from distill.core.home import home
 from distill.generation.auxiliary import AuxiliaryCall, add_auxiliary_usage, call_auxiliary
 from distill.generation.completions import Completion, Request
@@ -104,11 +103,8 @@ def query_teachers(prompts: list[Prompt], params: Params, sampling: Sampling, co
     return TeacherRows(prompts, requests, results, params.generate.num_samples)
 
 
-def write_results(
-    params: Params, responses: TeacherRows, rows: Iterator[Row], calls: list[AuxiliaryCall], spent: float
-) -> None:
-    """Writes rows, metrics and environment, and prints a summary."""
-    write_rows(RESPONSES, rows)
+def write_metrics(params: Params, responses: TeacherRows, calls: list[AuxiliaryCall], spent: float) -> None:
+    """Writes metrics and environment, and prints a summary."""
     probes = {name: result.probe for name, result in responses.results.items()}
     metrics = add_auxiliary_usage(count_usage(responses, params.teachers, probes), calls)
     write_json(METRICS, metrics)
@@ -143,7 +139,8 @@ def main() -> None:
     if dry_run is not None:
         print(dry_run.table(params.teachers, context.budget))
         return
-    write_results(params, responses, rows, [*calls, *mixture_calls], context.budget.spent)
+    write_rows(RESPONSES, rows)
+    write_metrics(params, responses, [*calls, *mixture_calls], context.budget.spent)
 
 
 if __name__ == "__main__":

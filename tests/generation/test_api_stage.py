@@ -1,4 +1,4 @@
-"""The stage itself with an API teacher: what it says, what it writes, and what it never lets out."""
+"""The stage with an API teacher: output, files, and a key that stays secret."""
 
 import contextlib
 import json
@@ -41,7 +41,7 @@ def stage(folder: Path, *options: str, **environment: str) -> subprocess.Complet
     )  # fmt: skip
 
 
-def test_no_key_is_in_any_file_log_exception_or_process_listing(tmp_path):
+def test_the_key_is_in_no_file_log_or_process_listing(tmp_path):
     key, seen = query_run.KEY, []
 
     def listing() -> str:
@@ -75,7 +75,7 @@ def files(folder):
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_the_estimate_names_requests_tokens_and_cost_and_sends_nothing(tmp_path):
+def test_a_dry_run_prints_the_cost_and_sends_nothing(tmp_path):
     with chat_server() as server:
         folder = experiment(tmp_path, teacher(server.url, price=PRICE))
         before = stage(folder, "--dry-run").stdout
@@ -94,7 +94,7 @@ def test_the_estimate_names_requests_tokens_and_cost_and_sends_nothing(tmp_path)
     assert (metrics["requests"], metrics["answered"], metrics["failed"]) == (PROMPTS, PROMPTS, {})
 
 
-def test_three_samples_of_a_prompt_are_three_requests_each_with_a_seed_and_a_row_of_its_own(tmp_path):
+def test_each_sample_has_its_own_request_seed_and_row(tmp_path):
     with chat_server() as server:
         folder = experiment(tmp_path, teacher(server.url))
         value = yaml.safe_load((folder / "params.yaml").read_text())

@@ -1,4 +1,4 @@
-"""The Batch API: every answer is fetched once, whatever ends a batch or the run."""
+"""The Batch API: every response is fetched once, whatever ends a batch or the run."""
 
 import json
 from collections import Counter
@@ -15,12 +15,12 @@ from distill.generation.teacher_journals import remaining_budget
 
 PROBES = len(capabilities.SEEDS)
 PRICE = {"prompt": 1.0, "completion": 10.0}
-SPENT = (5 * 1.0 + 8 * 10.0) / 1e6  # USD, of an answer of the scripted server
-MOST = (64 + 16 + len("question 0000") + 10 * query_run.SAMPLING.max_tokens) / 1e6  # USD, put aside for one
+SPENT = (5 * 1.0 + 8 * 10.0) / 1e6  # USD, of a response of the scripted server
+MAX_COST = (64 + 16 + len("question 0000") + 10 * query_run.SAMPLING.max_tokens) / 1e6  # USD, reserved for a request
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch):
+def poll_often(monkeypatch):
     monkeypatch.setattr(batch, "FIRST_POLL_S", 0.02)
 
 
@@ -28,7 +28,7 @@ def batch_teacher(url: str, **changes: object):
     return teacher(url, **({"mode": "batch"} | changes))
 
 
-def test_a_batch_gives_the_same_rows_as_asking_live(tmp_path):
+def test_a_batch_gives_the_same_rows_as_live_queries(tmp_path):
     with batch_server(polls=3) as server:
         api = batch_teacher(server.url)
         rows = response_rows(api, query_teacher(tmp_path / "batch", api, 9), tmp_path, 9)
@@ -45,7 +45,7 @@ def test_a_batch_gives_the_same_rows_as_asking_live(tmp_path):
     assert again == rows
 
 
-def test_an_expired_batch_keeps_its_answers_and_the_rest_is_asked_again(tmp_path):
+def test_an_expired_batch_is_completed_by_another(tmp_path):
     with batch_server(fates=[("expired", 4), ("cancelled", 3)]) as server:
         api = batch_teacher(server.url)
         rows = response_rows(api, query_teacher(tmp_path, api, 10), tmp_path, 10)
@@ -54,7 +54,7 @@ def test_an_expired_batch_keeps_its_answers_and_the_rest_is_asked_again(tmp_path
     assert Counter(Counter(server.sent).values()) == {1: 4, 2: 3, 3: 3}
 
 
-def test_a_refused_line_is_a_failure_of_its_request_alone_and_not_asked_again_at_once(tmp_path):
+def test_a_refused_line_fails_until_the_next_run(tmp_path):
     with batch_server(refused={"question 0002"}) as server:
         api = batch_teacher(server.url)
         rows = response_rows(api, query_teacher(tmp_path, api, 4), tmp_path, 4)
@@ -67,7 +67,7 @@ def test_a_refused_line_is_a_failure_of_its_request_alone_and_not_asked_again_at
 
 
 @pytest.mark.parametrize("moment", ["upload", "create", "poll", "download"])
-def test_after_a_sigkill_at_any_step_the_batch_is_taken_up_and_paid_once(tmp_path, moment):
+def test_a_killed_batch_is_resumed_and_paid_once(tmp_path, moment):
     with batch_server(hold=moment) as server:
         api = batch_teacher(server.url, price=PRICE)
         process = query_run.start(tmp_path, server.url, 6, mode="batch", price=PRICE)
@@ -75,7 +75,7 @@ def test_after_a_sigkill_at_any_step_the_batch_is_taken_up_and_paid_once(tmp_pat
         process.kill()
         process.join()
         spent = remaining_budget(1.0, [api], tmp_path).spent
-        assert spent == pytest.approx(PROBES * SPENT + 6 * MOST)  # as long as nobody knows better
+        assert spent == pytest.approx(PROBES * SPENT + 6 * MAX_COST)  # until the batch reports less
         rows = response_rows(api, query_teacher(tmp_path, api, 6, budget=spent), tmp_path, 6)
     assert all(row["error"] is None for row in rows)
     assert len(server.batches) == 1
@@ -84,21 +84,21 @@ def test_after_a_sigkill_at_any_step_the_batch_is_taken_up_and_paid_once(tmp_pat
     assert remaining_budget(1.0, [api], tmp_path).spent == pytest.approx((PROBES + 6) * SPENT)
 
 
-def test_a_budget_holds_for_batches_and_a_larger_one_completes_them(tmp_path):
+def test_a_budget_holds_for_batches(tmp_path):
     with batch_server() as server:
         api = batch_teacher(server.url, price=PRICE)
-        limit = PROBES * SPENT + 4.5 * MOST
+        limit = PROBES * SPENT + 4.5 * MAX_COST
         with pytest.raises(UserError, match="the budget is used up"):
             query_teacher(tmp_path, api, 30, budget=limit)
         spent = remaining_budget(limit, [api], tmp_path).spent
-        assert limit - MOST < spent <= limit
+        assert limit - MAX_COST < spent <= limit
         assert set(Counter(server.sent).values()) == {1}
         result = query_teacher(tmp_path, api, 30, budget=1.0)
     assert set(Counter(server.sent).values()) == {1}
     assert all(row["error"] is None for row in response_rows(api, result, tmp_path, 30))
 
 
-def test_a_batch_that_is_refused_as_a_whole_stops_with_the_servers_reason(tmp_path):
+def test_a_failed_batch_stops_with_the_servers_reason(tmp_path):
     with batch_server(fates=[("failed", 0)]) as server:
         api = batch_teacher(server.url)
         with pytest.raises(UserError, match="ended as 'failed' without a response: the model is not known"):

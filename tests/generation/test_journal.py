@@ -1,3 +1,5 @@
+"""The journal: truncated lines, kills, locks and billed tokens."""
+
 import os
 import signal
 import subprocess
@@ -18,7 +20,7 @@ def completion(name: str, text: str = "hello") -> Completion:
     return Completion(name, text, "stop", [-0.5], {"prompt_tokens": 1, "completion_tokens": 1}, None)
 
 
-def test_what_was_answered_is_there_on_the_next_opening(tmp_path):
+def test_completions_are_there_on_the_next_opening(tmp_path):
     path = tmp_path / "deep" / "journal.jsonl"
     with Journal(path, SETTINGS) as journal:
         journal.append([completion("a"), completion("b", "naïve 😀")])
@@ -26,7 +28,7 @@ def test_what_was_answered_is_there_on_the_next_opening(tmp_path):
         assert dict(journal.latest) == {"a": completion("a"), "b": completion("b", "naïve 😀")}
 
 
-def test_a_torn_last_line_is_cut_and_the_file_goes_on(tmp_path):
+def test_a_truncated_last_line_is_removed(tmp_path):
     path = tmp_path / "journal.jsonl"
     with Journal(path, SETTINGS) as journal:
         journal.append([completion("a"), completion("b")])
@@ -38,7 +40,7 @@ def test_a_torn_last_line_is_cut_and_the_file_goes_on(tmp_path):
         assert list(journal.latest) == ["a", "c"]
 
 
-def test_a_torn_header_is_written_anew(tmp_path):
+def test_a_truncated_header_is_written_again(tmp_path):
     path = tmp_path / "journal.jsonl"
     path.write_bytes(b'{"schema": 1, "sett')
     with Journal(path, SETTINGS) as journal:
@@ -46,7 +48,7 @@ def test_a_torn_header_is_written_anew(tmp_path):
     assert path.read_bytes().count(b"\n") == 1
 
 
-def test_a_failure_is_kept_and_counts_as_not_answered(tmp_path):
+def test_a_failure_is_kept_but_not_completed(tmp_path):
     path = tmp_path / "journal.jsonl"
     failure = failed_completion(Request("a", [], 1), "timeout", "late")
     with Journal(path, SETTINGS) as journal:
@@ -84,7 +86,7 @@ def test_a_journal_of_other_settings_is_refused(tmp_path):
         Journal(path, SETTINGS | {"seed": 2})
 
 
-def test_answers_stay_readable_after_the_journal_is_closed(tmp_path):
+def test_completions_are_readable_after_the_journal_is_closed(tmp_path):
     with Journal(tmp_path / "journal.jsonl", SETTINGS) as journal:
         journal.append([completion("a", "first"), completion("b")])
         journal.append([completion("a", "second")])
@@ -92,7 +94,7 @@ def test_answers_stay_readable_after_the_journal_is_closed(tmp_path):
     assert len(journal.latest) == 2
 
 
-def test_what_was_sent_counts_in_full_until_its_answer_says_less(tmp_path):
+def test_a_sent_attempt_counts_in_full_until_its_completion(tmp_path):
     path = tmp_path / "journal.jsonl"
     most, used = {"prompt_tokens": 50, "completion_tokens": 10}, {"prompt_tokens": 5, "completion_tokens": 2}
     with Journal(path, SETTINGS) as journal:
@@ -106,7 +108,7 @@ def test_what_was_sent_counts_in_full_until_its_answer_says_less(tmp_path):
         assert journal.in_flight == {}
 
 
-def test_a_note_is_there_on_the_next_opening_in_its_newest_form(tmp_path):
+def test_the_newest_note_is_there_on_the_next_opening(tmp_path):
     path = tmp_path / "journal.jsonl"
     with Journal(path, SETTINGS) as journal:
         journal.note("batch/1", {"ended": False})

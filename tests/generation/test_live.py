@@ -1,3 +1,5 @@
+"""Live queries of a chat endpoint: completions, retries and fatal errors."""
+
 import json
 import socket
 
@@ -31,20 +33,20 @@ def requests(count: int) -> list[Request]:
 
 
 @pytest.fixture
-def ask(tmp_path):
-    """Asks `count` questions and gives the answers by id, those before a UserError in `kept`."""
+def complete(tmp_path):
+    """Sends `count` requests and returns the completions by id. `kept` has those before a UserError."""
 
-    def asking(url: str, count: int = 1, budget: float | None = None, **changes: object) -> dict[str, Completion]:
-        asked = teacher(url, **changes)
-        with Journal(tmp_path / "journal.jsonl", {"endpoint": endpoint(asked)}) as journal, tqdm(disable=True) as bar:
-            job = QueryJob(asked, KEY, SAMPLING, True, Budget(budget, 0.0), journal, bar)
+    def run(url: str, count: int = 1, budget: float | None = None, **changes: object) -> dict[str, Completion]:
+        api = teacher(url, **changes)
+        with Journal(tmp_path / "journal.jsonl", {"endpoint": endpoint(api)}) as journal, tqdm(disable=True) as bar:
+            job = QueryJob(api, KEY, SAMPLING, True, Budget(budget, 0.0), journal, bar)
             try:
                 live.complete(job, requests(count))
             finally:
-                asking.kept = {key: answer for key, answer in journal.latest.items() if answer.error is None}
+                run.kept = {key: item for key, item in journal.latest.items() if item.error is None}
             return dict(journal.latest)
 
-    return asking
+    return run
 
 
 def body(text: str | None = "hi", finish: str = "stop", **message: object) -> str:
@@ -55,19 +57,19 @@ def body(text: str | None = "hi", finish: str = "stop", **message: object) -> st
     return json.dumps(value)
 
 
-def test_an_answer_carries_text_log_probabilities_and_usage(ask):
+def test_a_completion_has_text_log_probabilities_and_usage(complete):
     with chat_server() as server:
-        answer = ask(server.url)["r0"]
-    assert answer.error is None
-    assert len(answer.response.split()) == 8
-    assert answer.logprobs == [-0.1, -0.2, -0.3, -0.4, -0.5, -0.6, -0.7, -0.8]
-    assert answer.usage == {"prompt_tokens": 5, "completion_tokens": 8}
-    assert answer.finish_reason == "stop"
+        result = complete(server.url)["r0"]
+    assert result.error is None
+    assert len(result.response.split()) == 8
+    assert result.logprobs == [-0.1, -0.2, -0.3, -0.4, -0.5, -0.6, -0.7, -0.8]
+    assert result.usage == {"prompt_tokens": 5, "completion_tokens": 8}
+    assert result.finish_reason == "stop"
 
 
-def test_every_sampling_parameter_is_sent(ask):
+def test_every_sampling_parameter_is_sent(complete):
     with chat_server() as server:
-        ask(server.url)
+        complete(server.url)
     sent = server.bodies[0]
     assert sent == {
         "model": "m",
@@ -92,18 +94,18 @@ def test_seeds_differ_between_requests_and_repeat_between_runs():
     assert 0 <= request_seed(5, "a") < 2**31
 
 
-def test_all_requests_are_answered_with_no_more_at_once_than_allowed(ask):
+def test_requests_at_once_stay_within_the_concurrency(complete):
     with chat_server(delay=0.03) as server:
-        answers = ask(server.url, count=30, concurrency=5)
-    assert sorted(answers) == sorted(f"r{number}" for number in range(30))
-    assert server.most_at_once == 5
+        results = complete(server.url, count=30, concurrency=5)
+    assert sorted(results) == sorted(f"r{number}" for number in range(30))
+    assert server.max_at_once == 5
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_what_passes_is_tried_again(ask, status):
+def test_a_passing_error_is_retried(complete, status):
     with chat_server(lambda number, _: Reply(status, "{}", {"Retry-After": "0.01"}) if number == 0 else None) as server:
-        answer = ask(server.url)["r0"]
-    assert answer.error is None
+        result = complete(server.url)["r0"]
+    assert result.error is None
     assert len(server.bodies) == 2
 
 
@@ -121,38 +123,38 @@ def test_what_passes_is_tried_again(ask, status):
         (Reply(hang=1.5), "timeout"),
     ],
 )
-def test_a_request_that_keeps_failing_is_an_answer_with_its_reason_and_stops_no_other(ask, reply, kind):
+def test_a_failing_request_stops_no_other(complete, reply, kind):
     def script(_, sent):
         return reply if sent["messages"][0]["content"] == "question 1" else None
 
     with chat_server(script) as server:
-        answers = ask(server.url, count=3, max_retries=1)
-    assert [answers[f"r{number}"].error is None for number in range(3)] == [True, False, True]
-    assert answers["r1"].error["class"] == kind
-    assert answers["r1"].finish_reason == "error"
-    assert answers["r1"].response == ""
+        results = complete(server.url, count=3, max_retries=1)
+    assert [results[f"r{number}"].error is None for number in range(3)] == [True, False, True]
+    assert results["r1"].error["class"] == kind
+    assert results["r1"].finish_reason == "error"
+    assert results["r1"].response == ""
 
 
-def test_a_filtered_answer_is_kept_as_such(ask):
+def test_a_filtered_response_is_kept_as_such(complete):
     with chat_server(lambda *_: Reply(200, body(None, "content_filter"))) as server:
-        answer = ask(server.url)["r0"]
-    assert (answer.finish_reason, answer.response, answer.error) == ("content_filter", "", None)
+        result = complete(server.url)["r0"]
+    assert (result.finish_reason, result.response, result.error) == ("content_filter", "", None)
 
 
-def test_reasoning_is_not_taken_for_the_answer(ask):
+def test_reasoning_is_no_part_of_the_response(complete):
     with chat_server(lambda *_: Reply(200, body("four", reasoning_content="two and two"))) as server:
-        assert ask(server.url)["r0"].response == "four"
+        assert complete(server.url)["r0"].response == "four"
 
 
 @pytest.mark.parametrize("value", [-9999.0, None])
-def test_log_probabilities_that_are_none_are_not_known(ask, value):
-    answer = json.loads(body())
+def test_invalid_log_probabilities_are_unknown(complete, value):
+    chat = json.loads(body())
     if value is None:
-        answer["choices"][0]["logprobs"] = None
+        chat["choices"][0]["logprobs"] = None
     else:
-        answer["choices"][0]["logprobs"]["content"][3]["logprob"] = value
-    with chat_server(lambda *_: Reply(200, json.dumps(answer))) as server:
-        assert ask(server.url)["r0"].logprobs is None
+        chat["choices"][0]["logprobs"]["content"][3]["logprob"] = value
+    with chat_server(lambda *_: Reply(200, json.dumps(chat))) as server:
+        assert complete(server.url)["r0"].logprobs is None
 
 
 @pytest.mark.parametrize(
@@ -165,34 +167,34 @@ def test_log_probabilities_that_are_none_are_not_known(ask, value):
         (Reply(drop=True), ["cannot be reached"]),
     ],
 )
-def test_what_no_retry_mends_stops_with_one_message_without_the_key(ask, reply, words):
+def test_a_fatal_error_stops_with_one_message_without_the_key(complete, reply, words):
     with chat_server(lambda *_: reply) as server, pytest.raises(UserError) as error:
-        ask(server.url, count=20, max_retries=1)
+        complete(server.url, count=20, max_retries=1)
     assert all(word in str(error.value) for word in words)
     assert KEY not in str(error.value)
     assert len(server.bodies) <= 16  # twice `concurrency` tasks, two attempts each
 
 
-def test_an_endpoint_that_is_not_there_is_named(ask):
+def test_an_unreachable_endpoint_is_named(complete):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     with pytest.raises(UserError, match="cannot be reached"):
-        ask(url, max_retries=0)
+        complete(url, max_retries=0)
 
 
-def test_answers_on_their_way_are_kept_and_nothing_more_is_sent_when_the_account_runs_dry(ask):
+def test_an_empty_account_keeps_responses_in_flight(complete):
     def script(number, _):
         if number == 2:
             return Reply(429, '{"error": {"code": "insufficient_quota"}}')
         return Reply(200, body(), hang=0.2)
 
     with chat_server(script) as server, pytest.raises(UserError, match="no quota left"):
-        ask(server.url, count=20)
-    assert len(ask.kept) == 3
+        complete(server.url, count=20)
+    assert len(complete.kept) == 3
     assert len(server.bodies) == 4
 
 
-def test_the_key_is_in_no_answer(ask):
+def test_the_key_is_in_no_completion(complete):
     with chat_server(lambda *_: Reply(400, f'{{"error": {{"message": "key {KEY} is odd"}}}}')) as server:
-        assert KEY not in repr(ask(server.url))
+        assert KEY not in repr(complete(server.url))

@@ -1,4 +1,4 @@
-"""Stage generate with several teachers behind an endpoint: judge, aggregator, growth, and one teacher that fails."""
+"""Stage generate with several teachers: judge, aggregator, self-instruct, and one teacher that fails."""
 
 import hashlib
 import json
@@ -24,14 +24,14 @@ def api(name: str, url: str, **changes: object) -> dict:
     return api_teacher(url, name=name, model=name, max_retries=0, **changes)
 
 
-def said(body: dict, text: str) -> Reply:
+def reply(body: dict, text: str) -> Reply:
     answer = completion(body)
     answer["choices"][0]["message"]["content"] = text
     return Reply(body=json.dumps(answer))
 
 
 def experiment(folder: Path, monkeypatch, url: str, **changes: object) -> None:
-    """Params and prompts in a folder of their own; the local teacher, for later stages, answers nothing."""
+    """Writes params and prompts into the folder. The local teacher, for later stages, has no prompt."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr("sys.argv", ["generate"])
     monkeypatch.setenv("TINY_KEY", "x")
@@ -49,24 +49,24 @@ def rows() -> list[dict]:
     return [json.loads(line) for line in generate.RESPONSES.read_text().splitlines()]
 
 
-def is_judged(body: dict) -> bool:
+def is_for_judge(body: dict) -> bool:
     return judge.TASK in body["messages"][-1]["content"]
 
 
-def is_fused(body: dict) -> bool:
+def is_for_aggregator(body: dict) -> bool:
     return aggregator.TASK in body["messages"][0]["content"]
 
 
-def test_the_judge_scores_every_answer_and_is_asked_once(tmp_path, monkeypatch):
+def test_the_judge_scores_every_response_once(tmp_path, monkeypatch):
     def score(text):
         return 1 + sum(text.encode()) % 9
 
     def script(number, body):
-        if not is_judged(body):
+        if not is_for_judge(body):
             return None
         content = body["messages"][0]["content"]
         text = content.partition("[answer to rate]\n")[2].removesuffix("\n[end of answer]")
-        return said(body, "No rating." if "honey" in content else f"Rating: [[{score(text)}]]")
+        return reply(body, "No rating." if "honey" in content else f"Rating: [[{score(text)}]]")
 
     with chat_server(script) as server:
         mixture = {"policy": "best_of_n", "judge": "cleo", "aggregator": None}
@@ -76,7 +76,7 @@ def test_the_judge_scores_every_answer_and_is_asked_once(tmp_path, monkeypatch):
         generate.main()
         assert len(server.bodies) == asked
     assert generate.RESPONSES.read_bytes() == first
-    judge_bodies = [body for body in server.bodies if is_judged(body)]
+    judge_bodies = [body for body in server.bodies if is_for_judge(body)]
     assert len(judge_bodies) == 2 * PROMPTS
     auxiliary = json.loads(generate.METRICS.read_text())["cleo"]["auxiliary"]
     tokens = {"prompt_tokens": 5 * 2 * PROMPTS, "completion_tokens": 8 * 2 * PROMPTS}
@@ -89,15 +89,15 @@ def test_the_judge_scores_every_answer_and_is_asked_once(tmp_path, monkeypatch):
     Responses(generate.RESPONSES)
 
 
-def test_the_aggregator_writes_one_answer_a_prompt_from_all_that_did_not_fail(tmp_path, monkeypatch):
+def test_the_aggregator_fuses_the_responses_that_did_not_fail(tmp_path, monkeypatch):
     def script(number, body):
-        if is_fused(body):
-            return said(body, f"Fused from {body['messages'][0]['content'].count('[answer ')}.")
+        if is_for_aggregator(body):
+            return reply(body, f"Fused from {body['messages'][0]['content'].count('[answer ')}.")
         if body["model"] == "bert" and "ferns" in str(body["messages"]):
             return Reply(status=400, body='{"error": {"message": "no ferns"}}')
         if body["messages"][0]["content"] != "Be brief.":
-            return None  # the probe's
-        return said(body, f"{body['model']} says {body['messages'][-1]['content']}")
+            return None  # of the probe
+        return reply(body, f"{body['model']} says {body['messages'][-1]['content']}")
 
     with chat_server(script) as server:
         mixture = {"policy": "fuse", "judge": None, "aggregator": "cleo"}
@@ -118,20 +118,20 @@ def test_the_aggregator_writes_one_answer_a_prompt_from_all_that_did_not_fail(tm
     assert list(found) == [row["id"] for row in Responses(generate.RESPONSES)]
 
 
-def test_grown_prompts_are_asked_like_others_and_growth_is_resumed_from_the_journal(tmp_path, monkeypatch):
+def test_self_instruct_resumes_from_the_journal(tmp_path, monkeypatch):
     def script(number, body):
         content = body["messages"][-1]["content"]
         if "Continue the numbered list" not in content:
             return None
         topic = next(topic for topic in tiny.TOPICS if topic in content)
-        return said(body, f"9. Which old song tells of {topic}, number {len(content)}?\n10. nothing")
+        return reply(body, f"9. Which old song tells of {topic}, number {len(content)}?\n10. nothing")
 
-    grow = {
+    section = {
         "teacher": "cleo", "num_rounds": 2, "requests_per_round": 5, "examples_per_request": 2, "max_rouge_l": 0.9,
         "max_new_tokens": 40, "sampling_temperature": 0.7, "top_p": 0.9,
     }  # fmt: skip
     with chat_server(script) as server:
-        experiment(tmp_path, monkeypatch, server.url, generate__self_instruct=grow)
+        experiment(tmp_path, monkeypatch, server.url, generate__self_instruct=section)
         generate.main()
         first, asked = generate.RESPONSES.read_bytes(), len(server.bodies)
         generate.main()
@@ -146,15 +146,15 @@ def test_grown_prompts_are_asked_like_others_and_growth_is_resumed_from_the_jour
     assert {(body["model"], body["max_tokens"], body["temperature"]) for body in sent} == {("cleo", 40, 0.7)}
 
 
-def test_the_estimate_counts_growing_judging_and_fusing_too_and_sends_nothing(tmp_path, monkeypatch, capsys):
+def test_a_dry_run_counts_auxiliary_calls(tmp_path, monkeypatch, capsys):
     def script(number, body):
-        if is_judged(body):
-            return said(body, "Rating: [[7]]")
+        if is_for_judge(body):
+            return reply(body, "Rating: [[7]]")
         content = body["messages"][-1]["content"]
         if "Continue the numbered list" not in content:
             return None
         letters = hashlib.sha256(content.encode()).hexdigest()
-        return said(
+        return reply(
             body, f"3. Who is {letters[:9]} of {letters[9:30]}?\n4. Where did {letters[30:40]} see {letters[40:]}?"
         )
 
@@ -164,14 +164,14 @@ def test_the_estimate_counts_growing_judging_and_fusing_too_and_sends_nothing(tm
         lines = [line.split() for line in capsys.readouterr().out.splitlines()]
         return {line[0]: int(line[2]) for line in lines if line[0] in ("anna", "bert", "cleo")}
 
-    grow = {
+    section = {
         "teacher": "cleo", "num_rounds": 2, "requests_per_round": 5, "examples_per_request": 2, "max_rouge_l": 0.9,
         "max_new_tokens": 40, "sampling_temperature": 0.7, "top_p": 0.9,
     }  # fmt: skip
     mixture = {"policy": "fuse", "judge": "cleo", "aggregator": "cleo"}
     every = PROMPTS + 2 * 5 * 2
     with chat_server(script) as server:
-        experiment(tmp_path, monkeypatch, server.url, generate__self_instruct=grow, generate__mixture=mixture)
+        experiment(tmp_path, monkeypatch, server.url, generate__self_instruct=section, generate__mixture=mixture)
         before = to_send()
         assert server.bodies == []
         assert not list(tmp_path.rglob("journal/*"))
@@ -184,7 +184,7 @@ def test_the_estimate_counts_growing_judging_and_fusing_too_and_sends_nothing(tm
     assert Counter(body["model"] for body in server.bodies) == before
 
 
-def test_a_run_on_a_data_set_with_examples_asks_each_row_once(tmp_path, monkeypatch):
+def test_each_row_of_a_data_set_is_sent_once(tmp_path, monkeypatch):
     source = {
         "source": "dataset", "path": "data/prompts/q.jsonl", "name": "json", "config": None, "split": "train",
         "column": "q", "topic": 5, "revision": None, "streaming": True, "limit": None,
@@ -203,7 +203,7 @@ def test_a_run_on_a_data_set_with_examples_asks_each_row_once(tmp_path, monkeypa
         assert body["messages"][2]["content"] == "2."
 
 
-def test_a_judge_that_rates_nothing_stops_the_policy_that_needs_it(tmp_path, monkeypatch):
+def test_a_judge_without_ratings_stops_best_of_n(tmp_path, monkeypatch):
     with chat_server() as server:
         mixture = {"policy": "best_of_n", "judge": "cleo", "aggregator": None}
         experiment(tmp_path, monkeypatch, server.url, generate__mixture=mixture)

@@ -1,4 +1,4 @@
-"""Where prompts come from, and how they are dressed."""
+"""Prompts of files, folders and data sets, their context, and their division between teachers."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ PROMPT = {"id": "ants/what", "topic": "ants", "messages": [{"role": "user", "con
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
-def written(path: Path, *rows: object) -> JsonlPrompts:
+def write_jsonl(path: Path, *rows: object) -> JsonlPrompts:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return JsonlPrompts(source="jsonl", path=str(path))
 
@@ -28,7 +28,7 @@ def user(content: str) -> dict[str, str]:
 
 
 def test_prompts_of_a_jsonl_file_are_sorted_by_id(tmp_path):
-    source = written(tmp_path / "p.jsonl", PROMPT, PROMPT | {"id": "ants/a"})
+    source = write_jsonl(tmp_path / "p.jsonl", PROMPT, PROMPT | {"id": "ants/a"})
     assert [row["id"] for row in prompts.from_jsonl(source)] == ["ants/a", "ants/what"]
 
 
@@ -40,31 +40,34 @@ def test_prompts_of_a_jsonl_file_are_sorted_by_id(tmp_path):
         {"messages": [{"role": "robot", "content": "hi"}]}, {"messages": [{"content": "hi"}]},
     ],
 )  # fmt: skip
-def test_a_row_that_is_no_prompt_is_named_by_its_place(tmp_path, change):
-    source = written(tmp_path / "p.jsonl", PROMPT, PROMPT | {"id": "b"} | change)
+def test_an_invalid_prompt_is_named_by_its_row(tmp_path, change):
+    source = write_jsonl(tmp_path / "p.jsonl", PROMPT, PROMPT | {"id": "b"} | change)
     with pytest.raises(UserError, match="row 2"):
         prompts.from_jsonl(source)
 
 
-def test_two_prompts_of_one_id_and_a_file_without_any_are_refused(tmp_path):
+def test_repeated_ids_and_empty_files_are_refused(tmp_path):
     with pytest.raises(UserError, match="two prompts with the id 'ants/what'"):
-        prompts.from_jsonl(written(tmp_path / "p.jsonl", PROMPT, PROMPT))
+        prompts.from_jsonl(write_jsonl(tmp_path / "p.jsonl", PROMPT, PROMPT))
     with pytest.raises(UserError, match="has no prompts"):
-        prompts.from_jsonl(written(tmp_path / "q.jsonl"))
+        prompts.from_jsonl(write_jsonl(tmp_path / "q.jsonl"))
 
 
-def test_system_prompt_examples_and_messages_stand_in_this_order():
+def test_messages_follow_system_prompt_and_examples():
     talk = [user("Hi."), {"role": "assistant", "content": "Hello."}, user("What are ants?")]
-    shots = [FewShotExample(user="What is 1 + 1?", assistant="2."), FewShotExample(user="And 2 + 2?", assistant="4.")]
-    dressed = prompts.with_context(PROMPT | {"messages": talk}, "Be brief.", shots)
-    assert [turn["role"][0] for turn in dressed["messages"]] == ["s", "u", "a", "u", "a", "u", "a", "u"]
-    assert [turn["content"] for turn in dressed["messages"]][:3] == ["Be brief.", "What is 1 + 1?", "2."]
-    assert dressed["messages"][-3:] == talk
-    assert (dressed["id"], dressed["topic"]) == ("ants/what", "ants")
+    examples = [
+        FewShotExample(user="What is 1 + 1?", assistant="2."),
+        FewShotExample(user="And 2 + 2?", assistant="4."),
+    ]
+    prompt = prompts.with_context(PROMPT | {"messages": talk}, "Be brief.", examples)
+    assert [turn["role"][0] for turn in prompt["messages"]] == ["s", "u", "a", "u", "a", "u", "a", "u"]
+    assert [turn["content"] for turn in prompt["messages"]][:3] == ["Be brief.", "What is 1 + 1?", "2."]
+    assert prompt["messages"][-3:] == talk
+    assert (prompt["id"], prompt["topic"]) == ("ants/what", "ants")
     assert prompts.with_context(PROMPT, None, []) == PROMPT
 
 
-def test_a_prompts_own_system_message_takes_the_place_of_the_common_one():
+def test_a_prompts_system_message_replaces_the_system_prompt():
     own = PROMPT | {"messages": [{"role": "system", "content": "Rhyme."}, *PROMPT["messages"]]}
     contents = [
         turn["content"]
@@ -73,7 +76,7 @@ def test_a_prompts_own_system_message_takes_the_place_of_the_common_one():
     assert contents == ["Rhyme.", "a", "b", "What are ants?"]
 
 
-def test_chunks_are_whole_paragraphs_as_far_as_they_fit_and_lose_no_word():
+def test_chunks_are_paragraphs_and_lose_no_word():
     text = "a b c\n\nd e\n \nf g h i j k l\n\n\nm"
     assert list(prompts.chunks(text, 5)) == ["a b c\n\nd e", "f g h i j", "k l\n\nm"]
     assert list(prompts.chunks(text, 1)) == list("abcdefghijklm")
@@ -85,7 +88,7 @@ def folder(path: Path, **changes: object) -> FolderPrompts:
     return FolderPrompts(**{"source": "folder", "path": str(path)} | values | changes)
 
 
-def test_each_chunk_of_a_folder_of_texts_is_a_prompt_and_its_file_the_topic(tmp_path):
+def test_each_chunk_of_a_text_is_a_prompt(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep/bees.txt").write_text("one two three\n\nfour")
     (tmp_path / "ants.txt").write_text("five")
@@ -100,7 +103,7 @@ def test_each_chunk_of_a_folder_of_texts_is_a_prompt_and_its_file_the_topic(tmp_
     assert found[2]["messages"] == [user("Ask about four: {braces} stay.")]
 
 
-def test_a_folder_without_texts_or_with_bytes_that_are_none_is_refused(tmp_path):
+def test_a_folder_without_valid_texts_is_refused(tmp_path):
     with pytest.raises(UserError, match="no file that matches"):
         prompts.from_folder(folder(tmp_path))
     (tmp_path / "a.txt").write_text(" ")
@@ -139,20 +142,20 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return found
 
 
-def test_a_data_set_gives_the_same_prompts_from_json_csv_and_parquet_streamed_or_not(tmp_path):
-    ways = [
+def test_prompts_of_json_csv_and_parquet_are_the_same(tmp_path):
+    variants = [
         hub_prompts.from_dataset(dataset(path, name, streaming=streaming))
         for name, path in files(tmp_path).items()
         for streaming in (False, True)
     ]
-    assert all(way == ways[0] for way in ways)
-    found, passed_over = ways[0]
+    assert all(variant == variants[0] for variant in variants)
+    found, num_skipped = variants[0]
     assert sorted(row["messages"][0]["content"] for row in found) == sorted(QUESTIONS)
     assert [row["id"] for row in found] == sorted(row["id"] for row in found)
-    assert passed_over == 0
+    assert num_skipped == 0
 
 
-def test_a_row_keeps_its_id_and_bucket_when_rows_come_before_it(tmp_path):
+def test_a_row_keeps_its_id_when_rows_are_inserted(tmp_path):
     path = files(tmp_path)["json"]
     before = {row["id"]: row["topic"] for row in hub_prompts.from_dataset(dataset(path))[0]}
     path.write_text(json.dumps({"q": "New?", "about": "n"}) + "\n" + path.read_text())
@@ -162,7 +165,7 @@ def test_a_row_keeps_its_id_and_bucket_when_rows_come_before_it(tmp_path):
     assert set(before.values()) == {f"bucket-{number}" for number in range(4)}
 
 
-def test_a_column_names_the_topics_and_the_limit_takes_the_first_rows(tmp_path):
+def test_topics_may_be_a_column_and_rows_limited(tmp_path):
     path = files(tmp_path)["json"]
     found, _ = hub_prompts.from_dataset(dataset(path, topic="about", limit=4, streaming=True))
     assert {row["messages"][0]["content"]: row["topic"] for row in found} == {
@@ -170,12 +173,12 @@ def test_a_column_names_the_topics_and_the_limit_takes_the_first_rows(tmp_path):
     }  # fmt: skip
 
 
-def test_rows_without_a_prompt_and_repeated_ones_are_passed_over_and_counted(tmp_path):
+def test_rows_without_a_new_prompt_are_skipped_and_counted(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"q": text}) + "\n" for text in ["One?", " ", None, "One? ", "Two?"]))
-    found, passed_over = hub_prompts.from_dataset(dataset(path))
+    found, num_skipped = hub_prompts.from_dataset(dataset(path))
     assert sorted(row["messages"][0]["content"] for row in found) == ["One?", "Two?"]
-    assert passed_over == 3
+    assert num_skipped == 3
     path.write_text('{"q": ""}\n')
     with pytest.raises(UserError, match="no row of data set 'json' has a prompt in column 'q'"):
         hub_prompts.from_dataset(dataset(path))
@@ -206,7 +209,7 @@ def test_a_conversation_ends_with_its_last_question():
         ({"name": "parquet"}, "cannot be read"),
     ],
 )
-def test_what_a_data_set_lacks_is_named(tmp_path, change, words):
+def test_a_missing_part_of_a_data_set_is_named(tmp_path, change, words):
     source = dataset(files(tmp_path)["json"], **change)
     with pytest.raises(UserError, match=words):
         hub_prompts.from_dataset(source)

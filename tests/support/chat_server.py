@@ -1,4 +1,4 @@
-"""A chat endpoint on this machine that answers from the prompt alone and fails when a script says so."""
+"""A local chat endpoint. Responses depend on the prompt alone, and a script decides which requests fail."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ WORDS = (
 
 @dataclass
 class Reply:
-    """What to send instead of an answer; `hang` seconds first, and no word at all where `drop`."""
+    """A reply in place of a response, after `hang` seconds. With `drop` the connection is closed without a reply."""
 
     status: int = 200
     body: str = ""
@@ -41,7 +41,7 @@ class Reply:
 
 
 def api_teacher(url: str, **changes: Any) -> dict[str, Any]:
-    """An entry of `teachers` in params.yaml for a server at that address."""
+    """An entry of `teachers` in params.yaml for the server at `url`."""
     values = {
         "name": "api", "kind": "openai", "model": "m", "base_url": url, "api_key_env": "TINY_KEY", "mode": "live",
         "concurrency": 4, "requests_per_minute": None, "tokens_per_minute": None, "timeout_s": 5.0, "max_retries": 2,
@@ -51,7 +51,7 @@ def api_teacher(url: str, **changes: Any) -> dict[str, Any]:
 
 
 def completion(body: dict[str, Any]) -> dict[str, Any]:
-    """A chat completion whose text depends on the messages and, above temperature 0, on the seed alone."""
+    """A chat completion. Its text depends on the messages and, above temperature 0, on the seed."""
     heat = [body["temperature"], body["seed"]] if body.get("temperature") else []
     digest = hashlib.sha256(json.dumps([body["messages"], *heat]).encode()).digest()
     words = [WORDS[byte % len(WORDS)] for byte in digest[:8]]
@@ -83,17 +83,17 @@ def completion(body: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class ChatServer:
-    """`script(number of the request, its body)` gives a Reply, or None for the usual answer."""
+    """The server's address, and what it received. `max_at_once` is the maximum of requests in flight."""
 
     url: str
     bodies: list[dict[str, Any]]
     keys: list[str]
-    most_at_once: int = 0
+    max_at_once: int = 0
 
 
 @contextmanager
 def chat_server(script: Script = lambda number, body: None, delay: float = 0.0) -> Iterator[ChatServer]:
-    """Serves until the block ends."""
+    """Serves until the block ends. `script(number of the request, body)` gives a Reply, or None for a response."""
     state = ChatServer("", [], [])
     lock = threading.Lock()
     at_once = 0
@@ -112,12 +112,12 @@ def chat_server(script: Script = lambda number, body: None, delay: float = 0.0) 
                 state.bodies.append(body)
                 state.keys.append(self.headers["Authorization"])
                 at_once += 1
-                state.most_at_once = max(state.most_at_once, at_once)
+                state.max_at_once = max(state.max_at_once, at_once)
             try:
                 time.sleep(delay)
                 reply = script(number, body) or Reply(body=json.dumps(completion(body)))
                 time.sleep(reply.hang)
-            finally:  # before the reply is out, after which the next request may come at any moment
+            finally:  # before the reply is sent: after it the next request may come at any moment
                 with lock:
                     at_once -= 1
             try:

@@ -1,4 +1,4 @@
-"""A hub of data sets on this machine: as much of Hugging Face's HTTP protocol as `datasets` asks for."""
+"""A local hub of data sets: the part of Hugging Face's HTTP protocol that `datasets` uses."""
 
 import hashlib
 import json
@@ -14,8 +14,8 @@ Sets = dict[str, dict[str, dict[str, bytes]]]  # files by name, without folders,
 
 @contextmanager
 def hub(sets: Sets) -> Iterator[tuple[str, list[str]]]:
-    """Serves the data sets; gives the address for HF_ENDPOINT and a list of all that was asked, as `METHOD path`."""
-    asked: list[str] = []
+    """Serves the data sets. Gives the address for HF_ENDPOINT and the list of requests, as `METHOD path`."""
+    requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -34,7 +34,7 @@ def hub(sets: Sets) -> Iterator[tuple[str, list[str]]]:
 
         def answer(self, body: bytes) -> None:
             path = unquote(urlsplit(self.path).path).strip("/")
-            asked.append(f"{self.command} /{path}")
+            requests.append(f"{self.command} /{path}")
             if "datasets/" not in path:
                 return self.fail("EntryNotFound")
             parts = path.removeprefix("api/").split("/")
@@ -47,16 +47,16 @@ def hub(sets: Sets) -> Iterator[tuple[str, list[str]]]:
             if verb == "resolve":
                 return self.send(files[rest], revision) if rest in files else self.fail("EntryNotFound")
             if verb == "paths-info":
-                given = parse_qs(body.decode()) if b"=" in body else json.loads(body)
-                found = [path for path in given["paths"] if path in files]
+                query = parse_qs(body.decode()) if b"=" in body else json.loads(body)
+                paths = [path for path in query["paths"] if path in files]
             else:
-                found = [path for path in files if path.startswith(rest)]
-            sizes = [(path, len(files[path]), etag(files[path])) for path in found]
+                paths = [path for path in files if path.startswith(rest)]
+            sizes = [(path, len(files[path]), etag(files[path])) for path in paths]
             entries = [{"type": "file", "path": path, "size": size, "oid": tag} for path, size, tag in sizes]
             self.send(json.dumps(entries if verb != "revision" else {"id": name, "sha": revision}).encode(), revision)
 
         def send(self, content: bytes, revision: str) -> None:
-            """Sends all of it, or the range that is asked for."""
+            """Sends all of it, or the requested range."""
             whole = len(content)
             start, _, end = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
             part = content[int(start or 0) : int(end) + 1 if end else None]
@@ -80,12 +80,12 @@ def hub(sets: Sets) -> Iterator[tuple[str, list[str]]]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        yield f"http://127.0.0.1:{server.server_address[1]}", requests
     finally:
         server.shutdown()
         server.server_close()
 
 
 def etag(content: bytes) -> str:
-    """As git names a blob."""
+    """The id that git gives a blob."""
     return hashlib.sha1(b"blob %d\0%b" % (len(content), content)).hexdigest()
