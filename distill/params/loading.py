@@ -48,9 +48,10 @@ def _listed(lines: list[str]) -> str:
 
 def _lines(details: Any, value: dict[str, Any]) -> list[str]:
     """`  train.optimization.batch_size: input should be greater than or equal to 1 (got 0)`."""
-    path = ".".join(map(str, _keys(details["loc"], value)))
     if details["type"] == "missing":
-        return [f"  {path}: is missing"]
+        *section, key = details["loc"]
+        return [f"  {'.'.join(map(str, [*_keys(tuple(section), value), key]))}: is missing"]
+    path = ".".join(map(str, _keys(details["loc"], value)))
     if details["type"] == "extra_forbidden":
         return [f"  {path}: is not a known key"]
     if details["type"] == "value_error":
@@ -69,4 +70,4 @@ def _keys(location: tuple[int | str, ...], value: Any) -> list[int | str]:
     if isinstance(value, dict | list) and (first in value if isinstance(value, dict) else isinstance(first, int)):
         kept = [first, *_keys(tuple(rest), value[first])]  # type: ignore[index]  # an index of the list or a key
         return max(kept, skipped, key=len)
-    return skipped if rest else [first]  # a key that is missing is the last
+    return skipped

@@ -10,8 +10,8 @@ import tiny
 
 from distill.core.errors import UserError
 from distill.generation import hub_prompts, prompts
-from distill.params import loading
 from distill.params.generate import DatasetPrompts, FewShotExample, FolderPrompts, JsonlPrompts
+from distill.params.loading import check_params
 from distill.params.teachers import LocalTeacher
 
 PROMPT = {"id": "ants/what", "topic": "ants", "messages": [{"role": "user", "content": "What are ants?"}]}
@@ -232,7 +232,7 @@ def test_a_mistake_in_the_section_is_named_with_its_path(section, words):
     value = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
     value["generate"]["prompts"] = section
     with pytest.raises(UserError) as error:
-        loading.check(value)
+        check_params(value)
     assert words in str(error.value)
 
 
