@@ -1,4 +1,4 @@
-"""The divergence of a student from its teacher on held-out rows, over the whole vocabulary."""
+"""The divergence of a student from its teacher on held-out rows, over the full vocabulary."""
 
 import pytest
 import tiny
@@ -6,7 +6,7 @@ import torch
 
 from distill.modeling.chat import encode
 from distill.students import pruning, vocabulary
-from distill.students.pruning import Parts
+from distill.students.pruning import KeptParts
 from distill.targets import tokenizers
 from tools import held_out_kl
 
@@ -15,10 +15,10 @@ TEACHER = tiny.model(len(TOKENIZER))
 ROWS = [tiny.weighted(topic, f"What people like is {topic}.", 1.0) for topic in ("honey", "chess and kites", "😀")]
 
 
-def saved(folder, kept: list[int], layers: list[int]) -> None:
+def save_student(folder, kept: list[int], layers: list[int]) -> None:
     """A student of the teacher's layers and tokens, in a folder."""
-    pruning.cut(TEACHER, Parts(layers), kept).save_pretrained(folder)
-    vocabulary.trim(TOKENIZER, kept).save_pretrained(folder)
+    pruning.prune(TEACHER, KeptParts(layers), kept).save_pretrained(folder)
+    vocabulary.trim_tokenizer(TOKENIZER, kept).save_pretrained(folder)
 
 
 @torch.no_grad()
@@ -29,31 +29,31 @@ def log_probs(model, row, tokenizer) -> torch.Tensor:
     return logits.double().log_softmax(-1)
 
 
-def test_it_is_nothing_for_the_teacher_itself(tmp_path):
-    saved(tmp_path, list(range(len(TOKENIZER))), [0, 1, 2, 3])
+def test_the_teacher_itself_has_no_divergence(tmp_path):
+    save_student(tmp_path, list(range(len(TOKENIZER))), [0, 1, 2, 3])
     assert held_out_kl.exact_divergence(tmp_path, TEACHER, TOKENIZER, ROWS) == pytest.approx(0, abs=1e-5)
 
 
-def test_it_is_torchs_divergence_for_each_token_of_the_teacher(tmp_path):
-    saved(tmp_path, list(range(len(TOKENIZER))), [0, 3])
-    small = pruning.cut(TEACHER, Parts([0, 3]), range(len(TOKENIZER)))
+def test_the_divergence_is_torchs_per_teacher_token(tmp_path):
+    save_student(tmp_path, list(range(len(TOKENIZER))), [0, 3])
+    small = pruning.prune(TEACHER, KeptParts([0, 3]), range(len(TOKENIZER)))
     pairs = [(log_probs(TEACHER, row, TOKENIZER), log_probs(small, row, TOKENIZER)) for row in ROWS]
     nats = sum(torch.nn.functional.kl_div(own, theirs, reduction="sum", log_target=True) for theirs, own in pairs)
     expected = float(nats) / sum(len(own) for _, own in pairs)
     assert held_out_kl.exact_divergence(tmp_path, TEACHER, TOKENIZER, ROWS) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_token_that_the_student_lacks_counts_as_its_first_piece_and_the_others_by_cross_entropy(tmp_path):
-    kept = vocabulary.choose(TOKENIZER, {}, 270)
-    saved(tmp_path, kept, [0, 3])
-    small, own = pruning.cut(TEACHER, Parts([0, 3]), kept), vocabulary.trim(TOKENIZER, kept)
-    pieces = tokenizers.first_pieces(TOKENIZER, own)
+def test_a_missing_token_counts_as_its_first_piece(tmp_path):
+    kept = vocabulary.select_tokens(TOKENIZER, {}, 270)
+    save_student(tmp_path, kept, [0, 3])
+    small, tokenizer = pruning.prune(TEACHER, KeptParts([0, 3]), kept), vocabulary.trim_tokenizer(TOKENIZER, kept)
+    pieces = tokenizers.to_student_ids(TOKENIZER, tokenizer)
     nats, tokens, finer = 0.0, 0, 0
     for row in ROWS:
-        theirs, mine = log_probs(TEACHER, row, TOKENIZER), log_probs(small, row, own)
-        carried = torch.zeros(len(theirs), len(own), dtype=torch.double).index_add_(1, pieces, theirs.exp())
-        ids, others = encode(own, row).response, encode(TOKENIZER, row).response
-        for place, at in enumerate(tokenizers.align(others, ids, TOKENIZER, own)):
+        theirs, mine = log_probs(TEACHER, row, TOKENIZER), log_probs(small, row, tokenizer)
+        carried = torch.zeros(len(theirs), len(tokenizer), dtype=torch.double).index_add_(1, pieces, theirs.exp())
+        ids, others = encode(tokenizer, row).response, encode(TOKENIZER, row).response
+        for place, at in enumerate(tokenizers.align(others, ids, TOKENIZER, tokenizer)):
             if at is None:
                 nats -= float(mine[place, ids[place]])
             else:
