@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distill.generation.completions import Completion, Request
-from distill.modeling import few_shot
-from distill.modeling.chat import end_of_turn, prompt_ids
+from distill.modeling.chat import chat_format, prompt_ids
 from distill.modeling.decoding import decode
 from distill.modeling.sampling import Sampling
 
@@ -41,32 +40,22 @@ def complete(
     for batch in batches:
         prompts = [prompt_ids(tokenizer, request.messages) for request in batch]
         seeds = [request.seed for request in batch]
-        end = end_token(tokenizer)
-        responses = decode(model, prompts, seeds, end, sampling)
+        responses = decode(model, prompts, seeds, chat_format(tokenizer).stop_id(tokenizer), sampling)
         yield [
-            _completion(tokenizer, request, _Decoded(prompt, tokens, log_probs), end)
+            _completion(tokenizer, request, _Decoded(prompt, tokens, log_probs))
             for request, prompt, (tokens, log_probs) in zip(batch, prompts, responses, strict=True)
         ]
 
 
-def end_token(tokenizer: PreTrainedTokenizerFast) -> int:
-    """The token that ends a response: of the turn, or of the answer in a base model's list of examples."""
-    stop = few_shot.stop_token(tokenizer) if few_shot.is_used(tokenizer) else None
-    return end_of_turn(tokenizer) if stop is None else stop
-
-
-def _completion(tokenizer: PreTrainedTokenizerFast, request: Request, decoded: _Decoded, end: int) -> Completion:
+def _completion(tokenizer: PreTrainedTokenizerFast, request: Request, decoded: _Decoded) -> Completion:
     tokens, log_probs = decoded.response, decoded.log_probs
-    ended = tokens[-1] == end
-    text = str(tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=False))
-    if few_shot.is_used(tokenizer) and (shortened := few_shot.cut(tokenizer, tokens)):
-        ended, (count, text) = True, shortened
-        log_probs = log_probs[:count]
+    finished = chat_format(tokenizer).finish(tokenizer, tokens)
+    count, text = finished or (len(tokens), str(tokenizer.decode(tokens, skip_special_tokens=False)))
     return Completion(
         id=request.id,
         response=text,
-        finish_reason="stop" if ended else "length",
-        logprobs=[round(value, DIGITS) for value in log_probs],
+        finish_reason="stop" if finished else "length",
+        logprobs=[round(value, DIGITS) for value in log_probs[:count]],
         usage={"prompt_tokens": len(decoded.prompt), "completion_tokens": len(tokens)},
         error=None,
     )

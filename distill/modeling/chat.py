@@ -1,10 +1,15 @@
-"""How messages become token ids: the one place where teacher, student and evaluation agree on a prompt."""
+"""Messages and responses as token ids, the same for teacher, student and evaluation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from distill.core.errors import UserError
+from distill.core.files import Row
 from distill.modeling import few_shot
+
+if TYPE_CHECKING:  # transformers takes seconds to import
+    from transformers import PreTrainedTokenizerFast
 
 Messages = list[dict[str, str]]
 
@@ -18,47 +23,63 @@ class Example:
     response: list[int]
 
 
-def render(tokenizer: Any, messages: Messages) -> str:
-    """The prompt as text, by the tokenizer's own chat template, ready for the assistant's answer.
+@dataclass(frozen=True)
+class ChatFormat:
+    """The form of a response after its prompt, and its end.
 
-    Raises UserError where the tokenizer has no chat template.
+    `response_ids(tokenizer, response, ended)` has the ids of a response. Decoding stops at `stop_id(tokenizer)`.
+    `finish(tokenizer, ids)` has the number of ids that a finished response takes and its text, None for an unfinished
+    one. With `several_ends` different tokens end a response, and it begins with a space that its text lacks.
+    """
+
+    response_ids: "Callable[[PreTrainedTokenizerFast, str, bool], list[int]]"
+    stop_id: "Callable[[PreTrainedTokenizerFast], int]"
+    finish: "Callable[[PreTrainedTokenizerFast, list[int]], tuple[int, str] | None]"
+    several_ends: bool
+
+
+def chat_format(tokenizer: "PreTrainedTokenizerFast") -> ChatFormat:
+    """The format of the tokenizer's chat template: few-shot for a base model, otherwise its own."""
+    return FEW_SHOT if tokenizer.chat_template == few_shot.TEMPLATE else OWN_TEMPLATE
+
+
+def render(tokenizer: "PreTrainedTokenizerFast", messages: Messages) -> str:
+    """The prompt as text, by the tokenizer's own chat template, ready for the assistant's response.
+
+    Raises UserError for a tokenizer without a chat template.
     """
     if not tokenizer.chat_template:
         raise UserError(
             f"the tokenizer of {tokenizer.name_or_path!r} has no chat template, so that messages cannot be "
             "rendered as it was trained to read them. Choose an instruct or chat model."
         )
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
-def prompt_ids(tokenizer: Any, messages: Messages, max_tokens: int | None = None) -> list[int]:
+def prompt_ids(tokenizer: "PreTrainedTokenizerFast", messages: Messages, max_tokens: int | None = None) -> list[int]:
     """The rendered prompt as ids, with at most the one BOS of the template. Of a longer one the end is kept."""
     ids = tokenizer(render(tokenizer, messages), add_special_tokens=False).input_ids
     return ids if max_tokens is None else ids[-max_tokens:]
 
 
-def response_ids(tokenizer: Any, response: str, ended: bool) -> list[int]:
+def response_ids(tokenizer: "PreTrainedTokenizerFast", response: str, ended: bool) -> list[int]:
     """The response as ids, encoded apart from the prompt, with one end-of-turn token if the teacher ended it.
 
-    A special token that the response spells out, such as `<|im_end|>` in an answer about templates, is text. A base
-    model has its own spelling and end of an answer (distill/modeling/few_shot.py).
+    A special token that the response spells out, such as `<|im_end|>` in a response about templates, is text.
     """
-    if few_shot.is_used(tokenizer):
-        return few_shot.response_ids(tokenizer, response, ended)
-    ids = tokenizer(response, add_special_tokens=False, split_special_tokens=True).input_ids
-    return [*ids, end_of_turn(tokenizer)] if ended else ids
+    return chat_format(tokenizer).response_ids(tokenizer, response, ended)
 
 
-def end_of_turn(tokenizer: Any) -> int:
+def end_of_turn(tokenizer: "PreTrainedTokenizerFast") -> int:
     """The id of the token that the chat template puts right after the assistant's text."""
     marker = "\N{SNOWMAN}"
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": marker}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    text = str(tokenizer.apply_chat_template(turns, tokenize=False))
     after = tokenizer(text.rpartition(marker)[2].lstrip(), add_special_tokens=False).input_ids
     return after[0] if after else tokenizer.eos_token_id
 
 
-def encode(tokenizer: Any, row: dict[str, Any], max_length: int | None = None) -> Example:
+def encode(tokenizer: "PreTrainedTokenizerFast", row: Row, max_length: int | None = None) -> Example:
     """A row (`id`, `messages`, `response`, `finish_reason`) as ids.
 
     Where prompt and response are longer than `max_length`, the end of the response goes first (with it the
@@ -69,3 +90,18 @@ def encode(tokenizer: Any, row: dict[str, Any], max_length: int | None = None) -
         return Example(row["id"], prompt_ids(tokenizer, row["messages"]), response)
     response = response[: max_length - 1]
     return Example(row["id"], prompt_ids(tokenizer, row["messages"], max_length - len(response)), response)
+
+
+def _response_ids(tokenizer: "PreTrainedTokenizerFast", response: str, ended: bool) -> list[int]:
+    ids = tokenizer(response, add_special_tokens=False, split_special_tokens=True).input_ids
+    return [*ids, end_of_turn(tokenizer)] if ended else ids
+
+
+def _finish(tokenizer: "PreTrainedTokenizerFast", ids: list[int]) -> tuple[int, str] | None:
+    if ids[-1] != end_of_turn(tokenizer):
+        return None
+    return len(ids), str(tokenizer.decode(ids[:-1], skip_special_tokens=False))
+
+
+OWN_TEMPLATE = ChatFormat(_response_ids, end_of_turn, _finish, several_ends=False)
+FEW_SHOT = ChatFormat(few_shot.response_ids, few_shot.stop_token, few_shot.finish, several_ends=True)

@@ -1,8 +1,11 @@
-"""A base model as a teacher: it continues a list of questions and answers, and stops where the next would begin."""
+"""Few-shot prompts for a base model, which continues a list of questions and answers."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from distill.core.errors import UserError
+
+if TYPE_CHECKING:  # transformers takes seconds to import
+    from transformers import PreTrainedTokenizerFast
 
 STOP = "\n\n"
 SHOTS = (
@@ -24,15 +27,10 @@ TEMPLATE = (
 LEAD = "Answer:"  # what a rendered prompt ends with
 
 
-def is_used(tokenizer: Any) -> bool:
-    """Whether the tokenizer has this template."""
-    return tokenizer.chat_template == TEMPLATE
+def response_ids(tokenizer: "PreTrainedTokenizerFast", response: str, ended: bool) -> list[int]:
+    """A response in the form of the template: after a space, without blank lines; `ended` adds `end_token`.
 
-
-def response_ids(tokenizer: Any, response: str, ended: bool) -> list[int]:
-    """A response as the template writes it, behind a space and without blank lines; `ended` adds `end_token`.
-
-    Raises UserError where the tokenizer joins the end of the prompt with what follows.
+    Raises UserError for a tokenizer that merges the end of the prompt with the response.
     """
     text = "\n".join(line for line in map(str.strip, response.split("\n")) if line)
     before, ids = (
@@ -41,44 +39,41 @@ def response_ids(tokenizer: Any, response: str, ended: bool) -> list[int]:
     )
     if ids[: len(before)] != before:
         raise UserError(
-            f"the tokenizer of {tokenizer.name_or_path!r} makes one token of the end of {LEAD!r} and what follows, so "
-            "that an answer's tokens do not begin where the prompt ends. Take another teacher than this for few_shot."
+            f"the tokenizer of {tokenizer.name_or_path!r} makes one token of the end of {LEAD!r} and the "
+            "response, so that the response does not begin where the prompt ends. Choose another teacher for few_shot."
         )
     return ids[len(before) :] + ([end_token(tokenizer)] if ended else [])
 
 
-def end_token(tokenizer: Any) -> int:
-    """The token that says that an answer is over: the first of the stop string.
+def end_token(tokenizer: "PreTrainedTokenizerFast") -> int:
+    """The token that ends a response: the first of the stop string.
 
-    Where the stop string is several tokens, that is a line's end, which an answer of several lines has inside too.
+    If the stop string is several tokens, it is a line end, which a response of several lines also contains.
     """
     return tokenizer(STOP, add_special_tokens=False).input_ids[0]
 
 
-def end_tokens(tokenizer: Any, tokens: list[bytes]) -> list[int]:
-    """All tokens with which an answer is over; `tokens` are the bytes of each id.
+def end_tokens(tokenizer: "PreTrainedTokenizerFast", tokens: list[bytes]) -> list[int]:
+    """All tokens that end a response; `tokens` are the bytes of each id.
 
     They are `end_token`, the end of text, and those that begin with the stop string.
     """
-    longer = [place for place, text in enumerate(tokens) if text.startswith(STOP.encode())]
+    longer = [token for token, text in enumerate(tokens) if text.startswith(STOP.encode())]
     return sorted({end_token(tokenizer), tokenizer.eos_token_id, *longer})
 
 
-def stop_token(tokenizer: Any) -> int | None:
-    """The one token that is the stop string, if the vocabulary has it: at it decoding ends early."""
+def stop_token(tokenizer: "PreTrainedTokenizerFast") -> int:
+    """The token at which decoding stops: the stop string if it is one token, otherwise the end of text."""
     ids = tokenizer(STOP, add_special_tokens=False).input_ids
-    return ids[0] if len(ids) == 1 else None
+    return ids[0] if len(ids) == 1 else tokenizer.eos_token_id
 
 
-def cut(tokenizer: Any, tokens: list[int]) -> tuple[int, str] | None:
-    """How many of the tokens it takes until the answer is over (stop string or end of text), and its text before that.
-
-    None where it is not over yet.
-    """
+def finish(tokenizer: "PreTrainedTokenizerFast", tokens: list[int]) -> tuple[int, str] | None:
+    """The number of tokens up to the stop string or the end of text, and the text before it; None without either."""
     for count, token in enumerate(tokens, start=1):
         if token == tokenizer.eos_token_id:
-            return count, tokenizer.decode(tokens[: count - 1], skip_special_tokens=False)
-        text = tokenizer.decode(tokens[:count], skip_special_tokens=False)
+            return count, str(tokenizer.decode(tokens[: count - 1], skip_special_tokens=False))
+        text = str(tokenizer.decode(tokens[:count], skip_special_tokens=False))
         if STOP in text:
             return count, text.partition(STOP)[0]
     return None

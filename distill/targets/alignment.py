@@ -18,7 +18,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from distill.core.errors import UserError
 from distill.modeling import few_shot
-from distill.modeling.chat import end_of_turn
+from distill.modeling.chat import chat_format, end_of_turn
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def token_bytes(tokenizer: PreTrainedTokenizerFast) -> TokenBytes:
     for token, text in added.items():
         tokens[token] = text
     special = frozenset(token["id"] for token in spec["added_tokens"] if token["special"])
-    if few_shot.is_used(tokenizer):
+    if chat_format(tokenizer).several_ends:
         ends = few_shot.end_tokens(tokenizer, tokens)
         return TokenBytes(tokens, special, few_shot.end_token(tokenizer), True, tuple(ends))
     first = b"".join(tokens[place] for place in tokenizer("a", add_special_tokens=False).input_ids)

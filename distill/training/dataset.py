@@ -9,9 +9,8 @@ from transformers import PreTrainedTokenizerFast
 
 from distill.core.errors import UserError
 from distill.core.files import Row
-from distill.modeling import few_shot
 from distill.modeling.batches import PaddedBatch, pad_batch
-from distill.modeling.chat import encode, prompt_ids, response_ids
+from distill.modeling.chat import chat_format, encode, prompt_ids, response_ids
 from distill.targets.distributions import OutputStates, TopK
 from distill.targets.spans import Response, SpanTargets, TokenizerPair, tokenizer_pair
 from distill.targets.stored import Positions, StoredStates, StoredTopK
@@ -114,7 +113,7 @@ def encode_samples(
             Sample(row["id"], example.prompt, example.response, row["weight"], None)
             for row, example in zip(rows, encoded, strict=True)
         ]
-    if same_family(teacher.tokenizer, student) and not few_shot.is_used(teacher.tokenizer):
+    if same_family(teacher.tokenizer, student) and not chat_format(teacher.tokenizer).several_ends:
         return _aligned_samples(rows, student, max_length, teacher)
     pair = tokenizer_pair(teacher.tokenizer, student)
     return [_span_sample(row, student, max_length, teacher, pair) for row in rows]

@@ -5,9 +5,9 @@ from planting import Fault
 FAULTS = [
     Fault(
         "the end of turn stays in the teacher's text and is learnt twice",
-        "distill/generation/local.py",
-        "tokenizer.decode(tokens[:-1] if ended else tokens, skip",
-        "tokenizer.decode(tokens, skip",
+        "distill/modeling/chat.py",
+        "tokenizer.decode(ids[:-1], skip",
+        "tokenizer.decode(ids, skip",
         "modeling/test_decoding.py::test_the_end_of_turn_is_no_part_of_an_answers_text",
     ),
     Fault(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
@@ -66,7 +68,8 @@ def test_the_end_of_turn_is_no_part_of_an_answers_text(model, tokenizer, monkeyp
     prompt = chat.prompt_ids(tokenizer, requests()[0].messages)
     ((free, _),) = decoding.decode(model, [prompt], [0], end=len(tokenizer) - 1, sampling=GREEDY)
     end = free[3]
-    monkeypatch.setattr(local, "end_token", lambda tokenizer: end)
+    monkeypatch.setattr(chat, "end_of_turn", lambda tokenizer: end)
+    monkeypatch.setattr(chat, "OWN_TEMPLATE", replace(chat.OWN_TEMPLATE, stop_id=chat.end_of_turn))
     answer = answers(model, tokenizer, 1)["r0"]
     before = free[: free.index(end)]
     assert answer.finish_reason == "stop"

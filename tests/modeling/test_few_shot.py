@@ -64,10 +64,10 @@ def test_a_special_token_that_an_answer_spells_out_is_text(tokenizer):
 )
 def test_an_answer_ends_before_the_next_question_or_at_the_end_of_text(tokenizer, written, text):
     tokens = ids(tokenizer, written)
-    count, found = few_shot.cut(tokenizer, tokens)
+    count, found = few_shot.finish(tokenizer, tokens)
     assert found == text
     assert count < len(tokens) or not written.endswith("What")
-    assert few_shot.cut(tokenizer, tokens[: count - 1]) is None
+    assert few_shot.finish(tokenizer, tokens[: count - 1]) is None
 
 
 def test_log_probabilities_end_where_the_answer_does(tokenizer):
@@ -90,7 +90,7 @@ def test_log_probabilities_end_where_the_answer_does(tokenizer):
     ((answer,),) = local.complete(Certain(), tokenizer, [[Request("r", QUESTION, 0)]], sampling)
     assert answer.response == " Bees."
     assert answer.finish_reason == "stop"
-    assert len(answer.logprobs) == few_shot.cut(tokenizer, text)[0] < len(text)
+    assert len(answer.logprobs) == few_shot.finish(tokenizer, text)[0] < len(text)
     assert answer.usage["prompt_tokens"] == len(prompt)
 
 
