@@ -109,7 +109,7 @@ def test_parts_are_joined_whole_or_not_at_all(tmp_path):
 def test_the_printed_teacher_is_one_that_params_take():
     value = tiny.params()
     value["teachers"] += yaml.safe_load(gemma.TEACHER)
-    assert params_loading.check(value).teachers[1].chat_template == "few_shot"
+    assert params_loading.check_params(value).teachers[1].chat_template == "few_shot"
 
 
 @pytest.mark.timeout(1200)  # its 262,144 tokens take a minute and a half to read, on one free processor
