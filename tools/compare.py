@@ -51,9 +51,9 @@ def reason_unpaired(first: Revision, second: Revision) -> str | None:
         return f"they were measured on different items ({counts})"
     if first.test != second.test:
         return f"{revision.TEST} differs, and with it the choices of each item"
-    seeds = [revision.params["seed"] for revision in revisions]
+    seeds = [revision.params["data_seed"] for revision in revisions]
     if seeds[0] != seeds[1]:
-        return f"another seed ({seeds[0]} and {seeds[1]}) draws other wrong choices"
+        return f"another data_seed ({seeds[0]} and {seeds[1]}) draws other wrong choices"
     tokens = [items_by_seed(revision, "teacher")[None][["tokens", "bytes"]] for revision in revisions]
     if not tokens[0].equals(tokens[1]):
         return "the teacher's responses, or its tokens for them, differ"
@@ -63,7 +63,8 @@ def reason_unpaired(first: Revision, second: Revision) -> str | None:
 def only_seeds_differ(first: Revision, second: Revision) -> bool:
     """Whether nothing but the training seeds differs, so that every difference is noise of training."""
     changed = revision.differences(first.params, second.params)
-    return bool(changed) and {path.split(".")[0] for path in changed} == {"seeds"} and first.sources == second.sources
+    sections = {path.split(".")[0] for path in changed}
+    return sections == {"training_seeds"} and first.sources == second.sources
 
 
 def items_by_seed(revision: Revision, model: str) -> dict[int | None, pd.DataFrame]:
@@ -79,7 +80,7 @@ def score_changes(first: Revision, second: Revision, model: str, paired: bool) -
     """The metrics that are ratios over items, each with a paired interval if the items are the same."""
     tables = items_by_seed(first, model), items_by_seed(second, model)
     same_seeds = list(tables[0]) == list(tables[1])
-    resamples, seed = second.params["evaluate.bootstrap_resamples"], second.params["seed"]
+    resamples, seed = second.params["evaluate.bootstrap_resamples"], second.params["data_seed"]
     chance = chance_of(second.params.get("generate.class_labels"))
     changes = []
     for name, measure in measures(chance).items():
@@ -161,7 +162,7 @@ def notes(comparison: dict[str, Any]) -> list[str]:
     if comparison["not_paired"]:
         paragraphs.append(
             f"not tested: {comparison['not_paired']}. Only the same test can be paired:\n"
-            "compare revisions that share prompts, teachers, seed, clean and evaluate in params.yaml."
+            "compare revisions that share prompts, teachers, data_seed, clean and evaluate in params.yaml."
         )
     if comparison["only_seeds_differ"]:
         paragraphs.append("only the training seeds differ: every difference is noise of training")

@@ -64,11 +64,14 @@ def read(folder: Path, name: str | None) -> Revision:
     except DvcException as error:
         raise UserError(f"{label} cannot be read by DVC: {error}") from None
     lock = yaml.safe_load(text[LOCK])["stages"]
+    params = locked_params(lock)
+    if "data_seed" not in params:
+        raise UserError(f"{label} must have data_seed in {LOCK}, got an older format. Run `dvc repro` there first.")
     return Revision(
         name=label,
         items=items,
         table=json.loads(text[METRICS]),
-        params=locked_params(lock),
+        params=params,
         test=next(dep["md5"] for dep in lock["evaluate"]["deps"] if dep["path"] == TEST),
         sources=locked_sources(lock),
         environment={Path(path).stem: json.loads(text[path]) for path in sorted(names)},

@@ -17,8 +17,8 @@ from tools import compare, comparison_figure, revision
 ROOT = Path(__file__).parents[2]
 SIZE = {"parameters": 1000, "bytes": 4000}
 PARAMS = {
-    "seed": 20,
-    "seeds": [1],
+    "data_seed": 20,
+    "training_seeds": [1],
     "evaluate": {"bootstrap_resamples": 500, "max_samples": 80},
     "train.distilled": {"loss": "forward_kl"},
 }
@@ -95,9 +95,9 @@ def branches(tmp_path_factory) -> Path:
         "noise": (scores("distilled", noise=2), PARAMS, "A"),
         "elsewhere": (scores("distilled"), PARAMS, "B"),
         "fewer": (scores("distilled", items=60), PARAMS, "A"),
-        "seed": (scores("distilled"), PARAMS | {"seed": 21}, "A"),
-        "again": (scores("distilled", better=0.1, noise=2), PARAMS | {"seeds": [2]}, "A"),
-        "both": (scores("distilled", better=0.1, noise=2), reverse | {"seeds": [2]}, "A"),
+        "seed": (scores("distilled"), PARAMS | {"data_seed": 21}, "A"),
+        "again": (scores("distilled", better=0.1, noise=2), PARAMS | {"training_seeds": [2]}, "A"),
+        "both": (scores("distilled", better=0.1, noise=2), reverse | {"training_seeds": [2]}, "A"),
     }
     for name, (student, params, processor) in made.items():
         git(folder, "switch", "-qc", name, "main")
@@ -150,7 +150,7 @@ def test_sources_are_what_stages_read_and_none_writes():
 
 
 @pytest.mark.parametrize(
-    ("branch", "words"), [("fewer", "80 and 60, 60 in both"), ("seed", "another seed (20 and 21)")]
+    ("branch", "words"), [("fewer", "80 and 60, 60 in both"), ("seed", "another data_seed (20 and 21)")]
 )  # fmt: skip
 def test_another_test_set_is_not_paired(branches, branch, words):
     found = comparison(branches, "main", branch)
