@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """A mistake that the user can fix. Its text is the whole message: what is wrong, what is allowed, what to do."""
+    """A mistake that the user can fix. Its text is all that is shown: what is wrong, what is allowed, what to do."""
 
 
 def run_main(main: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ from distill.params.fields import Count, Fraction, PositiveFraction, Section, Te
 
 
 class Clean(Section):
-    """Which rows are dropped, and how the topics are split."""
+    """Filters of rows, and the split of topics."""
 
     validation_fraction: PositiveFraction
     test_fraction: PositiveFraction
@@ -27,7 +27,8 @@ class Clean(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.min_words > self.max_words:
-            raise ValueError(f"min_words ({self.min_words}) is larger than max_words ({self.max_words})")
+            raise ValueError(f"min_words must be at most max_words ({self.max_words}), got {self.min_words}")
         if self.validation_fraction + self.test_fraction >= 1:
-            raise ValueError("validation_fraction and test_fraction leave no topic to train on")
+            held_out = self.validation_fraction + self.test_fraction
+            raise ValueError(f"validation_fraction and test_fraction must add up to less than 1, got {held_out:g}")
         return self

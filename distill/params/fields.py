@@ -1,4 +1,4 @@
-"""The kinds of value in params.yaml."""
+"""Types of values in params.yaml."""
 
 from typing import Annotated, Any
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 
 def _number(value: Any) -> Any:
-    """PyYAML reads `1e-4` as a string and DVC reads it as a number: both mean the number."""
+    """The number of a string such as `1e-4`, which PyYAML reads as a string and DVC as a number."""
     if isinstance(value, str):
         try:
             return float(value)
@@ -32,6 +32,6 @@ Layers = Annotated[  # a number of layers, or a list of them
 
 
 class Section(BaseModel):
-    """A part of params.yaml: every key is known, present and of its type."""
+    """A section of params.yaml. Every key must be known, present and of its type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)

@@ -94,8 +94,8 @@ def test_a_number_written_as_1e_minus_4_means_the_number_in_yaml_and_as_text():
             "train.distilled.layer_loss.loss: input should be 'cosine' or 'mse'",
         ),
         ("clean.languages", [], "clean.languages: list should have at least 1 item"),
-        ("clean.test_fraction", 0.99, "leave no topic to train on"),
-        ("clean.min_words", 500, "min_words (500) is larger than max_words"),
+        ("clean.test_fraction", 0.99, "must add up to less than 1, got 1.02"),
+        ("clean.min_words", 500, "min_words must be at most max_words (200), got 500"),
         ("teachers.0.sha256", "abc", "teachers.0.sha256:"),
         ("teachers.0.kind", "magic", "teachers.0: input tag 'magic'"),
         (
