@@ -21,6 +21,8 @@ from distill.targets.stored import StoredTopK
 
 INTERMEDIATE = "intermediate-"  # with a number: the name of an intermediate student
 FINAL = "student"
+# of the record of init, what a trained student's record has too
+DESCRIBED = ("source", "layers", "intermediate_size", "num_key_value_heads", "vocab_size", "validation_coverage")
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,16 @@ def load_pretrained(section: PretrainedStudent) -> Student:
     """The checkpoint of the section, in float32."""
     model, tokenizer = loading.load_model(section.model, torch.float32, section.revision)
     return Student(model, tokenizer, {"source": section.model})
+
+
+def load_initial(folder: Path, record: Row, progressive: Progressive | None) -> Student:
+    """What stage init wrote and training starts from: the final student, or the first intermediate one.
+
+    `record` is metrics/init.json. Raises UserError where the folder is missing or broken.
+    """
+    model, tokenizer = loading.load_model(str(folder / f"{INTERMEDIATE}1" if progressive else folder), torch.float32)
+    described = {name: value for name, value in record.items() if name in DESCRIBED}
+    return Student(model, tokenizer, described | ({"layers": record["start_layers"]} if progressive else {}))
 
 
 def prune_teacher(
