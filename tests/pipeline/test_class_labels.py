@@ -1,4 +1,4 @@
-"""Labels as a closed set: whole token sequences, normalised over the set, learnt and measured as a classifier."""
+"""Class labels: full token sequences, normalised over the set, learnt and measured as a classifier."""
 
 import json
 import math
@@ -10,22 +10,24 @@ import pytest
 import tiny
 import torch
 from forks import stage
-from repositories import stage_command, stop_command
+from repositories import divergence, stage_command, stop_command
 
 from distill.core.errors import UserError
-from distill.evaluation import class_labels as label_items
 from distill.evaluation import classification
-from distill.generation import class_labels as generation_class_labels
+from distill.evaluation.class_labels import items as class_items
+from distill.generation.class_labels import complete as complete_class_labels
 from distill.generation.completions import Completion, Request
 from distill.generation.prompts import check_labels
-from distill.losses import class_labels as losses_class_labels
-from distill.losses import divergences
+from distill.losses.class_labels import class_label_loss
+from distill.losses.divergences import DIVERGENCES
+from distill.losses.logit_loss import CROSS_ENTROPY, LossSettings
 from distill.modeling import class_labels as modeling_class_labels
 from distill.modeling import loading
 from distill.modeling.chat import end_of_turn
 from distill.params.loading import check_params
-from distill.training import class_labels as training_class_labels
-from distill.training.trainer import DistillTrainer
+from distill.training.class_labels import batch_loss, collate_class_labels, encode_class_samples
+from distill.training.dataset import ClassTargets
+from distill.training.trainer import DistillTrainer, Objective
 
 SET = ["is", "is what", "people"]
 BY_FORM = ["ants is", "Tell me", "People like"]  # how the tiny teacher begins its answers to the three forms
@@ -38,8 +40,10 @@ def asked(topic: str, form: str = "What is {}?") -> list[dict[str, str]]:
     return [{"role": "user", "content": form.format(topic)}]
 
 
-def settings(loss: str = "forward_kl", share: float = 0.0, temperature: float = 1.0) -> divergences.Settings:
-    return divergences.Settings(loss, share, temperature, 0.5, "bucket")
+def settings(kind: str = "forward_kl", ce_weight: float = 0.0, temperature: float = 1.0) -> LossSettings:
+    if kind == "cross_entropy":
+        return CROSS_ENTROPY
+    return LossSettings(kind, ce_weight, temperature, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +68,7 @@ def by_hand(model, tokenizer, messages) -> list[float]:
     return found
 
 
-def test_a_label_counts_with_all_its_tokens_and_the_end_of_the_turn(model, tokenizer):
+def test_a_label_counts_with_all_tokens_and_the_end_of_turn(model, tokenizer):
     assert [ids[-1] for ids in modeling_class_labels.encoded(tokenizer, SET)] == [end_of_turn(tokenizer)] * 3
     prompts = [asked("ants"), asked("lakes", "Why do people like {} so much?")]
     sums, normalised = modeling_class_labels.log_probs(model, tokenizer, prompts, SET, 256)
@@ -74,7 +78,7 @@ def test_a_label_counts_with_all_its_tokens_and_the_end_of_the_turn(model, token
     assert np.diff(normalised, axis=-1) == pytest.approx(np.diff(sums, axis=-1))
 
 
-def test_a_label_that_begins_another_is_not_taken_for_it(model, tokenizer):
+def test_a_label_that_begins_another_is_another_label(model, tokenizer):
     """`is` alone is worth P(is) x P(end | is), not P(is), of which `is what` is a part."""
     first, second, _ = modeling_class_labels.encoded(tokenizer, SET)
     assert second[: len(first) - 1] == first[:-1], "the labels of this test share no beginning"
@@ -82,9 +86,9 @@ def test_a_label_that_begins_another_is_not_taken_for_it(model, tokenizer):
     assert math.exp(sums[0, 0]) + math.exp(sums[0, 1]) < 1
 
 
-def test_an_answer_is_the_likeliest_label_with_the_distribution_over_all(model, tokenizer):
+def test_a_response_is_the_likeliest_label_with_all_log_probs(model, tokenizer):
     requests = [Request(topic, asked(topic), 0) for topic in ("ants", "lakes", "maple")]
-    (answers,) = generation_class_labels.complete(model, tokenizer, [requests], SET)
+    (answers,) = complete_class_labels(model, tokenizer, [requests], SET)
     for request, answer in zip(requests, answers, strict=True):
         sums = by_hand(model, tokenizer, request.messages)
         assert answer.response == SET[sums.index(max(sums))]
@@ -98,16 +102,14 @@ def test_an_answer_is_the_likeliest_label_with_the_distribution_over_all(model, 
     assert Completion.from_json(old).label_log_probs is None  # a line of a journal from before there were labels
 
 
-def over(student: list[list[float]], teacher: list[list[float]], how: divergences.Settings, weights=(1.0,)) -> float:
+def over(student: list[list[float]], teacher: list[list[float]], how: LossSettings, weights=(1.0,)) -> float:
     chosen = torch.tensor(teacher).argmax(-1)
-    return float(
-        losses_class_labels.over_set(torch.tensor(student), torch.tensor(teacher), chosen, torch.tensor(weights), how)
-    )
+    return float(class_label_loss(torch.tensor(student), torch.tensor(teacher), chosen, torch.tensor(weights), how))
 
 
-@pytest.mark.parametrize("loss", list(divergences.DIVERGENCES))
+@pytest.mark.parametrize("loss", list(DIVERGENCES))
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_every_divergence_is_0_where_the_student_is_the_teacher_and_more_elsewhere(loss, temperature):
+def test_a_divergence_is_0_only_where_student_equals_teacher(loss, temperature):
     teacher = [[math.log(0.7), math.log(0.2), math.log(0.1)]]
     shifted = [[value - 40 for value in teacher[0]]]  # what the labels have of all that might be written is no matter
     assert over(shifted, teacher, settings(loss, temperature=temperature)) == pytest.approx(0, abs=1e-5)
@@ -121,7 +123,9 @@ def test_the_losses_have_their_closed_forms():
     assert over(student, teacher, settings()) == pytest.approx(forward, abs=1e-6)
     assert over(student, teacher, settings("reverse_kl")) == pytest.approx(reverse, abs=1e-6)
     assert over(student, teacher, settings("cross_entropy")) == pytest.approx(math.log(2), abs=1e-6)
-    assert over(student, teacher, settings(share=0.25)) == pytest.approx(0.25 * math.log(2) + 0.75 * forward, abs=1e-6)
+    assert over(student, teacher, settings(ce_weight=0.25)) == pytest.approx(
+        0.25 * math.log(2) + 0.75 * forward, abs=1e-6
+    )
     assert over(student * 2, teacher * 2, settings(), (1.0, 3.0)) == pytest.approx(4 * forward, abs=1e-6)
     soft = 1 / (1 + 0.25**0.5)  # P at temperature 2
     tempered = 4 * (soft * math.log(soft / 0.5) + (1 - soft) * math.log((1 - soft) / 0.5))
@@ -134,25 +138,25 @@ def row(topic: str, chosen: int, weight: float = 1.0, **changes) -> dict:
     return tiny.weighted(topic, SET[chosen], weight) | {"label_log_probs": spread} | changes
 
 
-def trainer(model, how: divergences.Settings) -> DistillTrainer:
+def trainer(model, how: LossSettings) -> DistillTrainer:
     from transformers import TrainingArguments
 
-    return DistillTrainer(how, torch.float32, model=model, args=TrainingArguments(use_cpu=True, report_to="none"))
+    return DistillTrainer(
+        Objective(how), torch.float32, model=model, args=TrainingArguments(use_cpu=True, report_to="none")
+    )
 
 
-def test_a_batch_has_the_loss_of_its_rows_one_by_one_whatever_its_padding(tokenizer):
+def test_padding_leaves_the_loss_of_a_batch_as_it_is(tokenizer):
     model = tiny.model(len(tokenizer))
     long = asked("bread", "Tell me more about {}, please. Why do people like it so much?")
     rows = [row("ants", 0, 0.5), row("bread", 2, 2.0, messages=long), row("lakes", 1)]
-    found = training_class_labels.samples(rows, tokenizer, SET, 128)
+    found = encode_class_samples(rows, tokenizer, SET, 128)
     for how in (settings(), settings("jsd"), settings("cross_entropy")):
         own = trainer(model, how)
         divisor = torch.tensor(3.5)
-        together = own.compute_loss(model, training_class_labels.collate(found), num_items_in_batch=divisor)
-        assert own._get_num_items_in_batch([training_class_labels.collate(found)], torch.device("cpu")) == divisor
-        apart = sum(
-            own.compute_loss(model, training_class_labels.collate([one]), num_items_in_batch=divisor) for one in found
-        )
+        together = own.compute_loss(model, collate_class_labels(found), num_items_in_batch=divisor)
+        assert own._get_num_items_in_batch([collate_class_labels(found)], torch.device("cpu")) == divisor
+        apart = sum(own.compute_loss(model, collate_class_labels([one]), num_items_in_batch=divisor) for one in found)
         assert together.item() == pytest.approx(apart.item(), abs=1e-5)
     expected = 0.0
     for one in rows:
@@ -161,13 +165,13 @@ def test_a_batch_has_the_loss_of_its_rows_one_by_one_whatever_its_padding(tokeni
     assert together.item() == pytest.approx(expected / 3.5, abs=1e-4)
 
 
-def test_the_gradient_is_that_of_each_label_read_by_itself(tokenizer):
+def test_the_gradient_is_that_of_a_pass_for_each_label(tokenizer):
     """Prompts go through once for all labels: the gradient comes back to them through the cache, padding aside."""
     model = tiny.model(len(tokenizer))
     rows = [row("ants", 0, 0.5), row("bread", 2, 2.0, messages=asked("bread", "Tell me more about {}, please."))]
-    batch = training_class_labels.collate(training_class_labels.samples(rows, tokenizer, SET, 128))
-    names = ("label_log_probs", "chosen", "weights")
-    losses_class_labels.total(model, batch, settings()).backward()
+    batch = collate_class_labels(encode_class_samples(rows, tokenizer, SET, 128))
+    names = ("class_log_probs", "class_labels", "weights")
+    batch_loss(model, batch, settings()).backward()
     found = {name: part.grad.clone() for name, part in model.named_parameters()}
     model.zero_grad()
     sums = []
@@ -176,25 +180,26 @@ def test_the_gradient_is_that_of_each_label_read_by_itself(tokenizer):
             logits = model(torch.tensor([question.prompt + ids])).logits[0, len(question.prompt) - 1 : -1]
             sums.append(logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum())
     student = torch.stack(sums).view(len(rows), len(SET))
-    losses_class_labels.over_set(student, *(batch[name] for name in names), settings()).backward()
+    class_label_loss(student, *(batch[name] for name in names), settings()).backward()
     for name, part in model.named_parameters():
         assert part.grad.abs().max() > 0, name
         torch.testing.assert_close(found[name], part.grad, atol=1e-4, rtol=1e-3, msg=name)
 
 
-def test_a_prompt_that_is_too_long_loses_its_beginning_and_every_label_stays_whole(tokenizer):
-    (sample,) = training_class_labels.samples([row("ants", 1)], tokenizer, SET, 16)
-    assert len(sample.prompt) + max(map(len, sample.choice.labels)) == 16
-    assert sample.choice.labels == modeling_class_labels.encoded(tokenizer, SET)
+def test_a_long_prompt_loses_its_beginning_and_no_label_tokens(tokenizer):
+    (sample,) = encode_class_samples([row("ants", 1)], tokenizer, SET, 16)
+    assert isinstance(sample.targets, ClassTargets)
+    assert len(sample.prompt) + max(map(len, sample.targets.labels)) == 16
+    assert sample.targets.labels == modeling_class_labels.encoded(tokenizer, SET)
 
 
 def test_rows_of_other_labels_are_refused(tokenizer):
     for change in ({"response": "glass"}, {"label_log_probs": [-1.0]}, {"label_log_probs": None}):
-        with pytest.raises(UserError, match=r"must be one of generate.class_labels"):
-            training_class_labels.samples([row("ants", 0, **change)], tokenizer, SET, 64)
+        with pytest.raises(UserError, match=r"must have one of generate.class_labels"):
+            encode_class_samples([row("ants", 0, **change)], tokenizer, SET, 64)
 
 
-def test_prompts_have_right_labels_of_the_set_all_or_none():
+def test_all_prompts_or_none_have_right_labels_of_the_set():
     check_labels([{"id": "a"}, {"id": "b"}], SET)
     check_labels([{"id": "a", "label": "is"}], SET)
     with pytest.raises(UserError, match=r"label of prompt 'a' must be one of generate.class_labels .*, got 'was'"):
@@ -203,12 +208,12 @@ def test_prompts_have_right_labels_of_the_set_all_or_none():
         check_labels([{"id": "a", "label": "is"}, {"id": "b"}], SET)
 
 
-def test_items_are_scored_against_the_right_label_where_there_is_one(model, tokenizer):
+def test_items_are_scored_against_the_right_label_if_any(model, tokenizer):
     sums = by_hand(model, tokenizer, asked("ants"))
     best = SET[sums.index(max(sums))]
     other = next(label for label in SET if label != best)
     rows = [row("ants", SET.index(other), label=best), row("ants", SET.index(other))]
-    gold, ours = label_items.items(model, tokenizer, rows, SET, 256)
+    gold, ours = class_items(model, tokenizer, rows, SET, 256)
     assert (gold["correct"], gold["top1_tokens"], gold["picked"], gold["label"]) == (1.0, 0, best, best)
     assert (ours["correct"], ours["top1_tokens"], ours["picked"], ours["label"]) == (0.0, 0, best, other)
     probabilities = torch.tensor(sums).softmax(0)
@@ -239,43 +244,47 @@ def test_f1_and_calibration_are_those_of_their_definitions():
         ({"generate__class_labels": ["yes", "yes"]}, "class_labels: must be different"),
         ({"generate__class_labels": ["yes", " no"]}, "generate.class_labels"),
         ({"generate__num_samples": 2}, "num_samples: must be 1 with class_labels"),
-        ({"weight__targets": tiny.params()["weight"]["targets"]}, "weight.targets: must be null"),
-        ({"train__rounds": {"number": 2, "start": "last", "average_decay": None}}, "rounds must be null"),
+        ({"targets": tiny.params()["targets"]}, "targets: must be null"),
+        (
+            {"train__self_distillation": {"num_generations": 2, "start": "previous", "ema_decay": None}},
+            "self_distillation must be null",
+        ),
         (
             {"teachers": [BASE | {"chat_template": None}, BASE | {"name": "base"}]},
-            "got ['base']. Set their prompt_fraction to 0",
+            "got ['base']; set their prompt_fraction to 0",
         ),
     ],
 )
-def test_what_labels_do_not_go_with_is_refused_by_name(changes, words):
-    value = tiny.params(**({"generate__class_labels": SET, "weight__targets": None} | changes))
+def test_params_that_exclude_class_labels_are_refused_by_name(changes, words):
+    base = {"generate__class_labels": SET, "targets": None, "train__distilled__loss__tail": None}
+    value = tiny.params(**(base | changes))
     with pytest.raises(UserError) as error:
         check_params(value)
     assert words in str(error.value)
 
 
-STUDENTS = ("train init", "train sft 7", "train distilled 7")
+STUDENTS = ("init", "train sft 7", "train distilled 7")
 
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory) -> Path:
     """The tiny experiment with labels, run stage by stage. The teacher picks the label of a prompt's form, which is the
-    right one for two forms of three."""
+    right label for two forms of three."""
     folder = tiny.repository(
         tmp_path_factory.mktemp("labels"),
         generate__class_labels=BY_FORM,
-        weight__targets=None,
-        weight__confidence="margin",
-        train__student__layers=3,
-        train__distilled__loss="jsd",
-        train__schedule__epochs=3,
-        evaluate__max_items=12,
+        targets=None,
+        weight__confidence__measure="margin",
+        init__layers=3,
+        train__distilled__loss=divergence("jsd"),
+        train__optimization__num_train_epochs=3,
+        evaluate__max_samples=12,
     )
     place = folder / "data/prompts/tiny.jsonl"
     rows = [json.loads(line) for line in place.read_text().splitlines()]
     rows = [one | {"label": BY_FORM[max(int(one["id"][-1]), 1)]} for one in rows]
     place.write_text("".join(json.dumps(one) + "\n" for one in rows))
-    for name in ("generate", "clean", "weight", *STUDENTS, "evaluate", "plot"):
+    for name in ("generate", "clean", "targets", "weight", *STUDENTS, "evaluate", "plot"):
         stage(folder, name)
     return folder
 
@@ -284,7 +293,7 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_every_prompt_is_answered_by_a_label_and_no_answer_is_lost(labelled):
+def test_every_prompt_has_a_label_and_no_response_is_dropped(labelled):
     rows = lines(labelled / "data/raw/responses.jsonl")
     assert len(rows) == len(tiny.TOPICS) * len(tiny.FORMS)
     for one in rows:
@@ -297,7 +306,7 @@ def test_every_prompt_is_answered_by_a_label_and_no_answer_is_lost(labelled):
     assert len({one["weight"] for one in weighted}) > 1
 
 
-def test_the_students_are_measured_as_classifiers_and_the_report_says_so(labelled):
+def test_students_are_measured_and_reported_as_classifiers(labelled):
     scores = json.loads((labelled / "metrics/evaluate.json").read_text())
     table = json.loads((labelled / "metrics/metrics.json").read_text())
     items = pd.read_csv(labelled / "metrics/items.csv")
@@ -319,7 +328,7 @@ def test_the_students_are_measured_as_classifiers_and_the_report_says_so(labelle
         assert "macro-F1" in (labelled / "metrics" / name).read_text()
 
 
-def test_the_example_of_the_students_card_gives_the_probabilities_that_evaluate_measures(labelled):
+def test_the_cards_example_gives_the_measured_probabilities(labelled):
     folder = labelled / "models/distilled-7"
     card = (folder / "README.md").read_text()
     code = card.partition("```python\n")[2].partition("```")[0].replace('folder = "."', f"folder = {str(folder)!r}")
@@ -331,7 +340,7 @@ def test_the_example_of_the_students_card_gives_the_probabilities_that_evaluate_
 
 
 @pytest.mark.slow
-def test_a_killed_training_on_labels_goes_on_to_the_same_bytes(labelled):
+def test_a_killed_training_on_labels_resumes_to_the_same_bytes(labelled):
     model = labelled / "models/distilled-7/model.safetensors"
     before = model.read_bytes()
     stop_command(labelled, stage_command("train distilled 7"))
@@ -340,7 +349,7 @@ def test_a_killed_training_on_labels_goes_on_to_the_same_bytes(labelled):
     assert model.read_bytes() == before
 
 
-def test_labels_that_the_journal_has_are_not_asked_again_and_those_that_are_come_out_the_same(labelled):
+def test_journaled_labels_are_not_queried_again(labelled):
     answers = labelled / "data/raw/responses.jsonl"
     before = answers.read_bytes()
     (journal,) = (labelled / ".distill/journal").iterdir()

@@ -16,9 +16,9 @@ def queued(committed, tmp_path_factory) -> Path:
     """A repository with three finished experiments as branches: another loss, no learning, another seed."""
     folder = tmp_path_factory.mktemp("experiments") / "repository"
     shutil.copytree(committed, folder)
-    tiny.run(folder, "dvc", "exp", "run", "--queue", "--name", "reverse", "-S", "train.distilled.loss=reverse_kl")
-    tiny.run(folder, "dvc", "exp", "run", "--queue", "--name", "lazy", "-S", "train.schedule.learning_rate=1e-9")
-    tiny.run(folder, "dvc", "exp", "run", "--queue", "--name", "seed", "-S", "seeds=[8]")
+    tiny.run(folder, "dvc", "exp", "run", "--queue", "--name", "reverse", "-S", "train.distilled.loss.kind=reverse_kl")
+    tiny.run(folder, "dvc", "exp", "run", "--queue", "--name", "lazy", "-S", "train.optimization.learning_rate=1e-9")
+    tiny.run(folder, "dvc", "exp", "run", "--queue", "--name", "seed", "-S", "training_seeds=[8]")
     tiny.run(folder, "dvc", "exp", "run", "--run-all", timeout=480)
     for name in ("reverse", "lazy", "seed"):
         tiny.run(folder, "dvc", "exp", "branch", name, f"{name}-branch")
@@ -37,7 +37,7 @@ def test_a_queued_experiment_leaves_the_working_tree_alone(queued):
 def test_experiments_are_shown_with_params_and_metrics(queued):
     table = tiny.run(queued, "dvc", "exp", "show", "--only-changed", "--md").stdout.splitlines()
     header, reverse = table[0], next(line for line in table if "reverse" in line)
-    assert "train.distilled.loss" in header
+    assert "train.distilled.loss.kind" in header
     assert "perplexity" in header
     assert "reverse_kl" in reverse
 
@@ -49,7 +49,7 @@ def compare(folder: Path, branch: str, model: str) -> dict:
 
 def test_a_student_that_does_not_learn_is_worse(queued):
     found = compare(queued, "lazy-branch", "distilled")
-    assert list(found["params"]) == ["train.schedule.learning_rate"]
+    assert list(found["params"]) == ["train.optimization.learning_rate"]
     assert found["not_paired"] is None
     row = found["metrics"]["perplexity"]
     assert row["verdict"] == "worse"
@@ -59,7 +59,7 @@ def test_a_student_that_does_not_learn_is_worse(queued):
 
 def test_another_training_seed_alone_is_within_noise(queued):
     found = compare(queued, "seed-branch", "distilled")
-    assert found["params"] == {"seeds": [[7], [8]]}
+    assert found["params"] == {"training_seeds": [[7], [8]]}
     assert found["seeds"] == [[7], [8]]
     row = found["metrics"]["perplexity"]
     assert row["difference"] != 0, "another seed changed nothing, so this test proves nothing"
@@ -68,7 +68,7 @@ def test_another_training_seed_alone_is_within_noise(queued):
 
 def test_an_experiment_is_compared_with_its_base(queued):
     student, control = (compare(queued, "reverse-branch", model) for model in ("distilled", "sft"))
-    assert student["params"] == {"train.distilled.loss": ["forward_kl", "reverse_kl"]}
+    assert student["params"] == {"train.distilled.loss.kind": ["forward_kl", "reverse_kl"]}
     assert student["not_paired"] is None
     changed, unchanged = (found["metrics"]["perplexity"] for found in (student, control))
     assert changed["ci_low"] < changed["difference"] < changed["ci_high"]

@@ -107,7 +107,7 @@ def test_a_colleagues_run_comes_from_a_shared_run_cache(committed, tmp_path):
     tiny.run(committed, "git", "clone", "-q", str(committed), str(second))
     tiny.run(second, "dvc", "cache", "dir", "--local", str(tmp_path / "cache"))
     (second / "dvc.lock").unlink()
-    done = tiny.run(second, "dvc", "repro", "init", "train")
+    done = tiny.run(second, "dvc", "repro", "sft", "distilled")
     ran = {line for line in done.stdout.splitlines() if line.startswith("> python")}
     assert ran == {"> python -m stages.weight"}
     made = {path: data for path, data in files(committed).items() if not path.startswith("data/evaluated/")}

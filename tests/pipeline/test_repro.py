@@ -9,13 +9,23 @@ from pathlib import Path
 
 import pytest
 import tiny
-import yaml
 from chat_server import api_teacher, chat_server
 from forks import stage
-from repositories import copy_repository, copy_with_cache, output_hashes, stage_command, stop_command, without_latency
+from repositories import (
+    copy_repository,
+    copy_with_cache,
+    divergence,
+    edit_params,
+    output_hashes,
+    stage_command,
+    stop_command,
+    without_latency,
+)
 
 from distill.evaluation.goals import GOALS
 from distill.generation.api import capabilities
+
+EPOCHS = "train.optimization.num_train_epochs"
 
 
 def test_a_run_writes_the_main_table_in_its_fixed_shape(finished):
@@ -69,17 +79,36 @@ def test_a_second_run_does_nothing(finished, tmp_path):
 def test_dvc_shows_metrics_params_plots_and_the_graph(finished, tmp_path):
     folder = copy_with_cache(finished, tmp_path / "repo")
     assert "accuracy_ratio" in tiny.run(folder, "dvc", "metrics", "show").stdout
-    assert "train@distilled-7" in tiny.run(folder, "dvc", "dag").stdout
+    assert "distilled@7" in tiny.run(folder, "dvc", "dag").stdout
     assert "html" in tiny.run(folder, "dvc", "plots", "show").stdout
     assert tiny.run(folder, "dvc", "params", "diff").returncode == 0
     assert "up to date" in tiny.run(folder, "dvc", "status").stdout
 
 
-# In a process and its children: a signal to all of them once one is about to make the file that STOP_AT ends.
+def changed_stages(folder: Path) -> set[str]:
+    """The stages that DVC calls stale, and those after them."""
+    lines = tiny.run(folder, "dvc", "repro", "--dry").stdout.splitlines()
+    return {line.split("'")[1] for line in lines if line.startswith("Running stage")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({"weight": {"kind": "uniform"}}, {"weight", "sft@7", "distilled@7", "evaluate", "plot"}),
+        ({"weight.kind": "shuffled"}, {"weight", "sft@7", "distilled@7", "evaluate", "plot"}),
+        ({"train.distilled.loss": divergence("jsd", "bucket")}, {"distilled@7", "evaluate", "plot"}),
+        ({"train.distilled.loss": {"kind": "cross_entropy"}}, {"distilled@7", "evaluate", "plot"}),
+    ],
+)  # fmt: skip
+def test_a_change_of_weights_or_loss_runs_no_stage_before_it(finished, tmp_path, changes, stages):
+    folder = copy_with_cache(finished, tmp_path / "repo")
+    assert changed_stages(folder) == set()
+    edit_params(folder, changes)
+    assert changed_stages(folder) == stages
 
 
 @pytest.mark.slow
-def test_a_run_interrupted_by_ctrl_c_goes_on_where_it_was(finished, tmp_path):
+def test_a_run_interrupted_by_ctrl_c_resumes(finished, tmp_path):
     folder = copy_repository(finished, tmp_path / "repo")
     shutil.rmtree(folder / "models/sft-7")
     output = stop_command(folder, ["dvc", "repro"], by=signal.SIGINT).stdout
@@ -90,7 +119,7 @@ def test_a_run_interrupted_by_ctrl_c_goes_on_where_it_was(finished, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_second_repro_beside_the_first_is_refused_and_harms_nothing(finished, tmp_path):
+def test_a_second_repro_at_the_same_time_is_refused(finished, tmp_path):
     folder = copy_repository(finished, tmp_path / "repo")
     (folder / "metrics/items.csv").unlink()
     first = subprocess.Popen(
@@ -116,7 +145,7 @@ def test_a_second_repro_beside_the_first_is_refused_and_harms_nothing(finished, 
     assert without_latency(output_hashes(folder)) == without_latency(output_hashes(finished))
 
 
-def test_answers_already_in_the_journal_are_not_asked_again(tmp_path):
+def test_journaled_responses_are_not_queried_again(tmp_path):
     with chat_server() as server:
         teacher = api_teacher(server.url)
         folder = tiny.repository(tmp_path / "repo", teachers=[*tiny.params()["teachers"], teacher])
@@ -140,7 +169,7 @@ def test_answers_already_in_the_journal_are_not_asked_again(tmp_path):
         assert not path.is_file() or secret.encode() not in path.read_bytes(), path
 
 
-def test_rows_of_an_endpoint_without_log_probabilities_are_weighted_neutrally(finished, tmp_path):
+def test_rows_without_log_probabilities_have_a_neutral_weight(finished, tmp_path):
     folder = copy_repository(finished, tmp_path / "repo")
     path = folder / "data/clean/train.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -153,35 +182,28 @@ def test_rows_of_an_endpoint_without_log_probabilities_are_weighted_neutrally(fi
     assert json.loads((folder / "metrics/weight.json").read_text())["without_confidence"] == 1
 
 
-def broken(folder: Path, change) -> None:
-    path = folder / "params.yaml"
-    value = yaml.safe_load(path.read_text())
-    change(value)
-    path.write_text(yaml.safe_dump(value, sort_keys=False))
-
-
 @pytest.mark.parametrize(
-    ("name", "mischief", "words"),
+    ("name", "mistake", "words"),
     [
         ("clean", lambda f: (f / "data/raw/responses.jsonl").unlink(), "it comes from stage generate"),
         ("weight", lambda f: (f / "data/clean/train.jsonl").unlink(), "it comes from stage clean"),
         ("train sft 7", lambda f: (f / "data/weighted/train.jsonl").unlink(), "it comes from stage weight"),
-        ("train distilled 7", lambda f: shutil.rmtree(f / "data/weighted/targets"), "stage weight"),
-        ("evaluate", lambda f: shutil.rmtree(f / "models/sft-7"), "train@sft-7 writes it"),
+        ("train distilled 7", lambda f: shutil.rmtree(f / "data/targets"), "stage targets"),
+        ("evaluate", lambda f: shutil.rmtree(f / "models/sft-7"), "sft@7 writes it"),
         ("plot", lambda f: (f / "metrics/evaluate.json").unlink(), "it comes from stage evaluate"),
         ("clean", lambda f: (f / "data/raw/responses.jsonl").write_text("{oops\n"), "line 1 is not JSON"),
         ("generate", lambda f: (f / "data/prompts/tiny.jsonl").write_text('{"id": "a"}\n'), "is not a prompt"),
-        ("generate", lambda f: broken(f, lambda v: v["train"]["schedule"].update(epochs=-1)), "train.schedule.epochs"),
-        ("generate", lambda f: broken(f, lambda v: v["teachers"][0].update(model="nowhere/at-all")), "be loaded"),
-        ("generate", lambda f: broken(f, lambda v: v["teachers"][0].update(sha256="0" * 64)), "params pin sha256"),
-        ("train distilled 7", lambda f: broken(f, lambda v: v["weight"]["targets"].update(top_k=3)), "8 (expected 3)"),
-        ("train init", lambda f: broken(f, lambda v: v["train"]["student"].update(layers=9)), "the teacher's 4"),
-        ("train init", lambda f: broken(f, lambda v: v["train"]["student"].update(vocabulary=300)), None),
+        ("generate", lambda f: edit_params(f, {EPOCHS: -1}), EPOCHS),
+        ("generate", lambda f: edit_params(f, {"teachers.0.model": "nowhere/at-all"}), "be loaded"),
+        ("generate", lambda f: edit_params(f, {"teachers.0.sha256": "0" * 64}), "params pin sha256"),
+        ("train distilled 7", lambda f: edit_params(f, {"targets.top_k": 3}), "8 (expected 3)"),
+        ("init", lambda f: edit_params(f, {"init.layers": 9}), "the teacher's 4"),
+        ("init", lambda f: edit_params(f, {"init.vocab_size": 300}), None),
     ],
 )  # fmt: skip
-def test_a_users_mistake_ends_in_one_message_on_one_screen(finished, tmp_path, name, mischief, words):
+def test_a_users_mistake_ends_in_one_short_message(finished, tmp_path, name, mistake, words):
     folder = copy_repository(finished, tmp_path / "repo")
-    mischief(folder)
+    mistake(folder)
     done = stage(folder, name, check=False)
     if words is None:
         assert done.returncode == 0
@@ -192,19 +214,19 @@ def test_a_users_mistake_ends_in_one_message_on_one_screen(finished, tmp_path, n
     assert len(done.stderr.splitlines()) < 24
 
 
-def test_a_checkpoint_of_another_experiment_is_never_resumed_from(finished, tmp_path):
+def test_checkpoints_of_other_params_are_not_resumed(finished, tmp_path):
     folder = copy_repository(finished, tmp_path / "repo")
     stop_command(folder, stage_command("train sft 7"))
     assert list((folder / ".distill/checkpoints").glob("sft-*/*/checkpoint-*/complete"))
-    broken(folder, lambda value: value["train"]["schedule"].update(learning_rate=0.002))
+    edit_params(folder, {"train.optimization.learning_rate": 0.002})
     assert "resuming from" not in stage(folder, "train sft 7").stdout
-    broken(folder, lambda value: value["train"]["schedule"].update(learning_rate=1e-3))
+    edit_params(folder, {"train.optimization.learning_rate": 1e-3})
     assert "resuming from" in stage(folder, "train sft 7").stdout
     assert without_latency(output_hashes(folder)) == without_latency(output_hashes(finished))
 
 
 @pytest.mark.slow
-def test_an_experiment_in_a_copy_below_dvc_finds_the_journal_of_its_owner(finished, tmp_path):
+def test_an_experiment_in_a_copy_uses_the_owners_journal(finished, tmp_path):
     owner = copy_with_cache(finished, tmp_path / "owner")
     done = tiny.run(owner, "dvc", "exp", "run", "--temp", "-S", "clean.min_words=2", "generate", "clean")
     assert "Ran experiment(s)" in done.stdout

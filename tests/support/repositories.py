@@ -77,14 +77,14 @@ def stop_command(
 
 
 def edit_params(folder: Path, changes: dict[str, Any]) -> None:
-    """Sets values of the repository's params.yaml by dotted key."""
+    """Sets values of the repository's params.yaml by dotted key; a number is an index of a list."""
     path = folder / "params.yaml"
     value = yaml.safe_load(path.read_text())
     for key, new in changes.items():
         *parents, last = key.split(".")
-        section = value
+        section: Any = value
         for name in parents:
-            section = section[name]
+            section = section[int(name) if name.isdigit() else name]
         section[last] = new
     path.write_text(yaml.safe_dump(value, sort_keys=False))
 

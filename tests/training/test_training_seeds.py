@@ -34,7 +34,7 @@ def test_one_seed_is_the_bootstrap_over_items():
     assert flat == one
 
 
-def test_the_interval_over_items_and_seeds_holds_the_truth_where_the_one_over_items_does_not():
+def test_the_interval_over_seeds_holds_the_truth_more_often():
     draw = np.random.default_rng(1)
     held = {"both": 0, "items": 0}
     for trial in range(200):
@@ -47,13 +47,13 @@ def test_the_interval_over_items_and_seeds_holds_the_truth_where_the_one_over_it
     assert held["items"] <= 130, held
 
 
-def test_the_value_is_the_mean_of_the_seeds_scores_and_not_the_score_of_all_items():
+def test_the_value_is_the_mean_of_the_scores_of_the_seeds():
     nats, tokens = np.array([[2.0, 2.0], [4.0, 4.0]]), np.full((2, 2), 2.0)
     found = ratio_interval(nats, tokens, 100, 0, np.exp)
     assert found.value == pytest.approx((np.exp(1) + np.exp(2)) / 2)
 
 
-def test_a_difference_between_one_seed_and_another_is_noise_where_it_is_as_large_as_between_seeds():
+def test_a_difference_as_large_as_between_seeds_is_noise():
     draw = np.random.default_rng(2)
     base = draw.normal(size=200)
     seeds = np.array([-0.5, -0.1, 0.1, 0.5])[:, None]
@@ -90,15 +90,15 @@ def test_the_summary_has_mean_and_standard_deviation_of_a_sample():
     assert mean_tasks(tasks) == {"a": {"documents": 3, "scores": {"acc,none": 0.5}}}
 
 
-def test_a_model_that_is_missing_or_another_is_refused_with_the_stage_that_writes_it(tmp_path, monkeypatch):
+def test_a_missing_or_other_model_is_refused_with_its_stage(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = Run("sft", 3)
     assert [one.name for one in students([3, 1])] == ["init", "sft-3", "sft-1", "distilled-3", "distilled-1"]
-    with pytest.raises(UserError, match=r"models/sft-3 has no model.*dvc repro train@sft-3"):
+    with pytest.raises(UserError, match=r"models/sft-3 has no model.*dvc repro sft@3"):
         require_model(run)
     run.folder.mkdir(parents=True)
     (run.folder / "model.safetensors").write_bytes(b"one")
-    with pytest.raises(UserError, match=r"metrics/train/sft-3\.json is missing; it comes from stage train@sft-3"):
+    with pytest.raises(UserError, match=r"metrics/train/sft-3\.json is missing; it comes from stage sft@3"):
         require_model(run)
     write_json(run.record, {"weights": weights_hash(run.folder)})
     require_model(run)
@@ -109,11 +109,11 @@ def test_a_model_that_is_missing_or_another_is_refused_with_the_stage_that_write
 
 def test_seeds_are_at_least_one_and_each_once():
     for seeds, words in (
-        ([], "seeds: list should have at least 1"),
-        ([1, 1], r"seeds: two are the same, given \[1, 1"),
+        ([], "training_seeds: list should have at least 1"),
+        ([1, 1], r"training_seeds: two are the same, got \[1, 1"),
     ):
         with pytest.raises(UserError, match=words):
-            check_params(tiny.params(seeds=seeds))
+            check_params(tiny.params(training_seeds=seeds))
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -123,7 +123,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def set_seeds(folder: Path, seeds: list[int]) -> None:
     value = yaml.safe_load((folder / "params.yaml").read_text())
-    (folder / "params.yaml").write_text(yaml.safe_dump(value | {"seeds": seeds}, sort_keys=False))
+    (folder / "params.yaml").write_text(yaml.safe_dump(value | {"training_seeds": seeds}, sort_keys=False))
 
 
 def ran(done: str) -> list[str]:
@@ -132,11 +132,11 @@ def ran(done: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_seed_added_trains_what_is_new_and_a_seed_removed_counts_no_more(committed, tmp_path):
+def test_an_added_seed_is_trained_and_a_removed_one_ignored(committed, tmp_path):
     folder = tmp_path / "repository"
     shutil.copytree(committed, folder)
     before, one = hashes(folder), json.loads((folder / "metrics/evaluate.json").read_text())
-    done = tiny.run(folder, "dvc", "exp", "run", "--set-param", "seeds=[7,8]", timeout=600)
+    done = tiny.run(folder, "dvc", "exp", "run", "--set-param", "training_seeds=[7,8]", timeout=600)
     assert ran(done.stdout) == ["train sft 8", "train distilled 8", "evaluate", "plot"]
     after = hashes(folder)
     assert before.items() <= after.items()
@@ -159,7 +159,7 @@ def test_a_seed_added_trains_what_is_new_and_a_seed_removed_counts_no_more(commi
     assert compared["environment"] == {}
     shutil.rmtree(folder / "models/sft-8")
     refused = tiny.run(folder, "python", "-m", "stages.evaluate", check=False)
-    assert "models/sft-8 has no model: stage train@sft-8 writes it" in refused.stderr
+    assert "models/sft-8 has no model: stage sft@8 writes it" in refused.stderr
     set_seeds(folder, [7])
     assert ran(tiny.run(folder, "dvc", "repro").stdout) == ["evaluate", "plot"]
     assert json.loads((folder / "metrics/evaluate.json").read_text()) == one
@@ -173,7 +173,13 @@ def test_the_same_seed_gives_the_same_bytes(finished, tmp_path):
     shutil.rmtree(folder / "models/sft-7")
     forks.stage(folder, "train sft 7")
     assert hashes(folder) == before
-    for name in ("train sft", "train init 7"):
-        done = forks.stage(folder, name, check=False)
-        assert done.returncode == 2
-        assert "need a training seed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("train sft", "arguments are required: seed"), ("train init 7", "argument variant: invalid choice: 'init'")],
+)
+def test_only_trained_students_have_a_seed(tmp_path, name, words):
+    done = forks.stage(tmp_path, name, check=False)
+    assert done.returncode == 2
+    assert words in done.stderr
