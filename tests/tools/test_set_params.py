@@ -23,19 +23,19 @@ def test_no_changes_keep_every_byte():
 
 def test_a_change_edits_one_line_and_keeps_its_comment():
     new = set_params.apply_changes(
-        SHIPPED, {"weight.window": 9, "teachers.0.prompt_fraction": 0.5, "plot.samples": 2}, FILE
+        SHIPPED, {"clean.max_words": 9, "teachers.0.prompt_fraction": 0.5, "plot.num_samples": 2}, FILE
     )
     before, after = (set(text.splitlines()) for text in (SHIPPED, new))
     assert len(before - after) == len(after - before) == 3
-    assert any(re.fullmatch(r"  window: 9 +# tokens in a row, of lowest_window_log_prob", line) for line in after)
+    assert any(re.fullmatch(r"  num_samples: 2 +# held-out responses .*", line) for line in after)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"weight.windows": 9}, "changes.yaml: params.yaml has no weight.windows"),
+        ({"clean.max_word": 9}, "changes.yaml: params.yaml has no clean.max_word"),
         ({"teachers.1.prompt_fraction": 0.5}, "changes.yaml: params.yaml has no teachers.1.prompt_fraction"),
-        ({"weight.window": 0}, "params.yaml is unchanged: the changes of changes.yaml"),
+        ({"clean.max_words": 0}, "params.yaml is unchanged: the changes of changes.yaml"),
     ],
 )
 def test_an_invalid_change_is_refused(changes, words):
@@ -55,12 +55,12 @@ def test_a_file_without_a_mapping_is_refused(tmp_path):
 
 def test_the_command_writes_valid_params_or_nothing(tmp_path):
     (tmp_path / "params.yaml").write_text(SHIPPED)
-    (tmp_path / "bad.yaml").write_text("train.schedule.epochs: 0\n")
+    (tmp_path / "bad.yaml").write_text("train.optimization.num_train_epochs: 0\n")
     (tmp_path / "tools").symlink_to(tiny.ROOT / "tools")
     (tmp_path / "distill").symlink_to(tiny.ROOT / "distill")
     refused = tiny.run(tmp_path, "python", "-m", "tools.set_params", "bad.yaml", check=False)
     assert refused.returncode == 1
-    assert "train.schedule.epochs" in refused.stderr
+    assert "train.optimization.num_train_epochs" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert (tmp_path / "params.yaml").read_text() == SHIPPED
     tiny.run(tmp_path, "python", "-m", "tools.set_params", str(EXAMPLE))
