@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from distill.core.errors import UserError
 from distill.params.renamed import renamed_keys
+from distill.params.rules import RULES
 from distill.params.schema import Params
 
 PATH = Path("params.yaml")
@@ -34,11 +35,17 @@ def check_params(value: Any) -> Params:
         lines = [f"  {path}: is now {new}" for path, new in old]
         raise UserError(f"{PATH} has keys of an earlier version:\n{_listed(lines)}\nRename them. {HINT}")
     try:
-        return Params.model_validate(value)
+        params = Params.model_validate(value)
     except ValidationError as error:
-        mistakes = [line for details in error.errors(include_url=False) for line in _lines(details, value)]
-        count = f"{len(mistakes)} mistake{'s' * (len(mistakes) > 1)}"
-        raise UserError(f"{PATH} has {count}:\n{_listed(mistakes)}\n{HINT}") from None
+        lines = [line for details in error.errors(include_url=False) for line in _lines(details, value)]
+        raise _refusal(lines) from None
+    if mistakes := [f"  {mistake}" for rule in RULES for mistake in rule(params)]:
+        raise _refusal(mistakes)
+    return params
+
+
+def _refusal(lines: list[str]) -> UserError:
+    return UserError(f"{PATH} has {len(lines)} mistake{'s' * (len(lines) > 1)}:\n{_listed(lines)}\n{HINT}")
 
 
 def _listed(lines: list[str]) -> str:

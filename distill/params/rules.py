@@ -2,25 +2,22 @@
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from distill.params.init import PrunedStudent
+from distill.params.schema import Params
 from distill.params.train import IntermediateStudent
-
-if TYPE_CHECKING:
-    from distill.params.schema import Params
 
 Mistakes = Iterator[str]
 SIZES = ("layers", "intermediate_size", "num_key_value_heads")
 
 
-def training_seeds_differ(params: "Params") -> Mistakes:
+def training_seeds_differ(params: Params) -> Mistakes:
     """No training seed stands twice."""
     if len(params.training_seeds) != len(set(params.training_seeds)):
         yield f"training_seeds: two are the same, got {params.training_seeds}"
 
 
-def teachers_divide_the_prompts(params: "Params") -> Mistakes:
+def teachers_divide_the_prompts(params: Params) -> Mistakes:
     """Teachers have names of their own, and their fractions can be given."""
     names = [teacher.name for teacher in params.teachers]
     if len(names) != len(set(names)):
@@ -32,7 +29,7 @@ def teachers_divide_the_prompts(params: "Params") -> Mistakes:
         yield f"teachers: prompt_fractions below 1 divide the prompts and must add up to at most 1, got {total:g}"
 
 
-def named_teachers_exist(params: "Params") -> Mistakes:
+def named_teachers_exist(params: Params) -> Mistakes:
     """Judge, aggregator and the writer of prompts are among the teachers."""
     names = [teacher.name for teacher in params.teachers]
     mixture, writer = params.generate.mixture, params.generate.self_instruct
@@ -44,7 +41,7 @@ def named_teachers_exist(params: "Params") -> Mistakes:
             yield f"{key}: must be one of `teachers` ({names}), got {name!r}"
 
 
-def local_teachers_are_local(params: "Params") -> Mistakes:
+def local_teachers_are_local(params: Params) -> Mistakes:
     """The teacher that is pruned, and the one that students are compared with, are local chat models."""
     local = [teacher.name for teacher in params.teachers if teacher.kind == "local" and teacher.chat_template is None]
     required = {"evaluate.teacher": params.evaluate.teacher}
@@ -55,7 +52,7 @@ def local_teachers_are_local(params: "Params") -> Mistakes:
             yield f"{key}: must be a local teacher of `teachers` with its own chat template ({local}), got {name!r}"
 
 
-def targets_have_a_teacher(params: "Params") -> Mistakes:
+def targets_have_a_teacher(params: Params) -> Mistakes:
     """The teacher of targets is local, and a base model gives top_k targets only."""
     targets = params.targets
     if targets is None:
@@ -71,7 +68,7 @@ def targets_have_a_teacher(params: "Params") -> Mistakes:
             yield f"targets.layers: must be null for {base}, which reads another prompt, got {targets.layers}"
 
 
-def losses_have_their_targets(params: "Params") -> Mistakes:
+def losses_have_their_targets(params: Params) -> Mistakes:
     """The loss under test can be computed from the kind of targets."""
     targets, loss = params.targets, params.train.distilled.loss
     if loss.kind == "cross_entropy":
@@ -97,7 +94,7 @@ def losses_have_their_targets(params: "Params") -> Mistakes:
         yield f"{key}.tail: must be {allowed} with targets {kind}, got {loss.tail or 'null'}"
 
 
-def hidden_losses_have_stored_layers(params: "Params") -> Mistakes:
+def hidden_losses_have_stored_layers(params: Params) -> Mistakes:
     """The teacher's layers of a hidden loss are stored."""
     hidden, targets = params.train.distilled.hidden_loss, params.targets
     if hidden is None:
@@ -110,7 +107,7 @@ def hidden_losses_have_stored_layers(params: "Params") -> Mistakes:
         )
 
 
-def confidence_has_its_pass(params: "Params") -> Mistakes:
+def confidence_has_its_pass(params: Params) -> Mistakes:
     """The confidence measures of the teacher's pass have one."""
     if params.weight.kind == "uniform" or params.weight.confidence.measure != "ifd":
         return
@@ -118,7 +115,7 @@ def confidence_has_its_pass(params: "Params") -> Mistakes:
         yield "weight.confidence.measure: ifd needs `targets` with score_without_prompt: true"
 
 
-def class_labels_need_no_targets(params: "Params") -> Mistakes:
+def class_labels_need_no_targets(params: Params) -> Mistakes:
     """With class labels no choice is about texts or tokens."""
     if params.generate.class_labels is None:
         return
@@ -142,20 +139,20 @@ def class_labels_need_no_targets(params: "Params") -> Mistakes:
         )
 
 
-def budgets_have_prices(params: "Params") -> Mistakes:
+def budgets_have_prices(params: Params) -> Mistakes:
     """A budget can be kept."""
     unpriced = [teacher.name for teacher in params.teachers if teacher.kind == "openai" and teacher.price is None]
     if params.generate.budget_usd is not None and unpriced:
         yield f"generate.budget_usd: cannot be kept, since the price of {unpriced} is null; give prices or no budget"
 
 
-def adapters_have_a_pretrained_base(params: "Params") -> Mistakes:
+def adapters_have_a_pretrained_base(params: Params) -> Mistakes:
     """LoRA trains a pretrained student."""
     if params.train.adapter is not None and params.init.source != "pretrained":
         yield "train.adapter: needs init.source pretrained, since a pruned student is trained whole; set it to null"
 
 
-def progressive_students_shrink(params: "Params") -> Mistakes:
+def progressive_students_shrink(params: Params) -> Mistakes:
     """Each intermediate student is pruned from the one before it, and the final student from the last."""
     progressive, final = params.train.progressive, params.init
     if progressive is None:
@@ -188,7 +185,7 @@ def _not_smaller(key: str, larger: int | list[int] | None, smaller: int | list[i
         yield f"{key}: must be at most {larger}, that of the student before it, got {smaller}"
 
 
-RULES: tuple[Callable[["Params"], Mistakes], ...] = (
+RULES: tuple[Callable[[Params], Mistakes], ...] = (
     training_seeds_differ,
     teachers_divide_the_prompts,
     named_teachers_exist,

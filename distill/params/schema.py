@@ -1,10 +1,9 @@
-"""The whole of params.yaml: all sections, and the rules between them."""
+"""The whole of params.yaml: all sections. The rules between them are in rules.py."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from distill.params import rules
 from distill.params.clean import Clean
 from distill.params.evaluate import Evaluate
 from distill.params.fields import Count, Section
@@ -41,12 +40,6 @@ class Params(Section):
     train: Train
     evaluate: Evaluate
     plot: Plot
-
-    @model_validator(mode="after")
-    def _sections_agree(self) -> Self:
-        if mistakes := [mistake for rule in rules.RULES for mistake in rule(self)]:
-            raise ValueError(*mistakes)
-        return self
 
     def local_teacher(self, name: str) -> LocalTeacher:
         """The local teacher of this name. The rules have checked that there is one."""
