@@ -87,4 +87,18 @@ FAULTS = [
         "tokenizer=str(len(tokenizer)),",
         "targets/test_store.py::test_they_are_of_the_very_texts_of_the_rows_and_of_what_the_tokenizer_does_and_not_of_its_size",
     ),
+    Fault(
+        "all rows of a batch have the first one's targets",
+        "distill/modeling/forward.py",
+        "yield from zip(indices, rows.split([len(examples[index].response) for index in indices]), strict=True)",
+        "yield from ((index, rows[: len(examples[index].response)]) for index in indices)",
+        "targets/test_teacher_pass.py::test_rows_of_a_ragged_batch_are_stored_as_rows_alone[top_k]",
+    ),
+    Fault(
+        "logits of padding are stored",
+        "distill/targets/teacher_pass.py",
+        "self.model.get_output_embeddings()(states))[:, : self.num_tokens]",
+        "self.model.get_output_embeddings()(states))",
+        "targets/test_teacher_pass.py::test_logits_beyond_the_tokenizer_have_no_mass[top_k]",
+    ),
 ]
