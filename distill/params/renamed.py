@@ -84,5 +84,6 @@ def renamed_keys(value: Any, pattern: str = "", path: str = "") -> Iterator[tupl
     for key, name, child in children:
         known, dotted = (f"{before}.{after}".lstrip(".") for before, after in ((pattern, key), (path, name)))
         if known in RENAMED:
-            yield dotted, RENAMED[known]
+            numbers = [part for part in dotted.split(".") if part.isdigit()]
+            yield dotted, RENAMED[known].replace("*", "{}").format(*numbers)
         yield from renamed_keys(child, known, dotted)
