@@ -1,17 +1,19 @@
-"""A teacher that is asked in the step, and the same from its stored states."""
+"""A teacher that runs in each training step, and the same one from its stored states."""
 
 import pytest
 import tiny
 import torch
 
-from distill.losses.divergences import DIVERGENCES, Settings, TopK, total
-from distill.modeling.batches import PaddedBatch, pad_batch
+from distill.losses.divergences import DIVERGENCES
+from distill.losses.logit_loss import LossSettings, logit_loss
+from distill.modeling.batches import pad_batch
 from distill.modeling.chat import encode
 from distill.modeling.forward import response_states
-from distill.students import vocabulary
-from distill.targets import store, tokenizers
-from distill.training import dataset
-from distill.training.online_teacher import LiveTeacher
+from distill.students.vocabulary import select_tokens, trim_tokenizer
+from distill.targets.stored import StoredStates, top_k
+from distill.targets.tokenizers import to_student_ids
+from distill.training.dataset import TeacherTargets, collate, encode_samples
+from distill.training.online_teacher import OnlineTeacher
 
 ROWS = [
     tiny.weighted("ants", "What is honey?", 2.0),
@@ -20,96 +22,95 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def whole():
+def tokenizer():
     return tiny.tokenizer()
 
 
 @pytest.fixture(scope="module")
-def small(whole):
+def trimmed(tokenizer):
     """A student's tokenizer that cuts some of the teacher's tokens finer."""
-    return vocabulary.trim(whole, vocabulary.choose(whole, {}, 290))
+    return trim_tokenizer(tokenizer, select_tokens(tokenizer, {}, 290))
 
 
 @pytest.fixture(scope="module")
-def network(whole):
-    return tiny.model(len(whole) + 8)  # eight rows of padding, as vocabularies of one family have
+def model(tokenizer):
+    return tiny.model(len(tokenizer) + 8)  # eight rows of padding, as vocabularies of one family have
 
 
 @pytest.fixture(scope="module")
-def teacher(whole, small, network):
-    return LiveTeacher(network, tokenizers.first_pieces(whole, small), len(small))
+def teacher(tokenizer, trimmed, model):
+    return OnlineTeacher(model, to_student_ids(tokenizer, trimmed), len(trimmed))
 
 
-def states(network, whole) -> dict[str, store.States]:
-    """What stage weight stores of kind hidden."""
-    found = {}
+def states(model, tokenizer) -> dict[str, StoredStates]:
+    """What stage targets stores of kind hidden_states."""
+    actual = {}
     for row in ROWS:
-        example = encode(whole, row)
+        example = encode(tokenizer, row)
         with torch.no_grad():
-            passed = response_states(network, pad_batch([(example.prompt, example.response)]))
-        found[row["id"]] = store.States(passed.bfloat16())
-    return found
+            passed = response_states(model, pad_batch([(example.prompt, example.response)]))
+        actual[row["id"]] = StoredStates(passed.bfloat16())
+    return actual
 
 
-def asked(teacher, whole, small):
-    batch = dataset.collate(dataset.samples(ROWS, small, 256, whole, None))
-    return batch, teacher.of_text(
-        PaddedBatch.from_tensors(batch, "teacher_"), batch["teacher_places"], batch["teacher_known"]
-    )
+def batch_and_distributions(teacher, tokenizer, trimmed):
+    batch = collate(encode_samples(ROWS, trimmed, 256, TeacherTargets(tokenizer, None, {})))
+    return batch, teacher.distributions(batch["targets"])
 
 
-def test_the_distribution_is_that_of_a_plain_forward_pass_carried_over_token_by_token(teacher, whole, small, network):
-    batch, full = asked(teacher, whole, small)
-    found = full.log_probs(slice(0, 1000)).exp()
-    pieces = teacher.pieces.tolist()
+def test_distributions_equal_a_mapped_forward_pass(teacher, tokenizer, trimmed, model):
+    batch, full = batch_and_distributions(teacher, tokenizer, trimmed)
+    actual = full.log_probs(slice(0, 1000)).exp()
+    student_ids = teacher.student_ids.tolist()
     start = 0
-    for row, sample in zip(ROWS, dataset.samples(ROWS, small, 256, whole, None), strict=True):
-        example = encode(whole, row)
-        logits = network(torch.tensor([[*example.prompt, *example.response]])).logits[0, :, : len(whole)]
+    for row, sample in zip(ROWS, encode_samples(ROWS, trimmed, 256, TeacherTargets(tokenizer, None, {})), strict=True):
+        example = encode(tokenizer, row)
+        logits = model(torch.tensor([[*example.prompt, *example.response]])).logits[0, :, : len(tokenizer)]
         probs = logits.softmax(-1).detach()
-        for place, theirs in enumerate(sample.asked.places):
-            if theirs is None:
-                assert not full.known[start + place]
+        for position, teacher_position in enumerate(sample.targets.positions):
+            if teacher_position is None:
+                assert not full.known[start + position]
                 continue
-            expected = torch.zeros(len(small))
-            for token, share in enumerate(probs[len(example.prompt) - 1 + theirs].tolist()):
-                expected[pieces[token]] += share
-            torch.testing.assert_close(found[start + place], expected, rtol=1e-4, atol=1e-6)
+            expected = torch.zeros(len(trimmed))
+            for token, prob in enumerate(probs[len(example.prompt) - 1 + teacher_position].tolist()):
+                expected[student_ids[token]] += prob
+            torch.testing.assert_close(actual[start + position], expected, rtol=1e-4, atol=1e-6)
         start += len(sample.response)
     assert start == len(batch["labels"]) == len(full.known)
     assert not full.known.all(), "no token was cut finer, so that the test says little"
 
 
-def test_teacher_and_student_read_the_same_prompt(whole, small):
-    for sample in dataset.samples(ROWS, small, 256, whole, None):
-        assert small.decode(sample.prompt) == whole.decode(sample.asked.prompt)
-        assert small.decode(sample.response) == whole.decode(sample.asked.response)
-        assert len(sample.prompt) > len(sample.asked.prompt), "nothing was cut finer, so that the test says little"
+def test_teacher_and_student_read_the_same_prompt(tokenizer, trimmed):
+    for sample in encode_samples(ROWS, trimmed, 256, TeacherTargets(tokenizer, None, {})):
+        assert trimmed.decode(sample.prompt) == tokenizer.decode(sample.targets.prompt)
+        assert trimmed.decode(sample.response) == tokenizer.decode(sample.targets.response)
+        assert len(sample.prompt) > len(sample.targets.prompt), "nothing was cut finer, so that the test says little"
 
 
 @pytest.mark.parametrize("loss", DIVERGENCES)
-def test_stored_states_and_the_whole_vocabulary_stored_give_the_loss_of_asking(teacher, whole, small, network, loss):
+def test_stored_states_give_the_loss_of_the_online_teacher(teacher, tokenizer, trimmed, model, loss):
     """Chunk by chunk, with what bfloat16 and float16 round."""
-    batch, full = asked(teacher, whole, small)
-    logits = torch.randn(len(batch["labels"]), len(small), generator=torch.Generator().manual_seed(1))
-    settings = Settings(loss, 0.2, 1.0, 0.5, "bucket")
-    online = total(logits, batch["labels"], batch["weights"], full, settings, chunk=3) / batch["weights"].sum()
-    kept = states(network, whole)
-    hidden = dataset.collate(dataset.samples(ROWS, small, 256, whole, kept.items()))
-    from_states = teacher.of_states(hidden["teacher_states"], hidden["teacher_known"])
-    stored = total(logits, batch["labels"], batch["weights"], from_states, settings, chunk=5) / batch["weights"].sum()
+    batch, full = batch_and_distributions(teacher, tokenizer, trimmed)
+    logits = torch.randn(len(batch["labels"]), len(trimmed), generator=torch.Generator().manual_seed(1))
+    settings = LossSettings(loss, ce_weight=0.2, tail="bucket")
+    online = logit_loss(logits, batch["labels"], batch["weights"], full, settings, chunk=3) / batch["weights"].sum()
+    kept = states(model, tokenizer)
+    hidden = collate(encode_samples(ROWS, trimmed, 256, TeacherTargets(tokenizer, kept, {})))
+    from_states = teacher.distributions(hidden["targets"])
+    stored = (
+        logit_loss(logits, batch["labels"], batch["weights"], from_states, settings, chunk=5) / batch["weights"].sum()
+    )
     assert stored.item() == pytest.approx(online.item(), rel=1e-3)
-    output = network.get_output_embeddings()
-    rows = {name: store.top_k(output(part.states.float())[:, : len(whole)], 999) for name, part in kept.items()}
-    top = dataset.collate(dataset.samples(ROWS, small, 256, whole, rows.items()))
-    targets_of = TopK(*(top[f"top_{name}"] for name in ("ids", "log_probs", "tail", "known")))
-    best = total(logits, top["labels"], top["weights"], targets_of, settings) / batch["weights"].sum()
+    output = model.get_output_embeddings()
+    rows = {name: top_k(output(part.states.float())[:, : len(tokenizer)], 999) for name, part in kept.items()}
+    top = collate(encode_samples(ROWS, trimmed, 256, TeacherTargets(tokenizer, rows, {})))
+    best = logit_loss(logits, top["labels"], top["weights"], top["targets"], settings) / batch["weights"].sum()
     assert best.item() == pytest.approx(online.item(), rel=2e-3)
 
 
-def test_no_gradient_reaches_the_teacher(teacher, whole, small, network):
-    batch, full = asked(teacher, whole, small)
-    logits = torch.zeros(len(batch["labels"]), len(small), requires_grad=True)
-    total(logits, batch["labels"], batch["weights"], full, Settings("forward_kl", 0.0, 1.0, 0.5, "bucket")).backward()
+def test_no_gradient_reaches_the_teacher(teacher, tokenizer, trimmed, model):
+    batch, full = batch_and_distributions(teacher, tokenizer, trimmed)
+    logits = torch.zeros(len(batch["labels"]), len(trimmed), requires_grad=True)
+    logit_loss(logits, batch["labels"], batch["weights"], full, LossSettings("forward_kl", ce_weight=0.0)).backward()
     assert logits.grad.abs().max() > 0
-    assert all(part.grad is None for part in network.parameters())
+    assert all(part.grad is None for part in model.parameters())

@@ -15,7 +15,7 @@ from distill.training.dataset import Sample
 CPU = torch.device("cpu")
 
 
-def test_the_operations_of_a_step_are_those_that_torch_counts_less_attention(monkeypatch):
+def test_flops_equal_torchs_count_without_attention(monkeypatch):
     monkeypatch.setattr(packing, "TOKEN_STEP", 1)  # what fills a shape is computed, and counts for nothing
     model = tiny.model(200, layers=3)
     pairs = [([3, 4, 5], [6, 7, 2]), ([8, 9], [10, 11, 12, 2])]
@@ -33,22 +33,22 @@ def test_the_operations_of_a_step_are_those_that_torch_counts_less_attention(mon
     assert small / weights < 0.01, "norms are no matrices, and count for nothing"
 
 
-def test_flops_are_six_for_each_weight_and_token_without_padding_and_what_rows_share():
-    network = tiny.model(100, layers=1)
-    late = late_parameters(network)
-    rest = sum(part.numel() for part in network.parameters()) - late
+def test_flops_skip_padding_and_shared_prefixes():
+    model = tiny.model(100, layers=1)
+    late = late_parameters(model)
+    rest = sum(part.numel() for part in model.parameters()) - late
     batch = [Sample("a", [1, 2, 3], [4, 5], 1.0, None), Sample("b", [1, 2, 6, 7], [8], 1.0, None)]
-    assert fit.flops(network, batch, 2) == 6 * (rest * (5 + 5 - 2) + late * 3)
-    assert fit.flops(network, batch, 1) == 6 * (rest * (5 + 5) + late * 3), "rows of other batches share nothing"
+    assert fit.training_flops(model, batch, 2) == 6 * (rest * (5 + 5 - 2) + late * 3)
+    assert fit.training_flops(model, batch, 1) == 6 * (rest * (5 + 5) + late * 3), "rows of other batches share nothing"
 
 
-def test_the_line_says_rate_share_and_memory():
+def test_the_report_has_rate_mfu_and_memory():
     line = throughput.report(10**9, 500, 2.0, torch.float32, CPU)
-    share, rate, memory = map(
+    mfu, rate, memory = map(
         float, re.search(r"250 response tokens/s, (\d+)% of the (\d+) .* ([\d.]+) GB", line).groups()
     )
     assert rate > 0
-    assert abs(share - 100 * 0.5e9 / (rate * 1e9)) <= 1
+    assert abs(mfu - 100 * 0.5e9 / (rate * 1e9)) <= 1
     assert 0.05 < memory < 100
 
 
