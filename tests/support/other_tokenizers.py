@@ -7,6 +7,8 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, trainer
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
+from distill.modeling import few_shot
+
 
 def byte_level(corpus: list[str], size: int, end: str = "<|im_end|>", **parts: object) -> PreTrainedTokenizerFast:
     """Another byte-level BPE tokenizer, with other merges and another end of turn."""
@@ -50,3 +52,17 @@ OTHER = byte_level(["honey bees 😀😀 make honeycomb", "what people like so m
 
 
 PIECES = sentencepiece()
+
+
+def without_chat_template(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer of a base model, as `loading.load_tokenizer` returns it with chat_template few_shot."""
+    result = tokenizer.__class__(tokenizer_object=tokenizer.backend_tokenizer, **tokenizer.special_tokens_map)
+    result.chat_template = few_shot.TEMPLATE
+    return result
+
+
+FEW_SHOT = {
+    "byte-level": without_chat_template(OTHER),
+    "sentencepiece": without_chat_template(PIECES),
+    "the student's": without_chat_template(tiny.tokenizer()),
+}

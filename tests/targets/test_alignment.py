@@ -9,128 +9,135 @@ from transformers import PreTrainedTokenizerFast
 
 from distill.core.errors import UserError
 from distill.modeling.chat import response_ids
-from distill.targets import alignment
-from distill.targets.alignment import Span, response_spans, shared, spelling
+from distill.targets.alignment import Span, response_spans, shared_tokens, token_bytes
 
-ONE = tiny.tokenizer()
-
-
-def spans(one, other, text: str, ended: bool = True) -> tuple[list[Span], list[int], list[int]]:
-    ids = [response_ids(tokenizer, text, ended) for tokenizer in (one, other)]
-    return response_spans(spelling(one), spelling(other), *ids, ended), *ids
+TEACHER = tiny.tokenizer()
 
 
-def said(tokenizer, ids: list[int]) -> bytes:
-    tokens = spelling(tokenizer).tokens
-    return b"".join(tokens[place] for place in ids)
+def spans(first, second, text: str, ended: bool = True) -> tuple[list[Span], list[int], list[int]]:
+    ids = [response_ids(tokenizer, text, ended) for tokenizer in (first, second)]
+    return response_spans(token_bytes(first), token_bytes(second), *ids, ended), *ids
 
 
-def test_every_token_of_both_sides_from_the_first_to_the_end_of_turn_is_in_one_span():
-    found, one, other = spans(ONE, OTHER, "What people like is honey.")
-    assert found[0].teacher[0] == found[0].student[0] == 0
-    assert found[-1] == Span((len(one) - 1, len(one)), (len(other) - 1, len(other)))
-    assert (ONE.convert_ids_to_tokens(one[-1]), OTHER.convert_ids_to_tokens(other[-1])) == ("<|im_end|>", "<|end|>")
-    for side, ids in (("teacher", one), ("student", other)):
-        assert [place for span in found for place in range(*getattr(span, side))] == list(range(len(ids)))
+def text_bytes(tokenizer, ids: list[int]) -> bytes:
+    tokens = token_bytes(tokenizer).tokens
+    return b"".join(tokens[position] for position in ids)
 
 
-def test_spans_are_as_short_as_can_be_and_spell_the_same():
-    found, one, other = spans(ONE, OTHER, "people like honeycomb")
-    texts = [said(ONE, one[slice(*span.teacher)]) for span in found[:-1]]
-    assert texts == [said(OTHER, other[slice(*span.student)]) for span in found[:-1]]
-    lengths = {(span.teacher[1] - span.teacher[0], span.student[1] - span.student[0]) for span in found}
+def test_every_token_is_in_one_span():
+    aligned, first, second = spans(TEACHER, OTHER, "What people like is honey.")
+    assert aligned[0].teacher[0] == aligned[0].student[0] == 0
+    assert aligned[-1] == Span((len(first) - 1, len(first)), (len(second) - 1, len(second)))
+    assert (TEACHER.convert_ids_to_tokens(first[-1]), OTHER.convert_ids_to_tokens(second[-1])) == (
+        "<|im_end|>",
+        "<|end|>",
+    )
+    for side, ids in (("teacher", first), ("student", second)):
+        assert [position for span in aligned for position in range(*getattr(span, side))] == list(range(len(ids)))
+
+
+def test_spans_are_short_and_spell_the_same():
+    aligned, first, second = spans(TEACHER, OTHER, "people like honeycomb")
+    texts = [text_bytes(TEACHER, first[slice(*span.teacher)]) for span in aligned[:-1]]
+    assert texts == [text_bytes(OTHER, second[slice(*span.student)]) for span in aligned[:-1]]
+    lengths = {(span.teacher[1] - span.teacher[0], span.student[1] - span.student[0]) for span in aligned}
     assert (1, 1) in lengths
-    assert any(theirs != own for theirs, own in lengths)
-    assert len(found) > 4
+    assert any(num_teacher != num_student for num_teacher, num_student in lengths)
+    assert len(aligned) > 4
 
 
-def test_a_character_is_aligned_within_where_both_cut_it():
-    faces = byte_level(["😀", "😁", "😂"] * 5, 270)  # their first three bytes are one token, the last is another
-    assert [len(tokenizer("😃").input_ids) for tokenizer in (ONE, faces)] == [4, 2]
-    assert spans(ONE, faces, "😃", ended=False)[0] == [Span((0, 3), (0, 1)), Span((3, 4), (1, 2))]
-    assert spans(ONE, OTHER, "😀", ended=False)[0] == [Span((0, 4), (0, 1))]
+def test_spans_may_end_within_a_character():
+    faces = byte_level(["😀", "😁", "😂"] * 5, 270)  # their first three bytes are first token, the last is another
+    assert [len(tokenizer("😃").input_ids) for tokenizer in (TEACHER, faces)] == [4, 2]
+    assert spans(TEACHER, faces, "😃", ended=False)[0] == [Span((0, 3), (0, 1)), Span((3, 4), (1, 2))]
+    assert spans(TEACHER, OTHER, "😀", ended=False)[0] == [Span((0, 4), (0, 1))]
     # SentencePiece: a token for the space before the text, and four bytes
     by_byte = [Span((0, 1), (0, 2)), Span((1, 2), (2, 3)), Span((2, 3), (3, 4)), Span((3, 4), (4, 5))]
-    assert spans(ONE, PIECES, "😀", ended=False)[0] == by_byte
+    assert spans(TEACHER, PIECES, "😀", ended=False)[0] == by_byte
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=30), st.booleans())
-def test_any_text_is_covered_whole(text, ended):
-    for one, other in ((ONE, OTHER), (ONE, PIECES), (PIECES, OTHER)):
-        found, left, right = spans(one, other, text, ended)
+def test_any_text_is_covered(text, ended):
+    for first, second in ((TEACHER, OTHER), (TEACHER, PIECES), (PIECES, OTHER)):
+        aligned, left, right = spans(first, second, text, ended)
         if "<" in text or "▁" in text:
             continue  # what looks like a special token or is SentencePiece's own sign
-        assert [place for span in found for place in range(*span.teacher)] == list(range(len(left)))
-        assert [place for span in found for place in range(*span.student)] == list(range(len(right)))
+        assert [position for span in aligned for position in range(*span.teacher)] == list(range(len(left)))
+        assert [position for span in aligned for position in range(*span.student)] == list(range(len(right)))
 
 
-def test_the_space_that_one_side_writes_before_a_text_hides_no_first_token():
-    found, one, other = spans(ONE, PIECES, "What is honey?")
-    assert spelling(PIECES).prefix
-    assert not spelling(ONE).prefix
-    assert found[0].teacher[0] == found[0].student[0] == 0
-    assert said(PIECES, other[slice(*found[0].student)]) == b" " + said(ONE, one[slice(*found[0].teacher)])
+def test_a_leading_space_hides_no_first_token():
+    aligned, first, second = spans(TEACHER, PIECES, "What is honey?")
+    assert token_bytes(PIECES).prefix
+    assert not token_bytes(TEACHER).prefix
+    assert aligned[0].teacher[0] == aligned[0].student[0] == 0
+    assert text_bytes(PIECES, second[slice(*aligned[0].student)]) == b" " + text_bytes(
+        TEACHER, first[slice(*aligned[0].teacher)]
+    )
 
 
-def test_the_same_tokenizer_has_a_span_a_token():
-    found, ids, _ = spans(ONE, ONE, "What is honey?")
-    assert found == [Span((place, place + 1), (place, place + 1)) for place in range(len(ids))]
+def test_one_tokenizer_has_a_span_for_each_token():
+    aligned, ids, _ = spans(TEACHER, TEACHER, "What is honey?")
+    assert aligned == [Span((position, position + 1), (position, position + 1)) for position in range(len(ids))]
 
 
-def test_a_response_cut_short_keeps_the_spans_that_are_whole_and_has_no_end():
-    whole, one, other = spans(ONE, OTHER, "What people like is honey.")
-    cut = response_spans(spelling(ONE), spelling(OTHER), one, other[:-3], True)
-    assert cut == [span for span in whole if span.student[1] <= len(other) - 3]
-    assert 0 < len(cut) < len(whole) - 1
+def test_a_truncated_response_keeps_complete_spans():
+    full, first, second = spans(TEACHER, OTHER, "What people like is honey.")
+    cut = response_spans(token_bytes(TEACHER), token_bytes(OTHER), first, second[:-3], True)
+    assert cut == [span for span in full if span.student[1] <= len(second) - 3]
+    assert 0 < len(cut) < len(full) - 1
 
 
-def test_a_response_that_was_not_ended_has_no_end():
-    found, one, _ = spans(ONE, OTHER, "What is honey?", ended=False)
-    assert found[-1].teacher[1] == len(one)
-    assert said(ONE, one[slice(*found[-1].teacher)]).endswith(b"?")
+def test_an_unfinished_response_has_no_end():
+    aligned, first, _ = spans(TEACHER, OTHER, "What is honey?", ended=False)
+    assert aligned[-1].teacher[1] == len(first)
+    assert text_bytes(TEACHER, first[slice(*aligned[-1].teacher)]).endswith(b"?")
 
 
-def test_where_a_tokenizer_changes_the_text_the_spans_stop_and_the_end_of_turn_remains():
+def test_spans_stop_where_a_tokenizer_changes_the_text():
     lower = byte_level(tiny.CORPUS, 330, normalizer=normalizers.Lowercase())
-    found, one, other = spans(ONE, lower, "so much Glass")
-    assert said(ONE, [place for span in found[:-1] for place in one[slice(*span.teacher)]]) in (b"so much", b"so much ")
-    assert found[-1] == Span((len(one) - 1, len(one)), (len(other) - 1, len(other)))
+    aligned, first, second = spans(TEACHER, lower, "so much Glass")
+    assert text_bytes(TEACHER, [position for span in aligned[:-1] for position in first[slice(*span.teacher)]]) in (
+        b"so much",
+        b"so much ",
+    )
+    assert aligned[-1] == Span((len(first) - 1, len(first)), (len(second) - 1, len(second)))
 
 
-def test_tokens_that_spell_the_same_are_shared_whatever_their_ids():
-    theirs, own = spelling(ONE), spelling(OTHER)
-    pairs = shared(theirs, own, first=False).tolist()
-    assert len(pairs) == len(ONE)
-    for place, mate in enumerate(pairs):
-        if place == ONE.eos_token_id:
-            assert mate == OTHER.eos_token_id
-        elif mate >= 0:
-            assert theirs.tokens[place] == own.tokens[mate]
+def test_tokens_of_equal_bytes_are_shared():
+    teacher, student = token_bytes(TEACHER), token_bytes(OTHER)
+    pairs = shared_tokens(teacher, student, first=False).tolist()
+    assert len(pairs) == len(TEACHER)
+    for position, student_id in enumerate(pairs):
+        if position == TEACHER.eos_token_id:
+            assert student_id == OTHER.eos_token_id
+        elif student_id >= 0:
+            assert teacher.tokens[position] == student.tokens[student_id]
         else:
-            assert place in theirs.special or theirs.tokens[place] not in own.tokens
-    mates = [mate for mate in pairs if mate >= 0]
-    assert len(set(mates)) == len(mates) > 256
-    assert shared(theirs, theirs, first=False).tolist() == list(range(len(ONE)))
+            assert position in teacher.special or teacher.tokens[position] not in student.tokens
+    student_ids = [student_id for student_id in pairs if student_id >= 0]
+    assert len(set(student_ids)) == len(student_ids) > 256
+    assert shared_tokens(teacher, teacher, first=False).tolist() == list(range(len(TEACHER)))
 
 
-def test_at_the_beginning_of_a_text_a_word_goes_with_the_word_and_its_space():
-    theirs, own = spelling(ONE), spelling(PIECES)
-    word = ONE.convert_tokens_to_ids("What")
+def test_first_words_match_words_with_a_space():
+    teacher, student = token_bytes(TEACHER), token_bytes(PIECES)
+    word = TEACHER.convert_tokens_to_ids("What")
     assert word is not None
-    spaced = next(place for place, text in enumerate(own.tokens) if text == b" What")
-    assert shared(theirs, own, first=True)[word] == spaced
-    assert shared(theirs, own, first=False)[word] != spaced
+    spaced = next(position for position, text in enumerate(student.tokens) if text == b" What")
+    assert shared_tokens(teacher, student, first=True)[word] == spaced
+    assert shared_tokens(teacher, student, first=False)[word] != spaced
 
 
-def test_a_piece_goes_before_the_single_byte_that_spells_the_same():
-    theirs, own = spelling(ONE), spelling(PIECES)
+def test_pieces_go_before_single_bytes():
+    teacher, student = token_bytes(TEACHER), token_bytes(PIECES)
     letter = PIECES.convert_tokens_to_ids("o")
-    assert own.tokens[letter] == own.tokens[PIECES.convert_tokens_to_ids("<0x6F>")] == b"o"
-    assert shared(theirs, own, first=False)[ONE.convert_tokens_to_ids("o")] == letter
+    assert student.tokens[letter] == student.tokens[PIECES.convert_tokens_to_ids("<0x6F>")] == b"o"
+    assert shared_tokens(teacher, student, first=False)[TEACHER.convert_tokens_to_ids("o")] == letter
 
 
-def test_a_tokenizer_whose_tokens_do_not_spell_the_text_is_refused():
+def test_a_word_level_tokenizer_is_refused():
     words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0}, unk_token="a")))
     with pytest.raises(UserError, match="neither byte-level nor SentencePiece-like"):
-        alignment.spelling(words)
+        token_bytes(words)
