@@ -13,6 +13,7 @@ from distill.params.schema import Params
 
 PATH = Path("params.yaml")
 MAX_LINES = 20
+DISCRIMINATORS = ("kind", "source", "measure")  # keys that choose the member of a union
 HINT = "Every key is explained in params.yaml as committed (`git diff params.yaml` shows your changes)."
 
 
@@ -69,12 +70,16 @@ def _lines(details: Any, value: dict[str, Any]) -> list[str]:
 
 
 def _keys(location: tuple[int | str, ...], value: Any) -> list[int | str]:
-    """The keys of the file in a pydantic location, which also names the member of each union; the longest such path."""
-    if not location:
-        return []
-    first, *rest = location
-    skipped = _keys(tuple(rest), value)
-    if isinstance(value, dict | list) and (first in value if isinstance(value, dict) else isinstance(first, int)):
-        kept = [first, *_keys(tuple(rest), value[first])]  # type: ignore[index]  # an index of the list or a key
-        return max(kept, skipped, key=len)
-    return skipped
+    """The keys of the file in a pydantic location, which also names the member of each union.
+
+    A member may have the name of a key (targets.top_k), so that it is told by the key that chooses it.
+    """
+    keys: list[int | str] = []
+    is_member = False  # whether the last name was that of a union's member
+    for name in location:
+        if isinstance(value, dict) and not is_member and name in (value.get(key) for key in DISCRIMINATORS):
+            is_member = True
+        elif (isinstance(value, dict) and name in value) or (isinstance(value, list) and isinstance(name, int)):
+            keys.append(name)
+            value, is_member = value[name], False  # type: ignore[index]  # an index of the list or a key
+    return keys
