@@ -12,7 +12,7 @@ import yaml
 from distill.core.errors import UserError
 from distill.evaluation.multiple_choice import CHANCE
 from distill.evaluation.scores import measures
-from tools import compare, comparison_figure, revision
+from tools import compare, comparison_figure, comparison_text, revision
 
 ROOT = Path(__file__).parents[2]
 SIZE = {"parameters": 1000, "bytes": 4000}
@@ -132,7 +132,7 @@ def test_a_change_of_the_training_seed_alone_is_noise(branches):
     row = again["metrics"]["perplexity"]
     assert row["ci_high"] < 0, "the difference is too small to be taken for real, so that it proves nothing"
     assert (row["verdict"], again["only_seeds_differ"]) == ("within noise", True)
-    assert "only the training seeds differ" in compare.text(again)
+    assert "only the training seeds differ" in comparison_text.text(again)
     assert (both["metrics"]["perplexity"]["verdict"], both["only_seeds_differ"]) == ("better", False)
 
 
@@ -158,7 +158,7 @@ def test_another_test_set_is_not_paired(branches, branch, words):
     tested = [name for name in found["metrics"] if name not in ("parameters", "bytes")]
     assert {found["metrics"][name]["verdict"] for name in tested} == {"not tested"}
     assert all(row["ci_low"] is None for row in found["metrics"].values())
-    assert "not tested: " in compare.text(found)
+    assert "not tested: " in comparison_text.text(found)
     with pytest.raises(UserError, match="none to draw"):
         comparison_figure.draw(found, branches / "none.png")
 
@@ -166,9 +166,9 @@ def test_another_test_set_is_not_paired(branches, branch, words):
 def test_different_environments_give_a_warning(branches):
     found = comparison(branches, "main", "elsewhere")
     assert found["environment"] == {".evaluate.processor.model": ("A", "B")}
-    assert "warning: the environments differ" in compare.text(found)
-    assert "evaluate.processor.model: 'A' -> 'B'" in compare.text(found)
-    assert "warning" not in compare.text(comparison(branches, "main", "noise"))
+    assert "warning: the environments differ" in comparison_text.text(found)
+    assert "evaluate.processor.model: 'A' -> 'B'" in comparison_text.text(found)
+    assert "warning" not in comparison_text.text(comparison(branches, "main", "noise"))
 
 
 def test_one_revision_is_compared_with_the_working_tree(branches):

@@ -106,7 +106,7 @@ def leave(folder: Path) -> None:
         (lambda f: shutil.rmtree(f / "models/distilled-7"), ("new",), "has no README.md"),
         (lambda f: (f / "models/distilled-7/config.json").write_text(""), ("new",), "models/distilled-7 changed since"),
         (
-            # trained anew and not measured: evaluate depends on the record
+            # trained again and not measured: evaluate depends on the record
             lambda f: (f / "metrics/train/distilled-7.json").write_text(
                 (f / "metrics/train/distilled-7.json").read_text() + "\n"),
             ("new",), "metrics/train/distilled-7.json changed since",
