@@ -62,7 +62,7 @@ def latency_rows(latency: Row) -> list[Row]:
 
 def histogram(quantity: str, values: Sequence[float], min_width: float) -> list[Row]:
     """Counts in about MAX_BINS bins [low, high) of at least `min_width`: 1, 2 or 5 times a power of ten."""
-    low, high = min(values), max(values) + min_width
+    low, high = min(values), max(values) + min_width * (1 - 1e-9)  # a width of exactly min_width must fit
     num_bins = min(MAX_BINS, round((high - low) / min_width))
     locator = MaxNLocator(num_bins, steps=[1, 2, 5, 10], min_n_ticks=1)
     edges = np.round(locator.tick_values(low, high), 9)

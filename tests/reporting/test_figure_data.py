@@ -32,7 +32,7 @@ def test_histogram_bins_are_round_and_hold_every_value_once():
     assert [row["low"] for row in weights[:2]] == [0.3, 0.4]
     assert weights[0]["samples"] == 2
     assert sum(row["samples"] for row in weights) == 4
-    assert [row["samples"] for row in histogram("weight", [1.0, 1.0], 0.05)] == [2]
+    assert histogram("weight", [1.0, 1.0], 0.05) == [{"quantity": "weight", "low": 1.0, "high": 1.05, "samples": 2}]
 
 
 @pytest.mark.parametrize("count", [1, 7, 39, 40, 41, 200])
