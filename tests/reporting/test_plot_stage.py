@@ -139,8 +139,8 @@ def put(name, text):
         (remove("metrics/samples.jsonl"), "stage evaluate"),
         (remove("data/weighted/train.jsonl"), "stage weight"),
         (remove("metrics/regressions.jsonl"), "stage evaluate"),
-        (remove("metrics/train/distilled-20.json"), "stage train@distilled-20"),
-        (remove("metrics/train/distilled-20_log.csv"), "Stage train@distilled-20 writes it"),
+        (remove("metrics/train/distilled-20.json"), "stage distilled@20"),
+        (remove("metrics/train/distilled-20_log.csv"), "Stage distilled@20 writes it"),
         (put("metrics/evaluate.json", "{}"), "number at models.teacher.accuracy.ci_low"),
         (put("metrics/clean.json", "[]"), "metrics/clean.json must have a number at requested"),
         (
@@ -158,7 +158,7 @@ def put(name, text):
             "train.jsonl, line 1, must have a number at weight",
         ),
         (put("data/weighted/train.jsonl", ""), "has no rows. Stage weight"),
-        (put("metrics/train/sft-20_log.csv", ""), "Stage train@sft-20 writes it"),
+        (put("metrics/train/sft-20_log.csv", ""), "Stage sft@20 writes it"),
         (put("metrics/train/sft-20_log.csv", "a,b\n1,2\n"), "must be a table of step, epoch, split, loss"),
         (
             put("metrics/train/sft-20_log.csv", "step,epoch,split,loss,phase\n1,1,train,x,student\n"),
