@@ -20,7 +20,9 @@ def items(model: Any, tokenizer: Any, rows: Sequence[Row], labels: Sequence[str]
     The right label is the prompt's own, the teacher's where prompts have none. `correct_norm` is of the pick by
     likelihood per character, as lm-eval's `acc_norm`.
     """
-    sums, normalised = closed_set.log_probs(model, tokenizer, [row["messages"] for row in rows], labels, batch_tokens)
+    sums, normalised = closed_set.label_log_probs(
+        model, tokenizer, [row["messages"] for row in rows], labels, batch_tokens
+    )
     result = []
     for row, likelihoods, log_probs in zip(rows, sums, normalised.tolist(), strict=True):
         gold = row.get("label", row["response"])

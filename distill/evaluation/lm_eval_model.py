@@ -10,7 +10,7 @@ from lm_eval.api.model import LM
 from tqdm import tqdm
 
 from distill.modeling.chat import end_of_turn
-from distill.modeling.continuations import Question, scores
+from distill.modeling.continuations import Candidates, score_candidates
 from distill.modeling.decoding import decode
 from distill.modeling.sampling import Sampling
 from distill.modeling.scoring import Score
@@ -74,11 +74,11 @@ class DistillLM(LM):
         for context, continuations in contexts.items():
             encoded = [places(self.hf_tokenizer, continuation) for continuation in continuations]
             prompt = self.hf_tokenizer(context, add_special_tokens=False).input_ids
-            questions.append(Question(prompt, [ids for ids, _ in encoded]))
+            questions.append(Candidates(prompt, [ids for ids, _ in encoded]))
             where.append([(context, text, spans) for text, (_, spans) in zip(continuations, encoded, strict=True)])
         results: dict[Any, Any] = {}
         progress = tqdm(total=len(questions), desc="scores", unit="prompt", leave=False)
-        for index, found in scores(self.model, questions, self.batch_tokens):
+        for index, found in score_candidates(self.model, questions, self.batch_tokens):
             for (context, text, spans), score in zip(where[index], found, strict=True):
                 scored = Scored((sum(score.log_probs), all(score.ranked_first)))
                 scored.ranked_first = frozenset(
@@ -127,7 +127,7 @@ class DistillLM(LM):
         return text
 
 
-def _greedy_beginning(question: Question, found: list[Score]) -> list[int]:
+def _greedy_beginning(question: Candidates, found: list[Score]) -> list[int]:
     """The longest beginning of a continuation all of whose tokens rank first: that of the model's greedy answer."""
     agreed = [
         tokens[: sum(1 for _ in takewhile(bool, score.ranked_first))]

@@ -8,8 +8,8 @@ from scipy.special import log_softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distill.generation.completions import Completion, Request
-from distill.modeling.class_labels import asked
-from distill.modeling.continuations import Question, batch_scores
+from distill.modeling.class_labels import with_candidates
+from distill.modeling.continuations import Candidates, score_batch
 from distill.modeling.scoring import Score
 
 TOKEN_DIGITS, LABEL_DIGITS = 4, 6  # of the log-probability of a token and of a label
@@ -24,14 +24,16 @@ def complete(
     over the labels.
     """
     for batch in batches:
-        questions = asked(tokenizer, [request.messages for request in batch], labels)
+        batch_candidates = with_candidates(tokenizer, [request.messages for request in batch], labels)
         yield [
-            _completion(request, question, scores, labels)
-            for request, question, scores in zip(batch, questions, batch_scores(model, questions), strict=True)
+            _completion(request, candidates, scores, labels)
+            for request, candidates, scores in zip(
+                batch, batch_candidates, score_batch(model, batch_candidates), strict=True
+            )
         ]
 
 
-def _completion(request: Request, question: Question, scores: list[Score], labels: Sequence[str]) -> Completion:
+def _completion(request: Request, candidates: Candidates, scores: list[Score], labels: Sequence[str]) -> Completion:
     normalized = log_softmax([math.fsum(score.log_probs) for score in scores])
     best = int(normalized.argmax())
     first, second = np.sort(normalized)[::-1][:2]
@@ -40,7 +42,7 @@ def _completion(request: Request, question: Question, scores: list[Score], label
         response=labels[best],
         finish_reason="stop",
         logprobs=[round(value, TOKEN_DIGITS) for value in scores[best].log_probs],
-        usage={"prompt_tokens": len(question.prompt), "completion_tokens": len(question.continuations[best])},
+        usage={"prompt_tokens": len(candidates.prompt), "completion_tokens": len(candidates.continuations[best])},
         error=None,
         entropies=[round(float(-(np.exp(normalized) * normalized).sum()), TOKEN_DIGITS)],
         margins=[round(float(first - second), TOKEN_DIGITS)],

@@ -1,19 +1,18 @@
 """Batched decoding that keeps the log-probabilities, one generator a row."""
 
 from itertools import takewhile
-from typing import Any
 
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from distill.modeling.sampling import Sampling
 
-COMPACT_BELOW = 0.8  # rows still being written, as a share of the batch, at which finished ones leave it
+COMPACT_BELOW = 0.8  # fraction of unfinished rows in the batch at which finished ones leave it
 
 
 @torch.inference_mode()
 def decode(
-    model: Any, prompts: list[list[int]], seeds: list[int], end: int, sampling: Sampling
+    model: PreTrainedModel, prompts: list[list[int]], seeds: list[int], end: int, sampling: Sampling
 ) -> list[tuple[list[int], list[float]]]:
     """The new token ids of each prompt with their log-probabilities in nats under the model at temperature 1.
 
@@ -28,14 +27,14 @@ def decode(
         ids[row, longest - len(prompt) :] = torch.tensor(prompt[shared:])
     mask = (torch.arange(longest) >= (longest - lengths)[:, None]).long()
     mask = torch.cat([torch.ones(len(prompts), shared, dtype=torch.long), mask[:, : longest - shared]], dim=1)
-    where = model.device
-    ids, mask = ids.to(where), mask.to(where)
+    device = model.device
+    ids, mask = ids.to(device), mask.to(device)
     position = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     results: list[tuple[list[int], list[float]]] = [([], []) for _ in prompts]
     rows = torch.arange(len(prompts))  # of the prompts still in the batch
     done = torch.zeros(len(prompts), dtype=torch.bool)
-    prefix = torch.tensor([prompts[0][:shared]], device=where)
+    prefix = torch.tensor([prompts[0][:shared]], device=device)
     cache = prefix_cache(model, prefix, len(prompts)) if shared else DynamicCache(config=model.config)
     for _ in range(sampling.max_tokens):
         logits = (
@@ -43,7 +42,7 @@ def decode(
             .logits[:, -1]
             .float()
         )
-        chosen = _choose(logits, [generators[row] for row in rows.tolist()], sampling)
+        chosen = _sample(logits, [generators[row] for row in rows.tolist()], sampling)
         log_probs = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
         for row, finished, token, log_prob in zip(
             rows.tolist(), done.tolist(), chosen.tolist(), log_probs.tolist(), strict=True
@@ -56,9 +55,9 @@ def decode(
             break
         if (~done).float().mean() <= COMPACT_BELOW:
             keep = (~done).nonzero()[:, 0]
-            cache.batch_select_indices(keep.to(where))
+            cache.batch_select_indices(keep.to(device))
             rows, done = rows[keep], done[keep]
-            chosen, mask, position = (value[keep.to(where)] for value in (chosen, mask, position))
+            chosen, mask, position = (value[keep.to(device)] for value in (chosen, mask, position))
         ids = chosen[:, None]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         position = position[:, -1:] + 1
@@ -66,7 +65,7 @@ def decode(
 
 
 def common_prefix(prompts: list[list[int]]) -> int:
-    """How many tokens all prompts begin with, so that one is left of the shortest; 0 for a single prompt."""
+    """The number of tokens that all prompts begin with, at most all but one of the shortest; 0 for a single prompt."""
     if len(prompts) == 1:
         return 0
     columns = zip(*prompts, strict=False)
@@ -74,15 +73,15 @@ def common_prefix(prompts: list[list[int]]) -> int:
     return min(same, min(map(len, prompts)) - 1)
 
 
-def prefix_cache(model: Any, prefix: torch.Tensor, rows: int) -> DynamicCache:
-    """The keys and values of a prefix [1, tokens] for that many rows."""
+def prefix_cache(model: PreTrainedModel, prefix: torch.Tensor, rows: int) -> DynamicCache:
+    """The keys and values of a prefix [1, tokens], repeated for `rows` rows."""
     cache = DynamicCache(config=model.config)
     model.get_decoder()(input_ids=prefix, past_key_values=cache, use_cache=True)
     cache.batch_repeat_interleave(rows)
     return cache
 
 
-def _choose(logits: torch.Tensor, generators: list[torch.Generator], sampling: Sampling) -> torch.Tensor:
+def _sample(logits: torch.Tensor, generators: list[torch.Generator], sampling: Sampling) -> torch.Tensor:
     """The next token of each row, [batch] from [batch, vocab]: greedy, or by temperature and nucleus (top_p)."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
@@ -91,5 +90,5 @@ def _choose(logits: torch.Tensor, generators: list[torch.Generator], sampling: S
     probs = probs.masked_fill(before >= sampling.top_p, 0.0)
     draws = torch.stack([torch.rand((), generator=generator) for generator in generators]).to(logits.device)
     cumulative = probs.cumsum(-1)
-    place = torch.searchsorted(cumulative, (draws * cumulative[:, -1])[:, None], right=True)
-    return order.gather(1, place.clamp(max=(probs > 0).sum(-1, keepdim=True) - 1))[:, 0]
+    index = torch.searchsorted(cumulative, (draws * cumulative[:, -1])[:, None], right=True)
+    return order.gather(1, index.clamp(max=(probs > 0).sum(-1, keepdim=True) - 1))[:, 0]

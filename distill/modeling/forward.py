@@ -1,7 +1,6 @@
-"""Logits at the response's positions only (or what they are made of), of a batch without its padding.
+"""Forward passes of batches without their padding, with logits at response positions only.
 
-The vocabulary's matmul is the dearest of a small model, and of its last layer nothing else but these positions is
-needed either.
+The output matrix costs the most in a small model. Its last feed-forward block is needed at these positions only too.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,13 +9,14 @@ from functools import partial
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from distill.modeling import packing
 from distill.modeling.batches import PaddedBatch, padded_batches
 from distill.modeling.chat import Example
 
 
-def response_logits(model: Any, batch: PaddedBatch, wrapper: Any = None) -> torch.Tensor:
+def response_logits(model: PreTrainedModel, batch: PaddedBatch, wrapper: Any = None) -> torch.Tensor:
     """The logits at the positions of `response_mask`, [positions, vocab], row by row.
 
     The columns before the first difference between rows go through the model once, and padding does not (see
@@ -26,7 +26,7 @@ def response_logits(model: Any, batch: PaddedBatch, wrapper: Any = None) -> torc
     return _run(model, batch, wrapper, logits_at)
 
 
-def response_states(model: Any, batch: PaddedBatch) -> torch.Tensor:
+def response_states(model: PreTrainedModel, batch: PaddedBatch) -> torch.Tensor:
     """The input of the output embedding at the same positions, [positions, width]."""
     states: list[torch.Tensor] = []
     _run(model, batch, None, partial(_states_at, states=states))
@@ -34,7 +34,7 @@ def response_states(model: Any, batch: PaddedBatch) -> torch.Tensor:
 
 
 def response_layers(
-    model: Any, batch: PaddedBatch, layers: Sequence[int], wrapper: Any = None, logits: bool = True
+    model: PreTrainedModel, batch: PaddedBatch, layers: Sequence[int], wrapper: Any = None, logits: bool = True
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """`response_logits` (without `logits` no row of them), and the outputs of these layers at the same positions.
 
@@ -47,7 +47,7 @@ def response_layers(
 
 
 def per_example(
-    model: Any,
+    model: PreTrainedModel,
     examples: Sequence[Example],
     batch_tokens: int,
     forward: Callable[[Any, PaddedBatch], torch.Tensor] = response_logits,
@@ -61,7 +61,7 @@ def per_example(
         yield from zip(indices, rows.split([len(examples[index].response) for index in indices]), strict=True)
 
 
-def _run(model: Any, batch: PaddedBatch, wrapper: Any, at: Callable[..., Any]) -> torch.Tensor:
+def _run(model: PreTrainedModel, batch: PaddedBatch, wrapper: Any, at: Callable[..., Any]) -> torch.Tensor:
     """The model's logits inside `at(model, positions)`, of the batch packed where it can be."""
     batch = batch.to(model.device)
     if wrapper is not None or not packing.is_possible(model, batch.input_ids.shape[1]):
@@ -79,16 +79,16 @@ def _run(model: Any, batch: PaddedBatch, wrapper: Any, at: Callable[..., Any]) -
 
 
 @contextmanager
-def logits_at(model: Any, positions: torch.Tensor) -> Iterator[None]:
+def logits_at(model: PreTrainedModel, positions: torch.Tensor) -> Iterator[None]:
     """Inside the block the model's `logits` are [positions chosen, vocab], row by row, instead of [batch, seq, vocab].
 
     `positions` is a mask [batch, seq]. Only the input of the output embedding is selected, so that what an
     architecture does to its logits afterwards (scaling, capping) still happens.
     """
     head = model.get_output_embeddings()
-    places, count = _places(positions)
+    indices, count = _padded_indices(positions)
     before = head.register_forward_pre_hook(
-        lambda _, inputs: (inputs[0].flatten(0, 1).index_select(0, places), *inputs[1:])
+        lambda _, inputs: (inputs[0].flatten(0, 1).index_select(0, indices), *inputs[1:])
     )
     after = head.register_forward_hook(lambda _, inputs, output: output[:count])
     try:
@@ -98,43 +98,43 @@ def logits_at(model: Any, positions: torch.Tensor) -> Iterator[None]:
         after.remove()
 
 
-def last_feed_forward(model: Any) -> Any:
-    """The feed-forward part of the last layer, which computes token by token; None where a layer has none."""
+def _last_feed_forward(model: PreTrainedModel) -> torch.nn.Module | None:
+    """The feed-forward block of the last layer, which computes token by token; None for layers without one."""
     layers = getattr(model.get_decoder(), "layers", None)
     return getattr(layers[-1], "mlp", None) if layers else None
 
 
-def late_parameters(model: Any) -> int:
-    """How many parameters are needed only for tokens that are predicted: of that part and of the output matrix."""
-    part = last_feed_forward(model)
-    feed_forward = 0 if part is None else sum(weight.numel() for weight in part.parameters())
-    return feed_forward + model.get_output_embeddings().weight.numel()
+def response_only_parameters(model: PreTrainedModel) -> int:
+    """Number of parameters used at response positions only: the last feed-forward block and the output matrix."""
+    block = _last_feed_forward(model)
+    num_block = 0 if block is None else sum(weight.numel() for weight in block.parameters())
+    return num_block + model.get_output_embeddings().weight.numel()
 
 
 @contextmanager
-def _feed_forward_at(model: Any, positions: torch.Tensor) -> Iterator[None]:
-    """Inside the block the last feed-forward part is computed at `positions` only: its result is read nowhere else.
+def _feed_forward_at(model: PreTrainedModel, positions: torch.Tensor) -> Iterator[None]:
+    """Inside the `with` block the last feed-forward block is computed at `positions` only, and is 0 elsewhere.
 
-    There it is 0. In a compiled layer nothing changes, since that would be compiled anew for each batch.
+    A compiled layer stays as it is, since it would be compiled again for each batch.
     """
-    part = last_feed_forward(model)
-    if part is None or model.get_decoder().layers[-1]._compiled_call_impl is not None:
+    block = _last_feed_forward(model)
+    if block is None or model.get_decoder().layers[-1]._compiled_call_impl is not None:
         yield
         return
-    places, count = _places(positions)
+    indices, count = _padded_indices(positions)
 
-    def spread(found: torch.Tensor) -> torch.Tensor:
-        nothing = found.new_zeros(positions.numel(), found.shape[-1])
-        return nothing.index_copy(0, places[:count], found[0, :count]).view(*positions.shape, -1)
+    def spread(states: torch.Tensor) -> torch.Tensor:
+        zeros = states.new_zeros(positions.numel(), states.shape[-1])
+        return zeros.index_copy(0, indices[:count], states[0, :count]).view(*positions.shape, -1)
 
     def after(_: Any, inputs: Any, output: Any) -> Any:
         return (spread(output[0]), *output[1:]) if isinstance(output, tuple) else spread(output)
 
     hooks = [
-        part.register_forward_pre_hook(
-            lambda _, inputs: (inputs[0].flatten(0, 1).index_select(0, places)[None], *inputs[1:])
+        block.register_forward_pre_hook(
+            lambda _, inputs: (inputs[0].flatten(0, 1).index_select(0, indices)[None], *inputs[1:])
         ),
-        part.register_forward_hook(after),
+        block.register_forward_hook(after),
     ]
     try:
         yield
@@ -143,14 +143,14 @@ def _feed_forward_at(model: Any, positions: torch.Tensor) -> Iterator[None]:
             hook.remove()
 
 
-def _places(positions: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """The places of a mask in one row, of which the last is repeated to the next TOKEN_STEP, and how many there are."""
-    places = positions.flatten().nonzero()[:, 0]
-    return torch.cat([places, places[-1:].repeat(-len(places) % packing.TOKEN_STEP)]), len(places)
+def _padded_indices(positions: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """The indices of a mask's positions in one row, the last repeated to the next TOKEN_STEP, and their number."""
+    indices = positions.flatten().nonzero()[:, 0]
+    return torch.cat([indices, indices[-1:].repeat(-len(indices) % packing.TOKEN_STEP)]), len(indices)
 
 
 @contextmanager
-def _states_at(model: Any, positions: torch.Tensor, states: list[torch.Tensor]) -> Iterator[None]:
+def _states_at(model: PreTrainedModel, positions: torch.Tensor, states: list[torch.Tensor]) -> Iterator[None]:
     """Inside the block `states` gets the input of the output embedding at `positions`, which itself gets no row."""
 
     def take(_: Any, inputs: Any) -> Any:
@@ -166,9 +166,13 @@ def _states_at(model: Any, positions: torch.Tensor, states: list[torch.Tensor]) 
 
 @contextmanager
 def _layers_at(
-    model: Any, positions: torch.Tensor, layers: Sequence[int], outputs: dict[int, torch.Tensor], logits: bool
+    model: PreTrainedModel,
+    positions: torch.Tensor,
+    layers: Sequence[int],
+    outputs: dict[int, torch.Tensor],
+    logits: bool,
 ) -> Iterator[None]:
-    """Inside the block the outputs of the layers at `positions` are found by number, beside the logits there."""
+    """Inside the block `outputs` gets each layer's output at `positions`, by number, beside the logits."""
 
     def keep(layer: int, _: Any, inputs: Any, output: Any) -> None:
         outputs[layer] = (output[0] if isinstance(output, tuple) else output)[positions]

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import pad
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from distill.modeling.batches import PaddedBatch
@@ -92,7 +92,7 @@ def shared_columns(batch: PaddedBatch) -> int:
     return int(same.int().cumprod(0).sum())
 
 
-def is_possible(model: Any, columns: int) -> bool:
+def is_possible(model: PreTrainedModel, columns: int) -> bool:
     """Whether the model computes its tokens one by one but for an attention that sees so many columns at once."""
     decoder = model.get_decoder()
     config = decoder.config
@@ -108,7 +108,7 @@ def is_possible(model: Any, columns: int) -> bool:
 
 
 @contextmanager
-def attention(model: Any) -> Iterator[None]:
+def attention(model: PreTrainedModel) -> Iterator[None]:
     """Inside the block the model takes packed batches: `model(input_ids, position_ids, packed=...)`."""
     config = model.get_decoder().config
     before = config._attn_implementation

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
+from transformers import PreTrainedModel
 
 from distill.modeling.batches import PaddedBatch
 from distill.modeling.chat import Example
@@ -27,7 +28,9 @@ class Score:
 
 
 @torch.inference_mode()
-def scores(model: Any, examples: Sequence[Example], batch_tokens: int) -> Iterator[tuple[int, Score]]:
+def score_examples(
+    model: PreTrainedModel, examples: Sequence[Example], batch_tokens: int
+) -> Iterator[tuple[int, Score]]:
     """Yields (index of the example, score), longest first, from batches of at most `batch_tokens` padded tokens."""
     for index, rows in per_example(model, examples, batch_tokens, _batch_scores):
         yield index, Score.from_rows(rows)
@@ -46,11 +49,11 @@ def token_scores(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     return torch.cat(chunks)
 
 
-def negative_log_likelihood(model: Any, examples: Sequence[Example], batch_tokens: int) -> float:
+def negative_log_likelihood(model: PreTrainedModel, examples: Sequence[Example], batch_tokens: int) -> float:
     """The nats of all responses together."""
-    return -sum(sum(score.log_probs) for _, score in scores(model, examples, batch_tokens))
+    return -sum(sum(score.log_probs) for _, score in score_examples(model, examples, batch_tokens))
 
 
-def _batch_scores(model: Any, batch: PaddedBatch) -> torch.Tensor:
+def _batch_scores(model: PreTrainedModel, batch: PaddedBatch) -> torch.Tensor:
     logits = response_logits(model, batch)
     return token_scores(logits, batch.response_ids().to(logits.device))

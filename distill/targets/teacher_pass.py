@@ -12,7 +12,7 @@ from distill.modeling.batches import PaddedBatch, pad_batch
 from distill.modeling.chat import Example
 from distill.modeling.forward import per_example, response_layers, response_logits, response_states
 from distill.modeling.sampling import request_seed
-from distill.modeling.scoring import scores
+from distill.modeling.scoring import score_examples
 from distill.params.targets import HiddenStateTargets, SampledTargets, Targets, TopKTargets
 from distill.targets.statistics import ResponseStatistics, response_statistics
 from distill.targets.stored import Stored, StoredStates, draw, top_k
@@ -106,5 +106,5 @@ def log_probs_without_prompt(
     alone = [Example(example.id, [first], example.response) for example in examples]
     return {
         alone[index].id: sum(score.log_probs) / len(score.log_probs)
-        for index, score in scores(model, alone, batch_tokens)
+        for index, score in score_examples(model, alone, batch_tokens)
     }

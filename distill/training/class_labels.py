@@ -12,8 +12,8 @@ from distill.losses.chunked import label_log_probs
 from distill.losses.class_labels import class_label_loss, sequence_log_probs
 from distill.losses.logit_loss import LossSettings
 from distill.modeling.chat import prompt_ids
-from distill.modeling.class_labels import encoded
-from distill.modeling.continuations import Question, continuation_logits
+from distill.modeling.class_labels import encode_labels
+from distill.modeling.continuations import Candidates, continuation_logits
 from distill.training.dataset import ClassTargets, Sample
 
 
@@ -24,7 +24,7 @@ def encode_class_samples(
 
     Raises UserError for rows whose response is one of other labels.
     """
-    ids = encoded(tokenizer, labels)
+    ids = encode_labels(tokenizer, labels)
     longest = max(map(len, ids))
     result = []
     for row in rows:
@@ -45,7 +45,7 @@ def collate_class_labels(batch: Sequence[Sample]) -> dict[str, Any]:
     teacher [rows, labels], its label and the weight of each row."""
     pairs = [(sample, sample.targets) for sample in batch if isinstance(sample.targets, ClassTargets)]
     return {
-        "questions": [Question(sample.prompt, targets.labels) for sample, targets in pairs],
+        "candidates": [Candidates(sample.prompt, targets.labels) for sample, targets in pairs],
         "labels": torch.tensor([token for sample in batch for token in sample.predicted]),
         "class_log_probs": torch.tensor([targets.log_probs for _, targets in pairs]),
         "class_labels": torch.tensor([targets.label for _, targets in pairs]),
@@ -55,7 +55,7 @@ def collate_class_labels(batch: Sequence[Sample]) -> dict[str, Any]:
 
 def batch_loss(model: PreTrainedModel, inputs: Mapping[str, Any], settings: LossSettings) -> torch.Tensor:
     """The sum over rows of weight x loss, a scalar. A prompt goes through the model once for all labels."""
-    logits = continuation_logits(model, inputs["questions"])
+    logits = continuation_logits(model, inputs["candidates"])
     log_probs = label_log_probs(logits, inputs["labels"])
-    student = sequence_log_probs(log_probs, [len(label) for label in inputs["questions"][0].continuations])
+    student = sequence_log_probs(log_probs, [len(label) for label in inputs["candidates"][0].continuations])
     return class_label_loss(student, inputs["class_log_probs"], inputs["class_labels"], inputs["weights"], settings)

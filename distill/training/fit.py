@@ -17,7 +17,7 @@ from distill.losses.hidden_states import remove_projections
 from distill.losses.logit_loss import LossSettings
 from distill.modeling import loading
 from distill.modeling.batches import pad_batch
-from distill.modeling.forward import late_parameters
+from distill.modeling.forward import response_only_parameters
 from distill.modeling.packing import shared_columns
 from distill.params.train import Adapter, Optimization
 from distill.students import lora
@@ -164,4 +164,6 @@ def training_flops(model: PreTrainedModel, seen: Sequence[Sample], batch_size: i
         computed += int(batch.attention_mask.sum()) - shared_columns(batch) * (len(samples) - 1)
         predicted += int(batch.response_mask.sum())
     with_logits = round(logit_fraction * predicted)
-    return throughput.training_flops(loading.parameter_count(model), late_parameters(model), computed, with_logits)
+    return throughput.training_flops(
+        loading.parameter_count(model), response_only_parameters(model), computed, with_logits
+    )

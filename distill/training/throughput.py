@@ -12,7 +12,8 @@ SIDE, TRIALS = 2048, 5  # of the square matrices whose product is timed
 def training_flops(parameters: int, late: int, tokens: int, predicted: int) -> int:
     """The floating-point operations of forward and backward: 6 for each weight and token (Kaplan et al. 2020).
 
-    `late` of them are needed for the `predicted` tokens only (`logits.late_parameters`); all others meet all `tokens`.
+    `late` of them are needed for the `predicted` tokens only (`forward.response_only_parameters`); all others meet all
+    `tokens`.
     Attention itself is left out: for short rows it is nothing beside the rest.
     """
     return 6 * ((parameters - late) * tokens + late * predicted)

@@ -77,7 +77,7 @@ class DistillTrainer(Trainer):
 
         With class labels it is that of row losses over the sum of weights.
         """
-        if "questions" in inputs:
+        if "candidates" in inputs:
             return self._class_label_loss(model, inputs) / num_items_in_batch
         batch = PaddedBatch.from_tensors(inputs)
         plain = self.accelerator.unwrap_model(model)

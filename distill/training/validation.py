@@ -66,7 +66,7 @@ class Validation:
 
     def _class_label_nats(self, model: PreTrainedModel, labels: Sequence[str]) -> float:
         messages = [row["messages"] for row in self.rows]
-        _, log_probs = class_labels.log_probs(model, self.tokenizer, messages, labels, BATCH_TOKENS)
+        _, log_probs = class_labels.label_log_probs(model, self.tokenizer, messages, labels, BATCH_TOKENS)
         responses = (labels.index(row["response"]) for row in self.rows)
         return sum(-nats[label] for nats, label in zip(log_probs.tolist(), responses, strict=True))
 

@@ -21,11 +21,11 @@ from distill.evaluation.scores import estimates
 from distill.evaluation.tasks import scores as task_scores
 from distill.modeling import continuations
 from distill.modeling.chat import Example, encode, render
-from distill.modeling.continuations import Question
+from distill.modeling.continuations import Candidates
 from distill.modeling.decoding import decode
 from distill.modeling.forward import logits_at
 from distill.modeling.sampling import Sampling
-from distill.modeling.scoring import scores
+from distill.modeling.scoring import score_examples
 from distill.students.vocabulary import choose, trim
 from stages import evaluate
 
@@ -63,7 +63,7 @@ def test_logits_at_positions_are_those_of_the_whole_and_the_hook_is_gone_after(m
 
 @pytest.mark.parametrize("budget", [1, 12, 1000])
 def test_scores_are_the_log_softmax_whatever_the_batches(model, budget):
-    found = dict(scores(model, EXAMPLES, budget))
+    found = dict(score_examples(model, EXAMPLES, budget))
     for index, example in enumerate(EXAMPLES):
         logits = model(torch.tensor([example.prompt + example.response])).logits[0].log_softmax(-1)
         start = len(example.prompt) - 1
@@ -75,30 +75,30 @@ def test_scores_are_the_log_softmax_whatever_the_batches(model, budget):
 
 
 QUESTIONS = [
-    Question([1, 5, 6], [[7, 8, 2], [9]]),
-    Question([1, 9], [[10, 2], [3, 4, 5, 6, 7], [2]]),
-    Question([1, 4, 4, 4, 4], [[3, 3]]),
-    Question([1, 5, 6], [[], [4, 4]]),
+    Candidates([1, 5, 6], [[7, 8, 2], [9]]),
+    Candidates([1, 9], [[10, 2], [3, 4, 5, 6, 7], [2]]),
+    Candidates([1, 4, 4, 4, 4], [[3, 3]]),
+    Candidates([1, 5, 6], [[], [4, 4]]),
 ]
 
 
 @pytest.mark.parametrize("budget", [1, 20, 1000])
 def test_continuations_of_one_prompt_score_as_each_pair_alone(model, budget):
-    found = dict(continuations.scores(model, QUESTIONS, budget))
+    found = dict(continuations.score_candidates(model, QUESTIONS, budget))
     assert sorted(found) == [0, 1, 2, 3]
     for index, question in enumerate(QUESTIONS):
         for tokens, score in zip(question.continuations, found[index], strict=True):
-            alone = dict(scores(model, [Example("a", question.prompt, tokens)], 1000))[0] if tokens else None
+            alone = dict(score_examples(model, [Example("a", question.prompt, tokens)], 1000))[0] if tokens else None
             assert score.log_probs == pytest.approx(alone.log_probs if alone else [], abs=1e-4)
             assert score.ranked_first == (alone.ranked_first if alone else [])
 
 
 def test_a_batch_of_continuations_keeps_to_its_tokens_and_to_like_continuations():
     lengths = [(4, 20), (9, 5), (4, 19), (5, 5), (4, 6)]  # of prompt and longest continuation
-    questions = [Question([1] * prompt, [[2] * 3, [2] * longest]) for prompt, longest in lengths]
-    assert continuations.batches(questions, 96) == [[0, 2], [4, 1, 3]]
-    assert continuations.batches(questions, 95) == [[0], [2, 4], [1, 3]]
-    assert continuations.batches(questions, 1) == [[0], [2], [4], [1], [3]]
+    questions = [Candidates([1] * prompt, [[2] * 3, [2] * longest]) for prompt, longest in lengths]
+    assert continuations.candidate_batches(questions, 96) == [[0, 2], [4, 1, 3]]
+    assert continuations.candidate_batches(questions, 95) == [[0], [2, 4], [1, 3]]
+    assert continuations.candidate_batches(questions, 1) == [[0], [2], [4], [1], [3]]
 
 
 def test_what_two_tasks_ask_alike_is_scored_once_and_a_prompt_read_once(model, tokenizer):
@@ -187,7 +187,7 @@ def test_the_prompt_is_that_of_training_though_the_tokenizer_adds_a_bos_of_its_o
     docs = documents(tokenizer, tokenizer, ROWS)
     examples = [encode(tokenizer, item) for item in ROWS]
     pairs = [Instance("loglikelihood", {}, (doc["prompt"], doc["response"]), 0) for doc in docs]
-    by_hand = dict(scores(model, examples, 1000))
+    by_hand = dict(score_examples(model, examples, 1000))
     for place, (nats, _) in enumerate(lm.loglikelihood(pairs)):
         assert nats == pytest.approx(sum(by_hand[place].log_probs), abs=1e-3)
     lm.begun.clear()
@@ -202,7 +202,7 @@ def test_our_tasks_through_lm_eval_score_what_the_model_says(model, tokenizer):
     rows = held_out.items(lm, documents(tokenizer, tokenizer, ROWS), {"r1", "r2"})
     items = pd.DataFrame(rows)
     assert list(items["item"]) == ["r0", "r1", "r2", "r3"]
-    by_hand = dict(scores(model, [encode(tokenizer, item) for item in ROWS], 1000))
+    by_hand = dict(score_examples(model, [encode(tokenizer, item) for item in ROWS], 1000))
     for place, item in enumerate(items.itertuples()):
         assert item.nll == pytest.approx(-sum(by_hand[place].log_probs), abs=1e-3)
         assert item.tokens == len(by_hand[place].log_probs)

@@ -90,7 +90,7 @@ FAULTS = [
     Fault(
         "the last feed-forward layer runs on the prompt too",
         "distill/modeling/forward.py",
-        "if part is None or model",
+        "if block is None or model",
         "if True or model",
         "modeling/test_forward.py::test_the_last_feed_forward_part_is_computed_where_a_token_is_predicted",
     ),

@@ -74,7 +74,7 @@ def test_the_last_feed_forward_part_is_computed_where_a_token_is_predicted(model
 
 def test_the_parameters_of_late_parts_are_those_of_the_output_and_the_last_feed_forward_part(model):
     last = sum(weight.numel() for name, weight in model.named_parameters() if "layers.1.mlp" in name)
-    assert forward.late_parameters(model) == last + model.get_output_embeddings().weight.numel()
+    assert forward.response_only_parameters(model) == last + model.get_output_embeddings().weight.numel()
 
 
 def test_a_wrapped_model_and_one_that_can_not_be_packed_get_the_whole_batch(model):

@@ -69,9 +69,9 @@ def by_hand(model, tokenizer, messages) -> list[float]:
 
 
 def test_a_label_counts_with_all_tokens_and_the_end_of_turn(model, tokenizer):
-    assert [ids[-1] for ids in modeling_class_labels.encoded(tokenizer, SET)] == [end_of_turn(tokenizer)] * 3
+    assert [ids[-1] for ids in modeling_class_labels.encode_labels(tokenizer, SET)] == [end_of_turn(tokenizer)] * 3
     prompts = [asked("ants"), asked("lakes", "Why do people like {} so much?")]
-    sums, normalised = modeling_class_labels.log_probs(model, tokenizer, prompts, SET, 256)
+    sums, normalised = modeling_class_labels.label_log_probs(model, tokenizer, prompts, SET, 256)
     for row, messages in enumerate(prompts):
         assert sums[row] == pytest.approx(by_hand(model, tokenizer, messages), abs=1e-4)
     assert np.exp(normalised).sum(-1) == pytest.approx([1, 1])
@@ -80,9 +80,9 @@ def test_a_label_counts_with_all_tokens_and_the_end_of_turn(model, tokenizer):
 
 def test_a_label_that_begins_another_is_another_label(model, tokenizer):
     """`is` alone is worth P(is) x P(end | is), not P(is), of which `is what` is a part."""
-    first, second, _ = modeling_class_labels.encoded(tokenizer, SET)
+    first, second, _ = modeling_class_labels.encode_labels(tokenizer, SET)
     assert second[: len(first) - 1] == first[:-1], "the labels of this test share no beginning"
-    sums, _ = modeling_class_labels.log_probs(model, tokenizer, [asked("ants")], SET, 256)
+    sums, _ = modeling_class_labels.label_log_probs(model, tokenizer, [asked("ants")], SET, 256)
     assert math.exp(sums[0, 0]) + math.exp(sums[0, 1]) < 1
 
 
@@ -175,7 +175,7 @@ def test_the_gradient_is_that_of_a_pass_for_each_label(tokenizer):
     found = {name: part.grad.clone() for name, part in model.named_parameters()}
     model.zero_grad()
     sums = []
-    for question in batch["questions"]:
+    for question in batch["candidates"]:
         for ids in question.continuations:
             logits = model(torch.tensor([question.prompt + ids])).logits[0, len(question.prompt) - 1 : -1]
             sums.append(logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum())
@@ -190,7 +190,7 @@ def test_a_long_prompt_loses_its_beginning_and_no_label_tokens(tokenizer):
     (sample,) = encode_class_samples([row("ants", 1)], tokenizer, SET, 16)
     assert isinstance(sample.targets, ClassTargets)
     assert len(sample.prompt) + max(map(len, sample.targets.labels)) == 16
-    assert sample.targets.labels == modeling_class_labels.encoded(tokenizer, SET)
+    assert sample.targets.labels == modeling_class_labels.encode_labels(tokenizer, SET)
 
 
 def test_rows_of_other_labels_are_refused(tokenizer):
@@ -335,7 +335,7 @@ def test_the_cards_example_gives_the_measured_probabilities(labelled):
     found: dict = {}
     exec(code, found)
     own, tokenizer = loading.load_model(str(folder), torch.float32)
-    _, expected = modeling_class_labels.log_probs(own, tokenizer, [found["messages"]], BY_FORM, 256)
+    _, expected = modeling_class_labels.label_log_probs(own, tokenizer, [found["messages"]], BY_FORM, 256)
     assert list(found["probabilities"].values()) == pytest.approx(np.exp(expected[0]).tolist(), abs=1e-5)
 
 

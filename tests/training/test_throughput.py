@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from distill.modeling import loading, packing
 from distill.modeling.batches import pad_batch
-from distill.modeling.forward import late_parameters, response_logits
+from distill.modeling.forward import response_logits, response_only_parameters
 from distill.training import fit, throughput
 from distill.training.dataset import Sample
 
@@ -25,7 +25,7 @@ def test_flops_equal_torchs_count_without_attention(monkeypatch):
     products = counter.get_flop_counts()["Global"]
     attention = sum(count for name, count in products.items() if "bmm" in str(name))
     weights = sum(part.numel() for part in model.parameters() if part.dim() == 2)
-    expected = throughput.training_flops(weights, late_parameters(model), 12, 7)
+    expected = throughput.training_flops(weights, response_only_parameters(model), 12, 7)
     first = 2 * 12 * 32 * (32 + 16 + 16)  # the first layer's input asks for no gradient ... of the ids
     counted = sum(products.values()) - attention
     assert counted in (expected, expected - first)
@@ -35,7 +35,7 @@ def test_flops_equal_torchs_count_without_attention(monkeypatch):
 
 def test_flops_skip_padding_and_shared_prefixes():
     model = tiny.model(100, layers=1)
-    late = late_parameters(model)
+    late = response_only_parameters(model)
     rest = sum(part.numel() for part in model.parameters()) - late
     batch = [Sample("a", [1, 2, 3], [4, 5], 1.0, None), Sample("b", [1, 2, 6, 7], [8], 1.0, None)]
     assert fit.training_flops(model, batch, 2) == 6 * (rest * (5 + 5 - 2) + late * 3)
