@@ -99,7 +99,7 @@ def test_samples_follow_the_distribution_and_top_p_cuts_its_end():
     generators = [torch.Generator().manual_seed(number) for number in range(4000)]
     for top_p, wanted in ((1.0, [0.5, 0.3, 0.15, 0.05]), (0.7, [0.625, 0.375, 0, 0]), (0.4, [1, 0, 0, 0])):
         sampling = Sampling(max_tokens=1, temperature=1.0, top_p=top_p, seed=0)
-        chosen = decoding._choose(logits, generators, sampling)
+        chosen = decoding._sample(logits, generators, sampling)
         shares = torch.bincount(chosen, minlength=4) / 4000
         assert shares.tolist() == pytest.approx(wanted, abs=0.03)
         if top_p < 1:
