@@ -1,1 +1,1 @@
-"""Rooms of the pipeline, each a package. A room imports only rooms above it: the order stands in pyproject.toml."""
+"""Rooms of the pipeline, each a package. Each imports only those before it in the order of CONTRIBUTING.md."""

@@ -48,7 +48,7 @@ def activations(model: Any, examples: Sequence[Example]) -> tuple[torch.Tensor, 
         downs, outs = [layer.mlp.down_proj for layer in layers], [layer.self_attn.o_proj for layer in layers]
     except AttributeError as error:
         raise UserError(
-            f"train.student: neurons and kv_heads cannot be cut from a {model.config.model_type} model ({error}). "
+            f"init: intermediate_size and num_key_value_heads cannot be pruned in a {model.config.model_type} model ({error}). "
             "Leave both null."
         ) from None
     queries, groups = model.config.num_attention_heads, model.config.num_key_value_heads

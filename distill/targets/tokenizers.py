@@ -82,7 +82,7 @@ def specification(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     if not is_byte_level(tokenizer):
         raise UserError(
             f"the tokenizer of {tokenizer.name_or_path!r} is not byte-level BPE, so that its vocabulary cannot be "
-            "trimmed. Set train.student to source: pretrained, with a student that has its own tokenizer."
+            "trimmed. Set init.source to pretrained, with a student that has its own tokenizer."
         )
     return json.loads(tokenizer.backend_tokenizer.to_str())
 
