@@ -48,8 +48,8 @@ def activations(model: Any, examples: Sequence[Example]) -> tuple[torch.Tensor, 
         downs, outs = [layer.mlp.down_proj for layer in layers], [layer.self_attn.o_proj for layer in layers]
     except AttributeError as error:
         raise UserError(
-            f"init: intermediate_size and num_key_value_heads cannot be pruned in a {model.config.model_type} model ({error}). "
-            "Leave both null."
+            f"init: a {model.config.model_type} model cannot be pruned by intermediate_size or num_key_value_heads "
+            f"({error}). Leave both null."
         ) from None
     queries, groups = model.config.num_attention_heads, model.config.num_key_value_heads
     neurons = torch.zeros(len(layers), downs[0].in_features, dtype=torch.float64)
