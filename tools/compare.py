@@ -18,7 +18,7 @@ import pandas as pd
 from distill.cards.document import flatten
 from distill.core.errors import UserError, run_main
 from distill.evaluation.bootstrap import paired_difference
-from distill.evaluation.scores import chance_of, measures
+from distill.evaluation.metrics import chance_accuracy, metrics
 from distill.reporting.score_tables import BETTER, MODELS, NOISE, SCORES, WORSE, significance
 from tools import comparison_figure, comparison_text, revision
 from tools.revision import Revision
@@ -79,15 +79,15 @@ def score_changes(first: Revision, second: Revision, model: str, paired: bool) -
     tables = items_by_seed(first, model), items_by_seed(second, model)
     same_seeds = list(tables[0]) == list(tables[1])
     resamples, seed = second.params["evaluate.bootstrap_resamples"], second.params["data_seed"]
-    chance = chance_of(second.params.get("generate.class_labels"))
+    chance = chance_accuracy(second.params.get("generate.class_labels"))
     changes = []
-    for name, measure in measures(chance).items():
-        before, after = (measure.ratios(list(seeds.values())) for seeds in tables)
-        values = measure.value(*before), measure.value(*after)
+    for name, metric in metrics(chance).items():
+        before, after = (metric.ratios(list(seeds.values())) for seeds in tables)
+        values = metric.value(*before), metric.value(*after)
         if not paired:
             changes.append(MetricChange(name, values, values[1] - values[0], None, None, UNTESTED))
             continue
-        change = paired_difference(before, after, resamples, seed, measure.transform, same_seeds)
+        change = paired_difference(before, after, resamples, seed, metric.transform, same_seeds)
         verdict = significance(change.ci_low, change.ci_high, SCORES[name][1])
         if only_seeds_differ(first, second):
             verdict = NOISE

@@ -1,37 +1,77 @@
-"""Held-out rows with labels: which label a model picks, how sure it is of it, and how that compares with the teacher's.
+"""Class labels on held-out rows: the label that a model picks by likelihood, and its probability.
 
-Labels are chosen by likelihood and not written, so that a label is the only token of a text and the only word of it:
-`nll` is that of the teacher's label within the set, `agreed` whether the model picks the same.
+A model picks a label and generates no text, so a label counts as one token and one word. `nll` is that of the
+teacher's label within the set, and `top1_tokens` is 1 where the model picks the teacher's label.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
+import pandas as pd
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from distill.core.files import Row, value_hash
 from distill.core.text import rouge_l
-from distill.modeling import class_labels as closed_set
+from distill.evaluation.classification import estimate_classification
+from distill.evaluation.held_out import HeldOut
+from distill.evaluation.metrics import chance_accuracy
+from distill.modeling.class_labels import label_log_probs
 
-Row = dict[str, Any]
+
+@dataclass(frozen=True)
+class ClassLabelTask:
+    """A HeldOutTask of a closed set of labels."""
+
+    held_out: HeldOut
+    class_labels: Sequence[str]
+    batch_tokens: int
+
+    unit = "class labels"
+
+    @property
+    def chance(self) -> float:
+        """See HeldOutTask."""
+        return chance_accuracy(self.class_labels)
+
+    def prepare(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+    ) -> tuple[Row, Callable[[], list[Row]]]:
+        """See HeldOutTask."""
+        rows, labels = self.held_out.rows, self.class_labels
+        key = {"rows": value_hash(rows), "labels": list(labels)}
+        return key, partial(class_label_items, model, tokenizer, rows, labels, self.batch_tokens)
+
+    def report(self, items: dict[str, list[pd.DataFrame]], resamples: int, seed: int) -> Row:
+        """See HeldOutTask."""
+        scores = {model: estimate_classification(seeds, resamples, seed) for model, seeds in items.items()}
+        return {"classification": scores}
 
 
-def items(model: Any, tokenizer: Any, rows: Sequence[Row], labels: Sequence[str], batch_tokens: int) -> list[Row]:
-    """A row for each item with its scores, as `own_tasks.items` has them, and with the right label and the picked one.
+def class_label_items(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: Sequence[Row],
+    labels: Sequence[str],
+    batch_tokens: int,
+) -> list[Row]:
+    """A row of scores for each held-out row, as `text_items` has them, with the right label and the picked one.
 
-    The right label is the prompt's own, the teacher's where prompts have none. `correct_norm` is of the pick by
+    The right label is the prompt's own; the teacher's where prompts have none. `correct_norm` is of the pick by
     likelihood per character, as lm-eval's `acc_norm`.
     """
-    sums, normalised = closed_set.label_log_probs(
-        model, tokenizer, [row["messages"] for row in rows], labels, batch_tokens
-    )
-    result = []
-    for row, likelihoods, log_probs in zip(rows, sums, normalised.tolist(), strict=True):
-        gold = row.get("label", row["response"])
+    prompts = [row["messages"] for row in rows]
+    likelihoods, normalised = label_log_probs(model, tokenizer, prompts, labels, batch_tokens)
+    items = []
+    for row, label_nats, log_probs in zip(rows, likelihoods.tolist(), normalised.tolist(), strict=True):
+        right = row.get("label", row["response"])
         picked = labels[log_probs.index(max(log_probs))]
-        by_length = [nats / len(label) for nats, label in zip(likelihoods.tolist(), labels, strict=True)]
-        result.append({
+        by_length = [nats / len(label) for nats, label in zip(label_nats, labels, strict=True)]
+        items.append({
             "item": row["id"],
-            "correct": float(picked == gold),
-            "correct_norm": float(labels[by_length.index(max(by_length))] == gold),
+            "correct": float(picked == right),
+            "correct_norm": float(labels[by_length.index(max(by_length))] == right),
             "confidence": math.exp(max(log_probs)),
             "nll": -log_probs[labels.index(row["response"])],
             "tokens": 1,
@@ -40,7 +80,7 @@ def items(model: Any, tokenizer: Any, rows: Sequence[Row], labels: Sequence[str]
             "rouge_l": rouge_l(row["response"], picked),
             "ended": 1.0,
             "generated": picked,
-            "label": gold,
+            "label": right,
             "picked": picked,
         })  # fmt: skip
-    return result
+    return items

@@ -1,4 +1,4 @@
-"""How good a classifier is: accuracy, macro-F1, calibration and agreement with its teacher, each with an interval."""
+"""Metrics of a classifier with their intervals: accuracy, macro-F1, ECE and agreement with the teacher."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -6,24 +6,20 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import f1_score
 
 from distill.evaluation.bootstrap import statistic_interval
-from distill.evaluation.scores import expected_calibration_error
+from distill.evaluation.calibration import expected_calibration_error
 
 
 def accuracy(items: pd.DataFrame) -> float:
-    """The share of items whose picked label is the right one."""
+    """The fraction of items whose picked label is right."""
     return float(items["correct"].mean())
 
 
 def macro_f1(items: pd.DataFrame) -> float:
-    """The mean over labels of F1 = 2 TP / (2 TP + FP + FN); a label that is neither right nor picked has none."""
-    gold, picked = items["label"].to_numpy(), items["picked"].to_numpy()
-    scores = []
-    for label in np.union1d(gold, picked):
-        hits = ((gold == label) & (picked == label)).sum()
-        scores.append(2 * hits / ((gold == label).sum() + (picked == label).sum()))
-    return float(np.mean(scores))
+    """The mean of F1 over the labels that are right or picked for an item."""
+    return float(f1_score(items["label"], items["picked"], average="macro", zero_division=0))
 
 
 def calibration_error(items: pd.DataFrame) -> float:
@@ -32,11 +28,11 @@ def calibration_error(items: pd.DataFrame) -> float:
 
 
 def teacher_agreement(items: pd.DataFrame) -> float:
-    """The share of items on which the teacher's label is picked."""
+    """The fraction of items for which the model picks the teacher's label."""
     return float(items["top1_tokens"].mean())
 
 
-MEASURES: dict[str, Callable[[pd.DataFrame], float]] = {
+METRICS: dict[str, Callable[[pd.DataFrame], float]] = {
     "accuracy": accuracy,
     "macro_f1": macro_f1,
     "ece": calibration_error,
@@ -44,17 +40,17 @@ MEASURES: dict[str, Callable[[pd.DataFrame], float]] = {
 }
 
 
-def scores(seeds: Sequence[pd.DataFrame], resamples: int, seed: int) -> dict[str, dict[str, float]]:
-    """Every measure of one model with its 95% interval, from the items of each of its training seeds.
+def estimate_classification(seeds: Sequence[pd.DataFrame], resamples: int, seed: int) -> dict[str, dict[str, float]]:
+    """Every metric of one model with its 95% interval, from the items of each of its training seeds.
 
-    A resample has items twice, which an ECE takes for less even bins: its interval lies somewhat high.
+    A resample repeats items, which makes its bins less even: the interval of the ECE lies somewhat high.
     """
-    result = {}
-    for name, measure in MEASURES.items():
-        of_places = [partial(_of_places, measure, items) for items in seeds]
-        result[name] = asdict(statistic_interval(of_places, len(seeds[0]), resamples, seed))
-    return result
+    scores = {}
+    for name, metric in METRICS.items():
+        statistics = [partial(_resampled, metric, items) for items in seeds]
+        scores[name] = asdict(statistic_interval(statistics, len(seeds[0]), resamples, seed))
+    return scores
 
 
-def _of_places(measure: Callable[[pd.DataFrame], float], items: pd.DataFrame, places: np.ndarray) -> float:
-    return measure(items.iloc[places])
+def _resampled(metric: Callable[[pd.DataFrame], float], items: pd.DataFrame, indices: np.ndarray) -> float:
+    return metric(items.iloc[indices])

@@ -1,11 +1,14 @@
-"""The four figures that count: what a distilled student must reach against its teacher."""
+"""The four goals of a distilled student, compared with its teacher."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure, the threshold it must reach, and from which side."""
+    """A number of the main table, and the threshold that it must reach from above (`at_least`) or below.
+
+    `strict`: the threshold itself does not count as reached.
+    """
 
     name: str
     threshold: float
@@ -27,7 +30,7 @@ class Goal:
 
 GOALS = (
     Goal("accuracy_ratio", 0.85, True, True, "accuracy of the distilled student over the teacher's"),
-    Goal("perplexity", 20.0, False, False, "perplexity of the teacher's held-out answers, per token of the teacher"),
+    Goal("perplexity", 20.0, False, False, "perplexity of the teacher's held-out responses, per token of the teacher"),
     Goal("compression_ratio", 0.25, False, False, "parameters of the student over the teacher's"),
-    Goal("latency_gain", 2.0, True, False, "time of the teacher over the student's for one answer at batch 1"),
+    Goal("latency_gain", 2.0, True, False, "time of the teacher over the student's for a response at batch 1"),
 )

@@ -1,4 +1,4 @@
-"""A loaded model behind lm-eval's interface, scoring and decoding exactly as in training."""
+"""lm-eval's model interface for a loaded model: scores and decodes exactly as in training."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distill.modeling.chat import end_of_turn
 from distill.modeling.continuations import Candidates, score_candidates
@@ -15,122 +16,146 @@ from distill.modeling.decoding import decode
 from distill.modeling.sampling import Sampling
 from distill.modeling.scoring import Score
 
-Place = tuple[int, int, int, int]
+# a token in a text: first character, end, its index among the tokens with this span, and their number
+Position = tuple[int, int, int, int]
+GENERATION_BATCH_SIZE = 128
 
 
-class Scored(tuple):
-    """lm-eval's (log-likelihood, whether greedy), with the places of the tokens that the model ranks first."""
+class ScoredContinuation(tuple):
+    """lm-eval's pair (log-likelihood, whether greedy) that also carries the positions of top-1 tokens.
 
-    ranked_first: frozenset[Place]
+    lm-eval hands a result to a task's `process_results` as it is, so fields beyond the pair reach our tasks.
+    """
+
+    top1_positions: frozenset[Position]
 
 
-class Written(str):
-    """A generated text, with its length in the model's own tokens and whether the model ended it by itself."""
+class GeneratedText(str):
+    """A generated text that also carries its length in the model's tokens and whether the model ended it.
+
+    It reaches our tasks as ScoredContinuation does.
+    """
 
     tokens: int
     ended: bool
 
 
-def places(tokenizer: Any, text: str) -> tuple[list[int], list[Place]]:
-    """The ids of an answer, and for each token where it stands: first character, end, which of how many there.
+def token_positions(tokenizer: PreTrainedTokenizerFast, text: str) -> tuple[list[int], list[Position]]:
+    """The token ids of a response and the position of each token in its text.
 
-    As in training (distill.chat.response_ids) the end of turn behind it is one token, and one inside it is text; an
-    answer that was cut short right behind such a text is taken for an ended one. Pieces of one character (an emoji cut
-    into bytes) share its span: they are the same tokens only where they are as many.
+    As in training (`chat.response_ids`), an end of turn at the end of the text is one token, and inside the text it
+    is text. A response that was truncated right after such a text counts as ended. Several tokens of one character,
+    such as the bytes of an emoji, share its span: they are the same tokens only where they are equally many.
     """
     end_id = end_of_turn(tokenizer)
-    said = text.removesuffix(tokenizer.decode([end_id]))
-    encoded = tokenizer(said, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    response = text.removesuffix(str(tokenizer.decode([end_id])))
+    encoded = tokenizer(response, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
     ids, spans = encoded.input_ids, [tuple(span) for span in encoded.offset_mapping]
-    if said != text:
-        ids, spans = [*ids, end_id], [*spans, (len(said), len(text))]
+    if response != text:
+        ids, spans = [*ids, end_id], [*spans, (len(response), len(text))]
     counts, seen = Counter(spans), Counter[Any]()
-    result = []
+    positions = []
     for start, end in spans:
-        result.append((start, end, seen[start, end], counts[start, end]))
+        positions.append((start, end, seen[start, end], counts[start, end]))
         seen[start, end] += 1
-    return ids, result
+    return ids, positions
 
 
 class DistillLM(LM):
-    """Contexts are rendered prompts; context and continuation are encoded apart, as in training.
+    """A model whose contexts are rendered prompts; context and continuation are encoded separately, as in training.
 
-    lm-eval's own HFLM encodes them together and moves the prompt's last newline into the answer.
+    lm-eval's own HFLM encodes them together and moves the prompt's last newline into the response.
+
+    `loglikelihood` leaves in `greedy_prefixes` how the greedy response to each context begins; `generate_until`
+    continues from there. The state changes the speed and no result.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, batch_tokens: int, batch_size: int, max_new_tokens: int) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        batch_tokens: int,
+        max_new_tokens: int,
+        generation_batch_size: int = GENERATION_BATCH_SIZE,
+    ) -> None:
         super().__init__()
         self.model, self.hf_tokenizer = model, tokenizer
-        self.batch_tokens, self.batch_size, self.max_new_tokens = batch_tokens, batch_size, max_new_tokens
-        self.begun: dict[str, list[int]] = {}  # of contexts that were scored: how the greedy answer begins
+        self.batch_tokens, self.max_new_tokens = batch_tokens, max_new_tokens
+        self.generation_batch_size = generation_batch_size
+        self.greedy_prefixes: dict[str, list[int]] = {}
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """(Nats of the continuation, whether it is the greedy one) of each (context, continuation)."""
-        asked = [request.args for request in requests]
-        contexts: dict[str, dict[str, None]] = {}  # the right choice of a question is its text task too
-        for context, continuation in asked:
+        pairs = [request.args for request in requests]
+        contexts: dict[str, dict[str, None]] = {}  # each distinct continuation once: tasks share the right choice
+        for context, continuation in pairs:
             contexts.setdefault(context, {})[continuation] = None
-        questions, where = [], []
+        results: dict[tuple[str, str], ScoredContinuation] = {}
+        candidates, texts = [], []
         for context, continuations in contexts.items():
-            encoded = [places(self.hf_tokenizer, continuation) for continuation in continuations]
+            encoded = [token_positions(self.hf_tokenizer, continuation) for continuation in continuations]
             prompt = self.hf_tokenizer(context, add_special_tokens=False).input_ids
-            questions.append(Candidates(prompt, [ids for ids, _ in encoded]))
-            where.append([(context, text, spans) for text, (_, spans) in zip(continuations, encoded, strict=True)])
-        results: dict[Any, Any] = {}
-        progress = tqdm(total=len(questions), desc="scores", unit="prompt", leave=False)
-        for index, found in score_candidates(self.model, questions, self.batch_tokens):
-            for (context, text, spans), score in zip(where[index], found, strict=True):
-                scored = Scored((sum(score.log_probs), all(score.ranked_first)))
-                scored.ranked_first = frozenset(
-                    place for place, first in zip(spans, score.ranked_first, strict=True) if first
-                )
-                results[context, text] = scored
-            self.begun[where[index][0][0]] = _greedy_beginning(questions[index], found)
+            candidates.append(Candidates(prompt, [ids for ids, _ in encoded]))
+            texts.append((context, list(zip(continuations, [positions for _, positions in encoded], strict=True))))
+        progress = tqdm(total=len(candidates), desc="scores", unit="prompt", leave=False)
+        for index, context_scores in score_candidates(self.model, candidates, self.batch_tokens):
+            context, continuation_positions = texts[index]
+            for (text, positions), score in zip(continuation_positions, context_scores, strict=True):
+                results[context, text] = scored_continuation(score, positions)
+            self.greedy_prefixes[context] = greedy_prefix(candidates[index].continuations, context_scores)
             progress.update()
         progress.close()
-        return [results[pair] for pair in asked]
+        return [results[pair] for pair in pairs]
 
     def loglikelihood_rolling(self, requests: Sequence[Instance]) -> list[float]:
-        """Not of use for our tasks; lm-eval's own run through its HFLM."""
-        raise NotImplementedError("our tasks score answers to prompts; whole texts go through lm-eval's HFLM")
+        """Not implemented: our tasks score responses to prompts."""
+        raise NotImplementedError("our tasks score responses to prompts; lm-eval's HFLM scores texts without a prompt")
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
-        """The greedy answer to each context, without the end-of-turn token.
+        """The greedy response to each context, without the end-of-turn token.
 
-        Where a continuation of the context was scored, its tokens up to the first that does not rank first are how
-        the greedy answer begins, and decoding goes on from there (speculative decoding, Leviathan et al. 2023, with
-        texts that are there already as drafts).
+        Decoding starts after the context's greedy prefix: a scored continuation is a draft whose top-1 tokens need
+        no decoding (speculative decoding, Leviathan et al. 2023).
         """
         end = end_of_turn(self.hf_tokenizer)
         prompts = [self.hf_tokenizer(request.args[0], add_special_tokens=False).input_ids for request in requests]
-        answers = [self.begun.get(request.args[0], [])[: self.max_new_tokens] for request in requests]
-        left = [
+        responses = [self.greedy_prefixes.get(request.args[0], [])[: self.max_new_tokens] for request in requests]
+        unfinished = [
             index
-            for index, tokens in enumerate(answers)
+            for index, tokens in enumerate(responses)
             if len(tokens) < self.max_new_tokens and (not tokens or tokens[-1] != end)
         ]
-        left.sort(key=lambda index: len(prompts[index]) + len(answers[index]))
+        unfinished.sort(key=lambda index: len(prompts[index]) + len(responses[index]))
         greedy = Sampling(max_tokens=self.max_new_tokens, temperature=0.0, top_p=1.0, seed=0)
-        for start in tqdm(range(0, len(left), self.batch_size), desc="generation", unit="batch", leave=False):
-            chosen = left[start : start + self.batch_size]
-            begun = [prompts[index] + answers[index] for index in chosen]
-            for index, (tokens, _) in zip(
-                chosen, decode(self.model, begun, [0] * len(chosen), end, greedy), strict=True
-            ):
-                answers[index] = [*answers[index], *tokens][: self.max_new_tokens]
-        return [self._written(tokens, end) for tokens in answers]
+        starts = range(0, len(unfinished), self.generation_batch_size)
+        for start in tqdm(starts, desc="generation", unit="batch", leave=False):
+            batch = unfinished[start : start + self.generation_batch_size]
+            contexts = [prompts[index] + responses[index] for index in batch]
+            decoded = decode(self.model, contexts, [0] * len(batch), end, greedy)
+            for index, (tokens, _) in zip(batch, decoded, strict=True):
+                responses[index] = [*responses[index], *tokens][: self.max_new_tokens]
+        return [self._generated_text(tokens, end) for tokens in responses]
 
-    def _written(self, tokens: list[int], end: int) -> Written:
+    def _generated_text(self, tokens: list[int], end: int) -> GeneratedText:
         ended = tokens[-1] == end
-        text = Written(self.hf_tokenizer.decode(tokens[:-1] if ended else tokens).strip())
+        text = GeneratedText(str(self.hf_tokenizer.decode(tokens[:-1] if ended else tokens)).strip())
         text.tokens, text.ended = len(tokens), ended
         return text
 
 
-def _greedy_beginning(question: Candidates, found: list[Score]) -> list[int]:
-    """The longest beginning of a continuation all of whose tokens rank first: that of the model's greedy answer."""
-    agreed = [
+def scored_continuation(score: Score, positions: Sequence[Position]) -> ScoredContinuation:
+    """lm-eval's result for one continuation, whose tokens stand at these positions."""
+    result = ScoredContinuation((sum(score.log_probs), all(score.ranked_first)))
+    result.top1_positions = frozenset(
+        position for position, first in zip(positions, score.ranked_first, strict=True) if first
+    )
+    return result
+
+
+def greedy_prefix(continuations: Sequence[list[int]], context_scores: Sequence[Score]) -> list[int]:
+    """The longest prefix of a continuation of which every token is top-1: so the greedy response begins."""
+    prefixes = [
         tokens[: sum(1 for _ in takewhile(bool, score.ranked_first))]
-        for tokens, score in zip(question.continuations, found, strict=True)
+        for tokens, score in zip(continuations, context_scores, strict=True)
     ]
-    return max(agreed, key=len)
+    return max(prefixes, key=len)

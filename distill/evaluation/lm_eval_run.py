@@ -1,27 +1,28 @@
-"""lm-eval's run of tasks on one model, and the guard that its result is of all documents."""
+"""Runs of lm-eval, and the check that a result covers all documents."""
 
 import json
 import math
 from typing import Any
 
 import lm_eval
+from lm_eval.api.model import LM
 
 from distill.core.errors import UserError
 
 
-def measure_ours(lm: Any, tasks: Any) -> Any:
-    """lm-eval's results of loaded tasks that say all about how they are asked, with the samples of every task.
+def run_held_out(lm: LM, tasks: Any) -> dict[str, Any]:
+    """lm-eval's results of our loaded tasks, with the samples of every task.
 
-    `lm_eval.simple_evaluate` would ask pip, git and lscpu about the environment each time, which takes seconds.
+    `lm_eval.simple_evaluate` would run pip, git and lscpu each time to describe the environment, which takes seconds.
     """
     return lm_eval.evaluate(lm=lm, task_dict=tasks, bootstrap_iters=0)
 
 
-def measure(lm: Any, tasks: list[Any], seed: int, **options: Any) -> Any:
-    """lm-eval's results with the samples of every task, without its own bootstrap."""
+def run_benchmark(lm: LM, task: Any, seed: int, **options: Any) -> dict[str, Any]:
+    """lm-eval's results of a benchmark with the samples of every task, without lm-eval's own bootstrap."""
     return lm_eval.simple_evaluate(
         model=lm,
-        tasks=tasks,
+        tasks=[task],
         bootstrap_iters=0,
         random_seed=seed,
         numpy_random_seed=seed,
@@ -31,30 +32,30 @@ def measure(lm: Any, tasks: list[Any], seed: int, **options: Any) -> Any:
     )
 
 
-def limited(results: Any) -> dict[str, tuple[int, int]]:
-    """The tasks that were measured on fewer documents than they have: (measured, all)."""
-    counts = {task: (found["effective"], found["original"]) for task, found in results["n-samples"].items()}
-    return {task: (measured, whole) for task, (measured, whole) in counts.items() if measured < whole}
+def truncated_tasks(results: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """The tasks measured on fewer documents than they have: (measured, all)."""
+    counts = {task: (count["effective"], count["original"]) for task, count in results["n-samples"].items()}
+    return {task: (measured, total) for task, (measured, total) in counts.items() if measured < total}
 
 
-def whole(results: Any) -> Any:
-    """The results as they are. Raises UserError where a limit cut a task: that is no score for a table."""
-    cut = limited(results)
-    if cut:
-        tasks = ", ".join(f"{task} on {measured} of {count} documents" for task, (measured, count) in cut.items())
+def require_complete(results: dict[str, Any]) -> dict[str, Any]:
+    """The results unchanged. Raises UserError where a limit truncated a task."""
+    truncated = truncated_tasks(results)
+    if truncated:
+        tasks = ", ".join(f"{task} on {measured} of {total}" for task, (measured, total) in truncated.items())
         raise UserError(
-            f"a limit cut what was measured ({tasks}): such a score is not for the main table. Measure all documents; "
-            "evaluate.max_samples in params.yaml says how many there are."
+            f"The main table must have scores on all documents, got {tasks} documents: a limit of lm-eval truncated "
+            "the tasks. Remove it, and set evaluate.max_samples in params.yaml to the number of documents you want."
         )
     return results
 
 
-def plain(value: Any) -> Any:
-    """What lm-eval logs, as JSON has it: tuples as lists, numbers that are not finite and other objects as text."""
+def to_json(value: Any) -> Any:
+    """A value of lm-eval's log as JSON: tuples become lists, non-finite numbers and other objects become text."""
     if isinstance(value, dict):
-        return {str(key): plain(part) for key, part in value.items()}
+        return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
+        return [to_json(item) for item in value]
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()  # a scalar of numpy or torch
     if isinstance(value, float) and not math.isfinite(value):

@@ -1,45 +1,48 @@
-"""The multiple choice: which held-out rows are asked, and the four answers that each is asked with."""
+"""Multiple choice: pick the teacher's response to a prompt among four."""
 
 import random
-from typing import Any
 
 from distill.core.errors import UserError
+from distill.core.files import Row
 
-CHOICES = 4
-NEAREST = 12  # rows of like length that the wrong answers are drawn from
-CHANCE = 1 / CHOICES
-Row = dict[str, Any]
+NUM_CHOICES = 4
+NUM_NEAREST = 12  # responses of nearest length that the wrong choices are drawn from
+CHANCE = 1 / NUM_CHOICES
+
+Choices = tuple[list[int], int]  # indices into the pool, and the position of the right one among them
 
 
 def subset(rows: list[Row], count: int, seed: int) -> list[Row]:
     """At most `count` rows, drawn by the seed, in their own order."""
     chosen = set(random.Random(seed).sample(range(len(rows)), min(count, len(rows))))
-    return [row for place, row in enumerate(rows) if place in chosen]
+    return [row for index, row in enumerate(rows) if index in chosen]
 
 
-def choices(rows: list[Row], pool: list[Row], seed: int) -> list[tuple[list[int], int]]:
-    """For each row the indices into `pool` of four answers, and the place of its own among them.
+def draw_choices(rows: list[Row], pool: list[Row], seed: int) -> list[Choices]:
+    """Four choices for each row: its own response and three responses to other prompts, all different in text.
 
-    The wrong ones are answers to other prompts, all different in text, drawn by the seed from the NEAREST ones
-    in length: a sum of log-probabilities would otherwise tell long from short. Raises UserError where the pool
-    is too small.
+    The seed draws the wrong choices from the NUM_NEAREST responses of nearest length. Otherwise a sum of
+    log-probabilities would tell long from short. Raises UserError where the pool is too small.
     """
     lengths = [len(row["response"]) for row in pool]
-    places = {row["id"]: place for place, row in enumerate(pool)}
+    indices = {row["id"]: index for index, row in enumerate(pool)}
     result = []
     for row in rows:
-        own = places[row["id"]]
-        texts, near = {row["response"]}, []
-        for place in sorted(range(len(pool)), key=lambda place: (abs(lengths[place] - lengths[own]), place)):
-            if pool[place]["prompt_id"] != row["prompt_id"] and pool[place]["response"] not in texts:
-                near.append(place)
-                texts.add(pool[place]["response"])
-            if len(near) == NEAREST:
+        right = indices[row["id"]]
+        texts, nearest = {row["response"]}, []
+        for index in sorted(range(len(pool)), key=lambda index: (abs(lengths[index] - lengths[right]), index)):
+            if pool[index]["prompt_id"] != row["prompt_id"] and pool[index]["response"] not in texts:
+                nearest.append(index)
+                texts.add(pool[index]["response"])
+            if len(nearest) == NUM_NEAREST:
                 break
-        if len(near) < CHOICES - 1:
-            raise UserError("the held-out rows have too few answers to choose from; raise clean.test_fraction.")
+        if len(nearest) < NUM_CHOICES - 1:
+            raise UserError(
+                f"Each held-out row needs {NUM_CHOICES - 1} different responses to other prompts, but {row['id']!r} "
+                f"has {len(nearest)}. Raise clean.test_fraction."
+            )
         draw = random.Random(f"{seed}/{row['id']}")
-        picked = [own, *draw.sample(near, CHOICES - 1)]
-        draw.shuffle(picked)
-        result.append((picked, picked.index(own)))
+        choices = [right, *draw.sample(nearest, NUM_CHOICES - 1)]
+        draw.shuffle(choices)
+        result.append((choices, choices.index(right)))
     return result

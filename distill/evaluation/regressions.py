@@ -1,23 +1,22 @@
-"""Where the student lost most against its teacher: the items to look at."""
-
-from typing import Any
+"""The items on which the student lost most against its teacher."""
 
 import pandas as pd
 
+from distill.core.files import Row
 from distill.core.numbers import round_number
 
-SHOWN = 20
+NUM_SHOWN = 20
 
 
-def largest(rows: list[dict[str, Any]], tables: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
-    """The items on which `distilled` needs the most nats per token of the teacher beyond the teacher's own.
+def largest_regressions(rows: list[Row], tables: dict[str, pd.DataFrame]) -> list[Row]:
+    """The items where `distilled` needs the most nats per teacher token above the teacher's own, worst first.
 
-    `tables` has each model's items. `generated` is what the two wrote, null where they were not asked to write;
-    `teacher_nll` and `distilled_nll` are nats of the whole reference, `tokens` the teacher's tokens of it.
+    `tables` has each model's items. In the result, `generated` has the text of teacher and student, null where none
+    was generated. `teacher_nll` and `distilled_nll` are nats of the reference, `tokens` its teacher tokens.
     """
     teacher, distilled = (tables[name].set_index("item") for name in ("teacher", "distilled"))
     excess = (distilled["nll"] - teacher["nll"]) / teacher["tokens"]
-    worst = excess[excess > 0].sort_index().sort_values(ascending=False, kind="stable").index[:SHOWN]
+    worst = excess[excess > 0].sort_index().sort_values(ascending=False, kind="stable").index[:NUM_SHOWN]
     by_id = {row["id"]: row for row in rows}
     return [
         {

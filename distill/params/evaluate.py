@@ -8,7 +8,7 @@ from distill.params.fields import Count, Name, Section, Text
 
 
 class Latency(Section):
-    """Batch-1 timing: `num_runs` interleaved runs of each model after `num_warmup_runs`."""
+    """Timing at batch 1: `num_runs` interleaved runs of each model after `num_warmup_runs`."""
 
     prompt_tokens: Count
     new_tokens: Annotated[int, Field(ge=2)]
@@ -17,7 +17,7 @@ class Latency(Section):
 
 
 class Benchmark(Section):
-    """A task of lm-eval, by its name or the path of its YAML file, and how it is asked."""
+    """A task of lm-eval, by its name or the path of its YAML file, and its settings, in lm-eval's words."""
 
     task: Text
     num_fewshot: Annotated[int, Field(ge=0)] | None
@@ -28,12 +28,12 @@ class Benchmark(Section):
     @model_validator(mode="after")
     def _turns_need_a_template(self) -> Self:
         if self.fewshot_as_multiturn and not self.apply_chat_template:
-            raise ValueError("fewshot_as_multiturn: examples are turns of a chat only with apply_chat_template: true")
+            raise ValueError("fewshot_as_multiturn: true needs apply_chat_template: true, got false")
         return self
 
 
 class Evaluate(Section):
-    """What is measured, on the held-out topics."""
+    """What is measured on the held-out topics."""
 
     teacher: Name
     max_samples: Count
@@ -47,7 +47,7 @@ class Evaluate(Section):
 
     @model_validator(mode="after")
     def _tasks_differ(self) -> Self:
-        names = [extra.task for extra in self.benchmarks]
+        names = [benchmark.task for benchmark in self.benchmarks]
         if len(names) != len(set(names)):
-            raise ValueError(f"benchmarks: two are the same task, given {names}")
+            raise ValueError(f"benchmarks: tasks must be different, got {names}")
         return self

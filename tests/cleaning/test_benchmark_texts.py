@@ -30,7 +30,7 @@ def exam(tmp_path, monkeypatch):
     """An lm-eval task on a local file."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     # without the index of lm-eval's own tasks, which takes seconds
-    monkeypatch.setattr(benchmark_texts, "_task_manager", lambda: TaskManager(include_defaults=False))
+    monkeypatch.setattr(benchmark_texts, "task_manager", lambda: TaskManager(include_defaults=False))
     data = tmp_path / "exam.jsonl"
     data.write_text(json.dumps({"question": "Greek?", "choices": ["no", " ".join(LETTERS[:13])]}) + "\n")
     task = tmp_path / "exam.yaml"

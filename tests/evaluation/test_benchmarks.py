@@ -1,8 +1,9 @@
-"""lm-eval's own tasks: how they are asked, what is kept of them, and what a limit does to them."""
+"""Benchmarks of lm-eval: prompts, samples, limits, pinned data and messages."""
 
 import json
 
 import benchmark_task
+import datasets
 import pytest
 import tiny
 
@@ -12,101 +13,104 @@ from distill.params import loading
 from distill.params.evaluate import Benchmark
 
 
-@pytest.fixture(scope="module")
-def network():
-    return tiny.model(len(tiny.tokenizer()))
-
-
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def private_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def run(network, path, limit=None, **settings):
-    return benchmarks.run(
-        network, tiny.tokenizer(), Benchmark(task=str(path), **(benchmark_task.SETTINGS | settings)), limit, 0
-    )
+def run(model, path, limit=None, **settings):
+    benchmark = Benchmark(task=str(path), **(benchmark_task.SETTINGS | settings))
+    return benchmarks.run(model, tiny.tokenizer(), benchmark, limit, 0)
 
 
-def test_a_task_of_a_yaml_file_is_scored_with_a_row_for_each_sample(network, tmp_path):
-    scores, rows = run(network, benchmark_task.write(tmp_path / "task"))
-    found = scores["colours"]
-    assert (found["limited"], found["documents"], found["of"], found["num_fewshot"]) == (False, 5, 5, 0)
-    assert found["scores"]["acc,none"] == sum(row["scores"]["acc"] for row in rows) / 5
-    assert [row["document"] for row in rows] == [0, 1, 2, 3, 4]
+def first_input(model, path, **settings) -> str:
+    """The text that the model reads before the choices of the second document."""
+    _, rows = run(model, path, **settings)
+    return rows[1]["arguments"][0][0]
+
+
+def test_a_task_of_a_yaml_file_has_scores_and_a_row_per_sample(model, tmp_path):
+    scores, rows = run(model, benchmark_task.write(tmp_path / "task"))
+    colours = scores["colours"]
+    assert (colours["limited"], colours["documents"], colours["total_documents"]) == (False, 5, 5)
+    assert (colours["num_fewshot"], colours["apply_chat_template"]) == (0, False)
+    assert colours["scores"]["acc,none"] == sum(row["scores"]["acc"] for row in rows) / 5
+    assert [row["doc_id"] for row in rows] == [0, 1, 2, 3, 4]
     assert rows[1]["doc"]["question"] == "test number 1 is"
-    assert rows[1]["asked"] == [["test number 1 is", " red"], ["test number 1 is", " green"]]
-    chosen = [max(range(2), key=lambda place, row=row: row["answered"][place][0]) for row in rows]
-    assert [float(choice == row["target"]) for choice, row in zip(chosen, rows, strict=True)] == [
+    assert rows[1]["arguments"] == [["test number 1 is", " red"], ["test number 1 is", " green"]]
+    picked = [max(range(2), key=lambda index, row=row: row["filtered_resps"][index][0]) for row in rows]
+    assert [float(choice == row["target"]) for choice, row in zip(picked, rows, strict=True)] == [
         row["scores"]["acc"] for row in rows
     ]
     json.dumps(rows, allow_nan=False)
 
 
-def test_a_limit_marks_the_task_and_keeps_it_apart(network, tmp_path):
+def test_a_limit_marks_the_task_and_keeps_it_apart(model, tmp_path):
     path = benchmark_task.write(tmp_path / "task")
-    cut, rows = run(network, path, limit=2)
+    limited, rows = run(model, path, limit=2)
     assert len(rows) == 2
-    assert (cut["colours"]["limited"], cut["colours"]["documents"], cut["colours"]["of"]) == (True, 2, 5)
-    full, _ = run(network, path, limit=5)  # no fewer than there are
-    assert not full["colours"]["limited"]
-    assert benchmarks.parted({"teacher": cut, "sft": full}) == ({"sft": full}, {"teacher": cut})
+    colours = limited["colours"]
+    assert (colours["limited"], colours["documents"], colours["total_documents"]) == (True, 2, 5)
+    complete, _ = run(model, path, limit=5)  # no fewer than there are
+    assert not complete["colours"]["limited"]
+    parts = benchmarks.split_limited({"teacher": limited, "sft": complete})
+    assert parts == ({"sft": complete}, {"teacher": limited})
 
 
-def test_examples_and_the_chat_template_are_asked_for(network, tmp_path):
+def test_examples_and_the_chat_template_are_applied(model, tmp_path):
     path = benchmark_task.write(tmp_path / "task")
-    shot = "train number 0 is red\n\ntest number 1 is"
-    assert run(network, path, num_fewshot=1)[1][1]["asked"][0][0] == shot
-    one_turn = run(network, path, num_fewshot=1, apply_chat_template=True)[1][1]["asked"][0][0]
-    assert one_turn == f"<|im_start|>user\n{shot}<|im_end|>\n<|im_start|>assistant\n"
-    turns = run(network, path, num_fewshot=1, apply_chat_template=True, fewshot_as_multiturn=True)[1][1]["asked"][0][0]
+    text = "train number 0 is red\n\ntest number 1 is"
+    assert first_input(model, path, num_fewshot=1) == text
+    turn = first_input(model, path, num_fewshot=1, apply_chat_template=True)
+    assert turn == f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+    turns = first_input(model, path, num_fewshot=1, apply_chat_template=True, fewshot_as_multiturn=True)
     assert turns.count("<|im_start|>user") == 2
-    assert run(network, path, num_fewshot=1)[0]["colours"]["num_fewshot"] == 1
+    assert run(model, path, num_fewshot=1)[0]["colours"]["num_fewshot"] == 1
 
 
-def test_a_revision_pins_the_data_of_a_task(network, tmp_path, monkeypatch):
+def test_a_revision_pins_the_data_of_a_task(model, tmp_path, monkeypatch):
     path = benchmark_task.write(tmp_path / "task")
-    asked = []
-    real = benchmarks.datasets.load_dataset
+    revisions = []
+    real = datasets.load_dataset
 
-    def load_dataset(*parts, **options):
-        asked.append(options.get("revision"))
-        return real(*parts, **options)
+    def load_dataset(*arguments, **options):
+        revisions.append(options.get("revision"))
+        return real(*arguments, **options)
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    assert run(network, path, revision="a" * 40)[0]["colours"]["revision"] == "a" * 40
-    assert set(asked) == {"a" * 40}
+    assert run(model, path, revision="a" * 40)[0]["colours"]["revision"] == "a" * 40
+    assert set(revisions) == {"a" * 40}
     with pytest.raises(UserError, match=r"mmlu.*revision"):
-        run(network, "mmlu", revision="a" * 40)
+        run(model, "mmlu", revision="a" * 40)
 
 
-def test_other_documents_or_settings_of_a_task_have_another_hash(tmp_path):
-    extra = Benchmark(task=str(benchmark_task.write(tmp_path / "task")), **benchmark_task.SETTINGS)
-    first = benchmarks.data_hash(extra)
-    assert benchmarks.data_hash(extra) == first
+def test_other_documents_or_settings_have_another_hash(tmp_path):
+    benchmark = Benchmark(task=str(benchmark_task.write(tmp_path / "task")), **benchmark_task.SETTINGS)
+    first = benchmarks.data_hash(benchmark)
+    assert benchmarks.data_hash(benchmark) == first
     benchmark_task.write(tmp_path / "task", test=6)
-    assert benchmarks.data_hash(extra) != first
+    assert benchmarks.data_hash(benchmark) != first
     path = benchmark_task.write(tmp_path / "task")
-    assert benchmarks.data_hash(extra) == first
+    assert benchmarks.data_hash(benchmark) == first
     path.write_text(path.read_text().replace("doc_to_target: answer", "doc_to_target: 0"))
-    assert benchmarks.data_hash(extra) != first
+    assert benchmarks.data_hash(benchmark) != first
 
 
-def test_a_task_whose_data_is_out_of_reach_is_a_message(network, tmp_path):
+def test_a_task_that_cannot_be_loaded_is_a_message(model, tmp_path):
     with pytest.raises(UserError, match="no_such_task"):
-        run(network, "no_such_task")
+        run(model, "no_such_task")
     path = benchmark_task.write(tmp_path / "task")
     (tmp_path / "task/test.jsonl").unlink()
-    with pytest.raises(UserError, match=r"colours\.yaml.*reach its data"):
-        run(network, path)
+    with pytest.raises(UserError, match=r"evaluate\.benchmarks.*colours\.yaml.*reach its data"):
+        run(model, path)
 
 
 def test_examples_as_turns_need_a_chat_template():
-    with pytest.raises(ValueError, match="only with apply_chat_template: true"):
+    with pytest.raises(ValueError, match="needs apply_chat_template: true"):
         Benchmark(task="x", **(benchmark_task.SETTINGS | {"fewshot_as_multiturn": True}))
 
 
-def test_a_task_is_named_once():
+def test_a_task_is_listed_once():
     task = benchmark_task.SETTINGS | {"task": "x"}
-    with pytest.raises(UserError, match="two are the same task"):
+    with pytest.raises(UserError, match="benchmarks: tasks must be different"):
         loading.check(tiny.params(evaluate__benchmarks=[task, task | {"num_fewshot": 5}]))

@@ -1,5 +1,7 @@
 """Intervals over items against scipy's bootstrap."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy.stats import bootstrap
@@ -11,6 +13,20 @@ HARD = NOISE.normal(size=120)  # what makes an item hard for both sides
 ONE = HARD + NOISE.normal(scale=0.1, size=120)
 OTHER = HARD + 0.05 + NOISE.normal(scale=0.1, size=120)
 SAME = np.ones(120)
+
+
+def test_the_interval_agrees_with_scipys():
+    values = np.random.default_rng(0).gamma(2.0, size=80)
+    ours = ratio_interval(values, np.ones(80), 4000, seed=1)
+    theirs = bootstrap((values,), np.mean, method="percentile", n_resamples=4000, rng=2).confidence_interval
+    assert ours.value == pytest.approx(values.mean())
+    assert ours.ci_low == pytest.approx(theirs.low, abs=0.02)
+    assert ours.ci_high == pytest.approx(theirs.high, abs=0.02)
+
+
+def test_perplexity_is_exp_of_all_nats_over_all_tokens():
+    nats, tokens = np.array([10.0, 2.0]), np.array([4.0, 2.0])
+    assert ratio_interval(nats, tokens, 100, 0, np.exp).value == pytest.approx(math.exp(12 / 6))
 
 
 def test_a_paired_difference_agrees_with_scipys_paired_bootstrap():

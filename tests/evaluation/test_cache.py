@@ -1,4 +1,4 @@
-"""What was measured once is not measured again, unless anything that it depends on changed or the file is damaged."""
+"""The cache of measurements: a second measurement is read, unless its key changed or its file is damaged."""
 
 import json
 
@@ -12,7 +12,7 @@ VALUE = [{"item": "a", "nll": 0.1 + 0.2, "generated": "é\n"}, {"item": "b", "nl
 
 
 class Maker:
-    """Counts how often it is asked."""
+    """Counts its calls."""
 
     def __init__(self, value: object) -> None:
         self.value, self.calls = value, 0
@@ -22,7 +22,7 @@ class Maker:
         return self.value
 
 
-def test_the_second_time_the_very_same_value_is_read_and_nothing_made(tmp_path, capsys):
+def test_the_second_call_reads_the_same_value(tmp_path, capsys):
     make = Maker(VALUE)
     assert cached(tmp_path, "teacher", KEY, make) == VALUE
     assert cached(tmp_path, "teacher", KEY, make) == VALUE
@@ -32,7 +32,7 @@ def test_the_second_time_the_very_same_value_is_read_and_nothing_made(tmp_path, 
 
 
 @pytest.mark.parametrize("part", list(KEY))
-def test_another_model_environment_or_code_is_measured_anew(tmp_path, part):
+def test_another_model_environment_or_code_is_measured_again(tmp_path, part):
     make = Maker(VALUE)
     cached(tmp_path, "teacher", KEY, make)
     cached(tmp_path, "teacher", KEY | {part: "other"}, make)
@@ -48,26 +48,26 @@ def damaged(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", range(5))
-def test_a_damaged_file_is_named_ignored_and_written_anew(tmp_path, capsys, kind):
+def test_a_damaged_file_is_named_and_measured_again(tmp_path, capsys, kind):
     make = Maker(VALUE)
     cached(tmp_path, "teacher", KEY, make)
     [path] = tmp_path.iterdir()
-    whole = path.read_text()
-    path.write_text(damaged(whole)[kind])
-    assert path.read_text() != whole
+    text = path.read_text()
+    path.write_text(damaged(text)[kind])
+    assert path.read_text() != text
     assert cached(tmp_path, "teacher", KEY, make) == VALUE
     assert make.calls == 2
     assert f"{path} is damaged" in capsys.readouterr().out
-    assert path.read_text() == whole
+    assert path.read_text() == text
 
 
-def test_what_fails_leaves_nothing_behind(tmp_path):
+def test_a_failed_measurement_leaves_no_file(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         cached(tmp_path, "teacher", KEY, Maker([float("nan")]))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_is_its_files_and_its_size_that_of_the_weights(tmp_path):
+def test_a_model_is_identified_by_its_files(tmp_path):
     for name, text in {
         "model.safetensors": "w" * 9,
         "config.json": "{}",

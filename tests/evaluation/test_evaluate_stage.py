@@ -1,4 +1,4 @@
-"""The stage evaluate by its real command: what it keeps, what it takes from an earlier run, and extra benchmarks."""
+"""Stage evaluate by its real command: its outputs, its cache and benchmarks."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_the_same_bytes_with_and_without_what_was_measured_before(finished, repository):
+def test_the_cache_changes_no_byte_and_saves_measurements(finished, repository):
     assert "measured before" not in run(repository)
     first = written(repository)
     assert first == written(finished)
@@ -58,7 +58,7 @@ def test_the_same_bytes_with_and_without_what_was_measured_before(finished, repo
     shutil.copyfile(finished / "metrics/train/distilled-7.json", record)
 
 
-def test_calibration_lengths_and_regressions_are_those_of_the_items(finished):
+def test_calibration_lengths_and_regressions_fit_the_items(finished):
     scores = json.loads((finished / "metrics/evaluate.json").read_text())
     assert scores["held_out"] >= scores["items"] == 10
     for model in ("teacher", "init", "sft", "distilled"):
@@ -76,7 +76,7 @@ def test_calibration_lengths_and_regressions_are_those_of_the_items(finished):
             assert text == texts.get(row["id"], {}).get(model)
 
 
-def test_an_extra_benchmark_is_kept_sample_by_sample_and_a_limited_one_apart(repository):
+def test_benchmarks_have_samples_and_limited_ones_stand_apart(repository):
     path = repository / "params.yaml"
     before = path.read_text()
     task = benchmark_task.write(repository / "tasks").relative_to(repository)
@@ -97,6 +97,6 @@ def test_an_extra_benchmark_is_kept_sample_by_sample_and_a_limited_one_apart(rep
     scores = json.loads((repository / "metrics/evaluate.json").read_text())
     assert scores["benchmarks"] == {}
     limited = scores["limited_benchmarks"]["distilled"]["colours"]
-    assert (limited["limited"], limited["documents"], limited["of"]) == (True, 2, 5)
+    assert (limited["limited"], limited["documents"], limited["total_documents"]) == (True, 2, 5)
     assert "colours" not in (repository / "metrics/metrics.json").read_text()
     path.write_text(before)

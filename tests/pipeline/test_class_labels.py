@@ -13,7 +13,6 @@ from forks import stage
 from repositories import divergence, stage_command, stop_command
 
 from distill.core.errors import UserError
-from distill.evaluation import classification
 from distill.evaluation.class_labels import items as class_items
 from distill.generation.class_labels import complete as complete_class_labels
 from distill.generation.completions import Completion, Request
@@ -219,22 +218,6 @@ def test_items_are_scored_against_the_right_label_if_any(model, tokenizer):
     probabilities = torch.tensor(sums).softmax(0)
     assert gold["confidence"] == pytest.approx(float(probabilities.max()), abs=1e-5)
     assert gold["nll"] == pytest.approx(-math.log(probabilities[SET.index(other)]), abs=1e-4)
-
-
-def test_f1_and_calibration_are_those_of_their_definitions():
-    from sklearn.metrics import f1_score
-
-    gold, picked = list("aaabbc"), list("aabbbd")
-    items = pd.DataFrame({"label": gold, "picked": picked, "confidence": [0.95] * 6, "top1_tokens": [1, 1, 1, 0, 0, 0]})
-    items["correct"] = (items["label"] == items["picked"]).astype(float)
-    found = classification.scores([items], 200, 0)
-    assert found["macro_f1"]["value"] == pytest.approx(f1_score(gold, picked, average="macro", zero_division=0))
-    assert found["accuracy"]["value"] == pytest.approx(4 / 6)
-    assert found["ece"]["value"] == pytest.approx(0.95 - 4 / 6)
-    assert found["teacher_agreement"]["value"] == 0.5
-    for score in found.values():
-        assert score["ci_low"] <= score["value"] <= score["ci_high"]
-        assert score["ci_low"] < score["ci_high"]
 
 
 @pytest.mark.parametrize(

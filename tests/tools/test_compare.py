@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from distill.core.errors import UserError
+from distill.evaluation.metrics import metrics
 from distill.evaluation.multiple_choice import CHANCE
-from distill.evaluation.scores import measures
 from tools import compare, comparison_figure, comparison_text, revision
 
 ROOT = Path(__file__).parents[2]
@@ -204,5 +204,5 @@ def test_scores_equal_those_of_stage_evaluate(finished):
     items = pd.read_csv(finished / "metrics/items.csv")
     for model, written in scores.items():
         rows = items[items["model"] == model]
-        for name, measure in measures(CHANCE).items():
-            assert measure.value(*measure.ratio(rows)) == pytest.approx(written[name]["value"], rel=1e-4), (model, name)
+        for name, metric in metrics(CHANCE).items():
+            assert metric.value(*metric.ratio(rows)) == pytest.approx(written[name]["value"], rel=1e-4), (model, name)

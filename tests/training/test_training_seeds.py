@@ -16,11 +16,12 @@ from distill.core.errors import UserError
 from distill.core.files import write_json
 from distill.evaluation.bootstrap import Estimate, paired_difference, ratio_interval
 from distill.evaluation.multiple_choice import CHANCE
-from distill.evaluation.scores import mean_tasks, measures, over_seeds
+from distill.evaluation.metrics import metrics
+from distill.evaluation.seeds import mean_benchmarks, summarize_seeds
 from distill.params.loading import check_params
 from distill.students.runs import Run, require_model, students, weights_hash
 
-MEASURES = measures(CHANCE)
+METRICS = metrics(CHANCE)
 
 
 def drawn(draw: np.random.Generator, seeds: int, items: int, spread: float) -> np.ndarray:
@@ -82,12 +83,12 @@ def items(correct: list[float]) -> pd.DataFrame:
 
 
 def test_the_summary_has_mean_and_standard_deviation_of_a_sample():
-    scores = dict.fromkeys(MEASURES, Estimate(0.5, 0.2, 0.8))
-    two = over_seeds([items([1.0, 0.0, 0.0, 0.0]), items([1.0, 1.0, 1.0, 0.0])], scores, CHANCE)["accuracy"]
+    scores = dict.fromkeys(METRICS, Estimate(0.5, 0.2, 0.8))
+    two = summarize_seeds([items([1.0, 0.0, 0.0, 0.0]), items([1.0, 1.0, 1.0, 0.0])], scores, CHANCE)["accuracy"]
     assert two == {"seeds": 2, "mean": 0.5, "sd": pytest.approx(0.5 / 2**0.5), "ci_low": 0.2, "ci_high": 0.8}
-    assert over_seeds([items([1.0])], scores, CHANCE)["accuracy"]["sd"] is None
+    assert summarize_seeds([items([1.0])], scores, CHANCE)["accuracy"]["sd"] is None
     tasks = [{"a": {"documents": 3, "scores": {"acc,none": value}}} for value in (0.25, 0.75)]
-    assert mean_tasks(tasks) == {"a": {"documents": 3, "scores": {"acc,none": 0.5}}}
+    assert mean_benchmarks(tasks) == {"a": {"documents": 3, "scores": {"acc,none": 0.5}}}
 
 
 def test_a_missing_or_other_model_is_refused_with_its_stage(tmp_path, monkeypatch):
@@ -147,13 +148,13 @@ def test_an_added_seed_is_trained_and_a_removed_one_ignored(committed, tmp_path)
     found = pd.read_csv(folder / "metrics/items.csv")
     assert found.groupby("model")["seed"].nunique().to_dict() == {"distilled": 2, "init": 0, "sft": 2, "teacher": 0}
     each = [
-        MEASURES["perplexity"].value(*MEASURES["perplexity"].ratio(part))
+        METRICS["perplexity"].value(*METRICS["perplexity"].ratio(part))
         for _, part in found[found["model"] == "distilled"].groupby("seed")
     ]
     assert table["distilled"]["perplexity"] == pytest.approx(np.mean(each), rel=1e-4)
     assert scores["seeds"]["distilled"]["perplexity"]["sd"] == pytest.approx(np.std(each, ddof=1), rel=1e-3)
     assert scores["models"]["init"] == one["models"]["init"]
-    assert len(pd.read_csv(folder / "metrics/seeds.csv")) == 2 * len(MEASURES)
+    assert len(pd.read_csv(folder / "metrics/seeds.csv")) == 2 * len(METRICS)
     compared = json.loads(tiny.run(folder, "python", "-m", "tools.compare", "HEAD", "--json").stdout)
     assert compared["seeds"] == [[7], [7, 8]]
     assert compared["environment"] == {}

@@ -6,11 +6,11 @@ from distill.core.errors import UserError
 from distill.core.files import Row
 from distill.evaluation.bootstrap import Estimate, paired_difference
 from distill.evaluation.multiple_choice import CHANCE
-from distill.evaluation.scores import estimates, measures
+from distill.evaluation.metrics import estimate_metrics, metrics
 from distill.params.schema import Params
 from distill.reporting import methods_table
 
-PERPLEXITY = measures(CHANCE)["perplexity"]
+PERPLEXITY = metrics(CHANCE)["perplexity"]
 MIN_COMMON_FRACTION = 0.9  # of all held-out responses, that all methods must have in common
 
 
@@ -25,7 +25,7 @@ def summarize(students: dict[str, list[Row]], params: Params, controls: list[str
     for name, runs in students.items():
         items = tables[name]
         row: Row = {"method": name, "seeds": len(runs), "items": len(items[0])}
-        for score, value in estimates(items, resamples, seed, CHANCE).items():
+        for score, value in estimate_metrics(items, resamples, seed, CHANCE).items():
             row |= interval_columns(score, value)
         for control in controls:
             difference = None

@@ -19,8 +19,9 @@ import yaml
 from distill.core.errors import UserError
 from distill.core.files import Row, atomic_file, read_json, read_rows
 from distill.core.home import VARIABLE
-from distill.evaluation import held_out, multiple_choice
-from distill.evaluation.lm_eval_model import DistillLM
+from distill.evaluation import multiple_choice
+from distill.evaluation.held_out import sample_held_out
+from distill.evaluation.measure import held_out_task, measure_items
 from distill.modeling import loading, runtime
 from distill.params.loading import PATH
 from distill.params.schema import Params
@@ -32,7 +33,6 @@ from tools.held_out_kl import exact_divergence
 from tools.methods.plan import Method
 
 TARGETS = Path("data/targets")
-GENERATION_BATCH_SIZE = 128
 MAX_KL_RESPONSES = 100  # held-out responses for the divergence
 
 
@@ -59,14 +59,9 @@ def load_teacher(teacher: LocalTeacher) -> tuple[Any, Any]:
 def item_scores(rows: list[Row], params: Params, model: tuple[Any, Any], teacher_tokenizer: Any) -> list[Row]:
     """One model's scores on held-out rows of evaluate.teacher, the same as in stage evaluate."""
     evaluate, seed = params.evaluate, params.data_seed
-    sampled = multiple_choice.subset(rows, evaluate.max_samples, seed)
-    generated = {row["id"] for row in multiple_choice.subset(sampled, evaluate.max_generations, seed)}
-    network, tokenizer = model
-    choices = multiple_choice.choices(sampled, rows, seed)
-    docs = held_out.documents(sampled, rows, choices, tokenizer, teacher_tokenizer)
-    lm = DistillLM(network, tokenizer, evaluate.batch_tokens, GENERATION_BATCH_SIZE, evaluate.max_new_tokens)
-    references = {row["id"]: row["response"] for row in sampled}
-    return held_out.compared(held_out.items(lm, docs, generated), references, teacher_tokenizer)
+    held_out = sample_held_out(rows, evaluate.max_samples, evaluate.max_generations, seed)
+    task = held_out_task(held_out, params.generate.class_labels, teacher_tokenizer, evaluate, seed)
+    return measure_items(*model, task, teacher_tokenizer)
 
 
 def held_out_kl(rows: list[Row], student: Path, teacher: Any, teacher_tokenizer: Any, seed: int) -> float | None:

@@ -1,29 +1,30 @@
-"""The scores of our lm-eval tasks for one item, and how they add up; the YAML files name these functions."""
+"""Scores of our lm-eval tasks for one item, and their aggregation; the YAML files name these functions."""
 
 import math
-from typing import Any
 
+from distill.core.files import Row
 from distill.core.text import rouge_l
+from distill.evaluation.lm_eval_model import GeneratedText, ScoredContinuation
 
 Fraction = tuple[float, float]
 
 
-def text(doc: dict[str, Any], results: list[Any]) -> dict[str, Fraction]:
-    """Nats, and teacher tokens ranked first, each over the number of the teacher's tokens.
+def text(doc: Row, results: list[ScoredContinuation]) -> dict[str, Fraction]:
+    """Nats, and the teacher's tokens that are top-1, each over the number of the teacher's tokens.
 
-    `doc["teacher_tokens"]` and the result's `ranked_first` name tokens by their place in the text: a token of
-    the teacher agrees only where the model has that very token at that place and ranks it first.
+    `doc["teacher_tokens"]` and the result's `top1_positions` name tokens by their position in the text: a token of the
+    teacher counts only where the model has the same token at the same position and ranks it first.
     """
-    scored = results[0]
+    [scored] = results
     tokens = [tuple(token) for token in doc["teacher_tokens"]]
-    agreed = sum(token in scored.ranked_first for token in tokens)
-    return {"nll": (-scored[0], len(tokens)), "top1_tokens": (agreed, len(tokens))}
+    top1_tokens = sum(token in scored.top1_positions for token in tokens)
+    return {"nll": (-scored[0], len(tokens)), "top1_tokens": (top1_tokens, len(tokens))}
 
 
-def generation(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
-    """ROUGE-L F1 (Lin 2004) of the generated text against the teacher's, and whether the model ended it by itself."""
-    text = results[0]
-    return {"rouge_l": rouge_l(doc["response"], text), "ended": float(text.ended)}
+def generation(doc: Row, results: list[GeneratedText]) -> dict[str, float]:
+    """ROUGE-L F1 (Lin 2004) of the generated text against the teacher's response, and whether the model ended it."""
+    [generated] = results
+    return {"rouge_l": rouge_l(doc["response"], generated), "ended": float(generated.ended)}
 
 
 def ratio(items: list[Fraction]) -> float:
