@@ -9,8 +9,8 @@ import tiny
 
 from distill.core.errors import UserError
 from distill.evaluation import benchmarks
-from distill.params import loading
 from distill.params.evaluate import Benchmark
+from distill.params.loading import check_params
 
 
 @pytest.fixture(autouse=True)
@@ -113,4 +113,4 @@ def test_examples_as_turns_need_a_chat_template():
 def test_a_task_is_listed_once():
     task = benchmark_task.SETTINGS | {"task": "x"}
     with pytest.raises(UserError, match="benchmarks: tasks must be different"):
-        loading.check(tiny.params(evaluate__benchmarks=[task, task | {"num_fewshot": 5}]))
+        check_params(tiny.params(evaluate__benchmarks=[task, task | {"num_fewshot": 5}]))

@@ -11,7 +11,7 @@ from distill.evaluation.tasks import scores as task_scores
 from distill.evaluation.text_responses import text_items
 from distill.modeling.chat import encode, render
 from distill.modeling.scoring import score_examples
-from distill.students.vocabulary import choose, trim
+from distill.students.vocabulary import select_tokens, trim_tokenizer
 
 
 def items(model, tokenizer, rows: list[dict], generation_ids: set[str]) -> list[dict]:
@@ -77,7 +77,7 @@ class Top1(tuple):
 
 def test_a_trimmed_student_is_scored_per_teacher_token(tokenizer):
     """A token of the teacher that the student's vocabulary lacks never counts as top-1."""
-    small = trim(tokenizer, choose(tokenizer, {}, 290))
+    small = trim_tokenizer(tokenizer, select_tokens(tokenizer, {}, 290))
     docs = documents(small, tokenizer, ROWS)
     for doc, sample in zip(docs, ROWS, strict=True):
         assert len(doc["teacher_tokens"]) == len(encode(tokenizer, sample).response)

@@ -15,8 +15,8 @@ import yaml
 from distill.core.errors import UserError
 from distill.core.files import write_json
 from distill.evaluation.bootstrap import Estimate, paired_difference, ratio_interval
-from distill.evaluation.multiple_choice import CHANCE
 from distill.evaluation.metrics import metrics
+from distill.evaluation.multiple_choice import CHANCE
 from distill.evaluation.seeds import mean_benchmarks, summarize_seeds
 from distill.params.loading import check_params
 from distill.students.runs import Run, require_model, students, weights_hash

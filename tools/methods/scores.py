@@ -5,8 +5,8 @@ import pandas as pd
 from distill.core.errors import UserError
 from distill.core.files import Row
 from distill.evaluation.bootstrap import Estimate, paired_difference
-from distill.evaluation.multiple_choice import CHANCE
 from distill.evaluation.metrics import estimate_metrics, metrics
+from distill.evaluation.multiple_choice import CHANCE
 from distill.params.schema import Params
 from distill.reporting import methods_table
 
