@@ -40,7 +40,7 @@ def test_no_room_imports_a_later_one(tmp_path):
     ("file", "imported"),
     [
         ("core/text.py", "distill.modeling.chat"),  # upwards
-        ("training/fit.py", "distill.evaluation.scores"),  # between rooms of one layer
+        ("training/fit.py", "distill.evaluation.metrics"),  # between rooms of one layer
     ],
 )
 def test_an_import_against_the_order_is_named_by_line(tmp_path, file, imported):
