@@ -13,7 +13,6 @@ from forks import stage
 from repositories import divergence, stage_command, stop_command
 
 from distill.core.errors import UserError
-from distill.evaluation.class_labels import items as class_items
 from distill.generation.class_labels import complete as complete_class_labels
 from distill.generation.completions import Completion, Request
 from distill.generation.prompts import check_labels
@@ -205,19 +204,6 @@ def test_all_prompts_or_none_have_right_labels_of_the_set():
         check_labels([{"id": "a", "label": "was"}], SET)
     with pytest.raises(UserError, match=r"all prompts or none must have a `label`, got 1 of 2"):
         check_labels([{"id": "a", "label": "is"}, {"id": "b"}], SET)
-
-
-def test_items_are_scored_against_the_right_label_if_any(model, tokenizer):
-    sums = by_hand(model, tokenizer, asked("ants"))
-    best = SET[sums.index(max(sums))]
-    other = next(label for label in SET if label != best)
-    rows = [row("ants", SET.index(other), label=best), row("ants", SET.index(other))]
-    gold, ours = class_items(model, tokenizer, rows, SET, 256)
-    assert (gold["correct"], gold["top1_tokens"], gold["picked"], gold["label"]) == (1.0, 0, best, best)
-    assert (ours["correct"], ours["top1_tokens"], ours["picked"], ours["label"]) == (0.0, 0, best, other)
-    probabilities = torch.tensor(sums).softmax(0)
-    assert gold["confidence"] == pytest.approx(float(probabilities.max()), abs=1e-5)
-    assert gold["nll"] == pytest.approx(-math.log(probabilities[SET.index(other)]), abs=1e-4)
 
 
 @pytest.mark.parametrize(
