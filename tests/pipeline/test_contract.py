@@ -26,7 +26,7 @@ READ = {
 }
 CODE = ("stages/", "distill/", "tools/")
 # imported under another name, or always with it
-PACKAGES = {"yaml": "pyyaml", "sklearn": "scikit-learn", "huggingface_hub": "transformers", "scmrepo": "dvclive"}
+PACKAGES = {"yaml": "pyyaml", "sklearn": "scikit_learn", "huggingface_hub": "transformers", "scmrepo": "dvclive"}
 
 
 def tree(path: str) -> ast.Module:
