@@ -191,9 +191,9 @@ def test_rows_without_log_probabilities_have_a_neutral_weight(finished, tmp_path
         ("generate", lambda f: (f / "data/prompts/tiny.jsonl").write_text('{"id": "a"}\n'), "is not a prompt"),
         ("generate", lambda f: edit_params(f, {EPOCHS: -1}), EPOCHS),
         ("generate", lambda f: edit_params(f, {"teachers.0.model": "nowhere/at-all"}), "be loaded"),
-        ("generate", lambda f: edit_params(f, {"teachers.0.sha256": "0" * 64}), "params pin sha256"),
+        ("generate", lambda f: edit_params(f, {"teachers.0.sha256": "0" * 64}), "must have sha256 000"),
         ("train distilled 7", lambda f: edit_params(f, {"targets.top_k": 3}), "8 (expected 3)"),
-        ("init", lambda f: edit_params(f, {"init.layers": 9}), "the teacher's 4"),
+        ("init", lambda f: edit_params(f, {"init.layers": 9}), "must be at most 4, the teacher's, got 9"),
         ("init", lambda f: edit_params(f, {"init.vocab_size": 300}), None),
     ],
 )  # fmt: skip
