@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from distill.core.errors import UserError, run_main
 from distill.core.files import read_rows
@@ -24,7 +25,7 @@ from distill.params.loading import load_params
 TRAIN = Path("data/clean/train.jsonl")
 
 
-def loss(network: Any, layers: list[Any], examples: list[Example]) -> float:
+def loss(network: PreTrainedModel, layers: list[Any], examples: list[Example]) -> float:
     """Nats per token of the examples' responses with these layers alone."""
     decoder = network.get_decoder()
     decoder.layers = torch.nn.ModuleList(layers)
@@ -32,7 +33,7 @@ def loss(network: Any, layers: list[Any], examples: list[Example]) -> float:
     return negative_log_likelihood(network, examples, 1 << 20) / sum(len(example.response) for example in examples)
 
 
-def eliminate(network: Any, examples: list[Example], keep: int) -> list[int]:
+def eliminate(network: PreTrainedModel, examples: list[Example], keep: int) -> list[int]:
     """The indices of the `keep` layers that greedy backward elimination leaves."""
     every = list(network.get_decoder().layers)
     if not 1 <= keep <= len(every):

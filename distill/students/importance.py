@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from distill.core.errors import UserError
 from distill.modeling.batches import padded_batches
@@ -15,7 +16,7 @@ from distill.modeling.chat import Example
 BATCH_TOKENS = 4096  # padded tokens of one batch
 
 
-def block_influence(model: Any, examples: Sequence[Example]) -> list[float]:
+def block_influence(model: PreTrainedModel, examples: Sequence[Example]) -> list[float]:
     """1 - cos(x, y) of each layer's input x and output y, both hidden states of one token: ShortGPT (Men et al. 2024).
 
     A layer that changes nothing has 0.
@@ -35,7 +36,7 @@ def block_influence(model: Any, examples: Sequence[Example]) -> list[float]:
     return (sums / tokens).tolist()
 
 
-def activations(model: Any, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+def activations(model: PreTrainedModel, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
     """The importance of each MLP neuron [layers, neurons] and of each key-value head [layers, key-value heads].
 
     Of a neuron it is the mean of |a|, with `a` what goes into the layer's second matmul (`down_proj`); of a head
@@ -73,7 +74,7 @@ def activations(model: Any, examples: Sequence[Example]) -> tuple[torch.Tensor, 
 
 
 @torch.inference_mode()
-def _pass(model: Any, examples: Sequence[Example], hooks: Callable[[list[torch.Tensor]], list[Any]]) -> int:
+def _pass(model: PreTrainedModel, examples: Sequence[Example], hooks: Callable[[list[torch.Tensor]], list[Any]]) -> int:
     """One forward pass over the examples with hooks that see the mask of real tokens; returns how many there were."""
     tokens, mask = 0, [torch.empty(0)]
     handles = hooks(mask)

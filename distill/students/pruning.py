@@ -168,5 +168,5 @@ def _remap_token_ids(settings: Any, kept: Sequence[int]) -> Any:
     return settings
 
 
-def _weight_name(model: Any, module: Any) -> str:
+def _weight_name(model: PreTrainedModel, module: torch.nn.Module) -> str:
     return next(f"{name}.weight" for name, other in model.named_modules() if other is module)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from distill.core.errors import UserError
 from distill.losses.cross_tokenizer import span_loss
@@ -71,7 +71,7 @@ class DistillTrainer(Trainer):
         return self.accelerator.gather(total).sum()
 
     def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: torch.nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """The micro-batch's weighted sum of token losses over the sum of weights x tokens of the optimiser step.
 
@@ -96,7 +96,7 @@ class DistillTrainer(Trainer):
             total = total + factor * hidden.total(outputs, *(inputs[name] for name in names))
         return total * self.accelerator.num_processes / num_items_in_batch
 
-    def _class_label_loss(self, model: PreTrainedModel, inputs: Any) -> torch.Tensor:
+    def _class_label_loss(self, model: torch.nn.Module, inputs: Any) -> torch.Tensor:
         """The micro-batch's weighted sum of the losses of rows with class labels."""
         if self.accelerator.unwrap_model(model) is not model:
             raise UserError(
@@ -132,7 +132,7 @@ class DistillTrainer(Trainer):
             weights = {name: weight.detach() for name, weight in lora.trained_weights(model).items()}
             save_file(weights, Path(output_dir) / TRAINED)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """Reads what `_save` wrote."""
         file = Path(resume_from_checkpoint) / TRAINED
         if not file.exists():

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import tiny
-from model_servers import serving
 from query_run import query_teacher, response_rows, teacher
+from servers import model_server
 
 from distill.core.errors import UserError
 from distill.generation.api import capabilities
@@ -22,7 +22,9 @@ def test_transformers_serve_lacks_three_capabilities(tmp_path):
     own.save_pretrained(tmp_path / "model")
     tiny.model(len(own)).save_pretrained(tmp_path / "model")
     command = Path(sys.executable).parent / "transformers"
-    with serving(str(command), "serve", str(tmp_path / "model"), "--port", "PORT", "--device", "cpu") as url:
+    with model_server(
+        tmp_path / "log", str(command), "serve", str(tmp_path / "model"), "--port", "PORT", "--device", "cpu"
+    ) as url:
         api = teacher(url, model=str(tmp_path / "model"), timeout_s=60.0)
         with pytest.raises(UserError) as error:
             query_teacher(tmp_path / "journal", api, 2)
@@ -42,7 +44,9 @@ def test_transformers_serve_lacks_three_capabilities(tmp_path):
 )
 def test_llama_cpp_scores_every_token(tmp_path):
     options = ["--model", loading.locate(GGUF), "--n_ctx", "256", "--n_batch", "1", "--n_threads", "1"]
-    with serving(sys.executable, "-m", "llama_cpp.server", *options, "--logits_all", "true", "--port", "PORT") as url:
+    with model_server(
+        tmp_path / "log", sys.executable, "-m", "llama_cpp.server", *options, "--logits_all", "true", "--port", "PORT"
+    ) as url:
         api = teacher(url, timeout_s=120.0, concurrency=1, extra_body={"repeat_penalty": 1.0})
         result = query_teacher(tmp_path, api, 2, required=("logprobs", "temperature", "usage"))
         rows = response_rows(api, result, tmp_path, 2)

@@ -1,4 +1,4 @@
-"""Real storage servers on loopback for the tests of remotes, each with a secret that it insists on."""
+"""Real servers on loopback: of models, and of storage with a secret that each insists on."""
 
 import base64
 import contextlib
@@ -55,6 +55,15 @@ def running(command: list[str], log: Path, port: int, seconds: float = 60) -> It
     finally:
         process.terminate()
         process.wait()
+
+
+@contextlib.contextmanager
+def model_server(log: Path, *command: str) -> Iterator[str]:
+    """The address of an OpenAI-compatible server that the command starts, with a free port in place of PORT."""
+    (port,) = free_ports(1)
+    offline = ["env", "HF_HUB_OFFLINE=1", "OMP_NUM_THREADS=1"]
+    with running([*offline, *(part.replace("PORT", str(port)) for part in command)], log, port, 240):
+        yield f"http://127.0.0.1:{port}/v1"
 
 
 @contextlib.contextmanager

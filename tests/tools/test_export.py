@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 from huggingface_hub import ModelCard
-from model_servers import serving
+from servers import model_server
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distill.cards import markdown
@@ -78,7 +78,9 @@ def test_a_server_and_a_chat_respond_as_the_model_does(shared):
         output = network.generate(**inputs, max_new_tokens=8, do_sample=False)
     wanted = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
     assert wanted
-    with serving(TRANSFORMERS, "serve", str(shared), "--port", "PORT", "--device", "cpu") as url:
+    with model_server(
+        shared.parent / "log", TRANSFORMERS, "serve", str(shared), "--port", "PORT", "--device", "cpu"
+    ) as url:
         settings = json.dumps({"do_sample": False, "max_new_tokens": 8})
         body = {"model": str(shared), "messages": [{"role": "user", "content": prompt}], "generation_config": settings}
         answer = httpx2.post(f"{url}/chat/completions", json=body, timeout=60).json()

@@ -11,10 +11,10 @@ import sys
 import time
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distill.core.errors import UserError
 from distill.core.files import Row, atomic_file, read_json, read_rows
@@ -51,12 +51,17 @@ def dvc(folder: Path, *arguments: str) -> float:
 
 
 @cache
-def load_teacher(teacher: LocalTeacher) -> tuple[Any, Any]:
+def load_teacher(teacher: LocalTeacher) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """A teacher in float32 and its tokenizer, loaded once."""
     return loading.load_teacher(teacher, torch.float32)
 
 
-def item_scores(rows: list[Row], params: Params, model: tuple[Any, Any], teacher_tokenizer: Any) -> list[Row]:
+def item_scores(
+    rows: list[Row],
+    params: Params,
+    model: tuple[PreTrainedModel, PreTrainedTokenizerFast],
+    teacher_tokenizer: PreTrainedTokenizerFast,
+) -> list[Row]:
     """One model's scores on held-out rows of evaluate.teacher, the same as in stage evaluate."""
     evaluate, seed = params.evaluate, params.data_seed
     held_out = sample_held_out(rows, evaluate.max_samples, evaluate.max_generations, seed)
@@ -64,7 +69,9 @@ def item_scores(rows: list[Row], params: Params, model: tuple[Any, Any], teacher
     return measure_items(*model, task, teacher_tokenizer)
 
 
-def held_out_kl(rows: list[Row], student: Path, teacher: Any, teacher_tokenizer: Any, seed: int) -> float | None:
+def held_out_kl(
+    rows: list[Row], student: Path, teacher: PreTrainedModel, teacher_tokenizer: PreTrainedTokenizerFast, seed: int
+) -> float | None:
     """The divergence of the student in this folder.
 
     None for a student of another tokenizer family, whose distributions have other outcomes.
