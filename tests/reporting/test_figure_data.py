@@ -1,7 +1,7 @@
 """The tables behind the figures."""
 
 import pytest
-from main_table_metrics import METRICS, ROW
+from plotting import METRICS, ROW
 
 from distill.reporting.figure_data import histogram, score_rows
 from distill.reporting.score_tables import MODELS

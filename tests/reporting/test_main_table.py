@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from main_table_metrics import METRICS
+from plotting import METRICS
 
 from distill.cards import markdown
 from distill.evaluation.goals import GOALS

@@ -1,4 +1,4 @@
-"""Tiny inputs of stage plot, and the stage by its real command."""
+"""Tiny inputs of stage plot, a tiny metrics/metrics.json, and the stage by its real command."""
 
 import contextlib
 import json
@@ -34,6 +34,21 @@ sft,3,40,9.5,9,10,0.5,0.4,0.6,0.7,0.6,0.8,0.3,0.2,0.4,,,,,9000,1.5,2,0123abc
 forward_kl,3,40,6.5,6,7,0.6,0.5,0.7,0.7,0.6,0.8,0.3,0.2,0.4,-3,-3.5,-2.5,388,9000,0.9,2.5,0123abc
 mixture,3,40,9.75,9,11,0.5,0.4,0.6,0.6,0.5,0.7,0.3,0.2,0.4,0.25,-0.5,1,388,9000,,2.5,0123abc
 """
+ROW = {
+    "accuracy": 0.91234, "accuracy_ci_low": 0.89, "accuracy_ci_high": 0.93, "accuracy_above_chance": 0.88,
+    "perplexity": 2.2, "top1_agreement": 0.98, "rouge_l": 0.7, "parameters": 134_515_008, "bytes": 98_362_432,
+}  # fmt: skip
+GOALS = {
+    "accuracy_ratio": 0.9, "accuracy_ratio_above_chance": 0.87, "perplexity": 21.0, "compression_ratio": 0.2499,
+    "latency_gain": 3.1, "met": 3,
+}  # fmt: skip
+METRICS = {
+    "teacher": ROW,
+    "init": ROW | {"accuracy": 0.25, "perplexity": 251_234.5},
+    "sft": ROW | {"perplexity": 25.0},
+    "distilled": ROW | {"perplexity": 21.0},
+    "goals": GOALS,
+}
 
 
 def write(path: Path, value: object) -> None:

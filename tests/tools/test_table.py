@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from main_table_metrics import METRICS
+from plotting import METRICS
 
 from distill.cards import markdown
 from distill.reporting import main_table
