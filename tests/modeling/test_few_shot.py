@@ -99,7 +99,7 @@ def test_parts_are_joined_whole_or_not_at_all(tmp_path):
     for part, content in zip(parts, (b"one", b"two"), strict=True):
         part.write_bytes(content)
     target = tmp_path / "joined"
-    with pytest.raises(UserError, match="install them anew"):
+    with pytest.raises(UserError, match="install them again"):
         gemma.join(parts, target, "0" * 64)
     assert not target.exists()
     gemma.join(parts, target, hashlib.sha256(b"onetwo").hexdigest())

@@ -134,13 +134,13 @@ def goals(gain: float, **changes: float) -> dict:
 
 
 def test_only_a_measured_latency_is_copied_into_the_table():
-    anew, measured = goals(1.4), {"latency_gain": 3.13}
-    assert clone.with_latency(anew, goals(3.1), measured) == goals(3.1)
-    assert clone.with_latency(anew, goals(9.9), measured) == goals(3.1)  # a faked gain stands out as a difference
+    rerun, measured = goals(1.4), {"latency_gain": 3.13}
+    assert clone.with_latency(rerun, goals(3.1), measured) == goals(3.1)
+    assert clone.with_latency(rerun, goals(9.9), measured) == goals(3.1)  # a faked gain stands out as a difference
     faked = goals(3.1) | {"teacher": {"accuracy": 1.0}}
-    assert clone.with_latency(anew, faked, measured) != faked
+    assert clone.with_latency(rerun, faked, measured) != faked
     faked = goals(3.1, accuracy_ratio=0.99)
-    assert clone.with_latency(anew, faked, measured) != faked
+    assert clone.with_latency(rerun, faked, measured) != faked
 
 
 def test_the_run_has_another_environment_and_no_key():
