@@ -31,7 +31,7 @@ def with_key(pattern: str) -> tuple[dict, str]:
 def test_every_old_key_is_refused_with_its_new_name(old):
     value, path = with_key(old)
     message = refusal(value)
-    assert f"  {path}: is now {RENAMED[old]}" in message.splitlines()
+    assert f"  {path}: is now {RENAMED[old].replace('*', '0')}" in message.splitlines()
     assert "has keys of an earlier version" in message
 
 
@@ -46,7 +46,7 @@ def test_old_keys_are_listed_in_the_order_of_the_file():
     value["teachers"][0]["licence"] = "MIT"
     lines = refusal(value | {"seed": 7}).splitlines()
     assert lines[1:4] == [
-        "  teachers.0.licence: is now teachers.*.license",
+        "  teachers.0.licence: is now teachers.0.license",
         "  plot.samples: is now plot.num_samples",
         "  seed: is now data_seed",
     ]

@@ -70,7 +70,7 @@ CASES = {  # for each rule, changes of the shipped params and the line that they
     ],
     "hidden_losses_have_stored_layers": [
         ([("train.distilled.hidden_loss", HIDDEN_LOSS)],
-         "train.distilled.hidden_loss.layer_pairs: layers [20] of the teacher are not stored; targets.layers must list"),
+         "train.distilled.hidden_loss.layer_pairs: layers [20] of the teacher are not stored; targets.layers must"),
     ],
     "confidence_has_its_pass": [
         ([("weight", WEIGHTS | {"confidence": {"measure": "ifd"}})],
@@ -83,7 +83,7 @@ CASES = {  # for each rule, changes of the shipped params and the line that they
          "train: with generate.class_labels students learn from the teacher's responses alone"),
         ([("generate.class_labels", ["good", "bad"]), ("targets", None), ("train.distilled.loss.tail", None),
           ("teachers", [TEACHER, BASE | {"prompt_fraction": 1.0}])],
-         "generate.class_labels: labels are scored by the teacher's probabilities; every teacher that responds must be"),
+         "generate.class_labels: labels are scored by the teacher's probabilities; every teacher that responds must"),
     ],
     "budgets_have_prices": [
         ([("teachers", [TEACHER, api_teacher("http://host/v1")]), ("generate.budget_usd", 5)],

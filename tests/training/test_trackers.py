@@ -24,12 +24,12 @@ LOG = [
 ]
 
 
-def watched(folder: Path, restored: int, cut: int | None = None) -> dict[str, bytes]:
+def curve_files(folder: Path, restored: int, cut: int | None = None) -> dict[str, bytes]:
     """DVCLive's files after a training that went on with `restored` entries, after one that a kill cut off."""
     killed = [] if cut is None else [(LOG[:0], cut)]
     for before, until in [*killed, (LOG[:restored], None)]:
         state = SimpleNamespace(is_world_process_zero=True, log_history=list(before))
-        curves = trackers.Curves(folder, untrained=3.0)
+        curves = trackers.DVCLiveCurves(folder, untrained=3.0)
         curves.on_train_begin(None, state, None)
         for entry in LOG[len(before) : until]:
             state.log_history.append(entry)
@@ -39,21 +39,21 @@ def watched(folder: Path, restored: int, cut: int | None = None) -> dict[str, by
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_a_training_that_goes_on_from_a_checkpoint_leaves_the_files_of_one_that_was_not_cut_off(tmp_path, monkeypatch):
+def test_a_resumed_run_leaves_the_same_curves(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny.run(tmp_path, "git", "init", "-q")
     tiny.run(tmp_path, "dvc", "init", "-q")
     tiny.run(tmp_path, "git", "commit", "-qm", "DVC")
-    whole = watched(tmp_path / "whole", restored=0)
-    assert whole["plots/metrics/train/loss.tsv"] == b"step\tloss\n2\t0.123457\n4\t0.1\n"
-    assert whole["plots/metrics/validation/loss.tsv"] == b"step\tloss\n0\t3.0\n4\t2.0\n"
-    assert json.loads(whole["metrics.json"])["step"] == 4
-    assert not any(b"runtime" in content for content in whole.values())
+    uninterrupted = curve_files(tmp_path / "uninterrupted", restored=0)
+    assert uninterrupted["plots/metrics/train/loss.tsv"] == b"step\tloss\n2\t0.123457\n4\t0.1\n"
+    assert uninterrupted["plots/metrics/validation/loss.tsv"] == b"step\tloss\n0\t3.0\n4\t2.0\n"
+    assert json.loads(uninterrupted["metrics.json"])["step"] == 4
+    assert not any(b"runtime" in content for content in uninterrupted.values())
     # killed after the third entry, with a checkpoint of the first
-    assert watched(tmp_path / "cut", restored=1, cut=3) == whole
+    assert curve_files(tmp_path / "cut", restored=1, cut=3) == uninterrupted
 
 
-def test_a_run_leaves_dvclives_curves_and_neither_commits_nor_experiments(finished, tmp_path):
+def test_a_run_leaves_curves_and_no_commits(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "repository", ignore=shutil.ignore_patterns("tmp"))
     live = folder / "metrics/live/distilled-7"
     steps = (live / "plots/metrics/train/loss.tsv").read_text().splitlines()
@@ -66,7 +66,7 @@ def test_a_run_leaves_dvclives_curves_and_neither_commits_nor_experiments(finish
 
 
 @pytest.mark.parametrize("git", ["without a commit", "without a repository"])
-def test_a_student_is_trained_where_git_has_no_commit_yet(finished, tmp_path, git):
+def test_training_works_without_a_commit(finished, tmp_path, git):
     folder = shutil.copytree(
         finished, tmp_path / "new", ignore=shutil.ignore_patterns(".distill", "cache", "tmp", "live")
     )
@@ -80,7 +80,7 @@ def test_a_student_is_trained_where_git_has_no_commit_yet(finished, tmp_path, gi
         assert (folder / name).read_bytes() == (finished / name).read_bytes()
 
 
-def test_a_tracker_that_is_not_installed_is_named_with_its_command(monkeypatch):
+def test_a_missing_tracker_is_named_with_its_command(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     trackers.require(None)
     with pytest.raises(UserError, match=r"train.report_to: wandb is not installed: `make trackers` installs it"):
@@ -108,9 +108,7 @@ sys.addaudithook(hook)
     ("tracker", "sign"),
     [("wandb", "wandb/offline-run-*/*.wandb"), ("mlflow", "mlflow.db"), ("trackio", "trackio/distill.db")],
 )
-def test_a_tracker_writes_beside_the_curves_calls_nobody_and_changes_nothing(
-    committed, tmp_path, monkeypatch, tracker, sign
-):
+def test_a_tracker_calls_no_server_and_changes_nothing(committed, tmp_path, monkeypatch, tracker, sign):
     pytest.importorskip(tracker)
     folder = tmp_path / "repository"
     shutil.copytree(committed, folder, ignore=shutil.ignore_patterns("cache", "tmp", ".distill"))
@@ -118,11 +116,11 @@ def test_a_tracker_writes_beside_the_curves_calls_nobody_and_changes_nothing(
     value["train"]["report_to"] = tracker
     (folder / "params.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
     before = (folder / "models/sft-7/model.safetensors").read_bytes()
-    for place, text in (("home/.gitconfig", ""), ("watch/sitecustomize.py", WATCH), ("calls", "")):
-        (tmp_path / place).parent.mkdir(exist_ok=True)
-        (tmp_path / place).write_text(text)
-    for name, place in (("HOME", "home"), ("PYTHONPATH", "watch"), ("CALLS", "calls")):
-        monkeypatch.setenv(name, str(tmp_path / place))
+    for name, text in (("home/.gitconfig", ""), ("watch/sitecustomize.py", WATCH), ("calls", "")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for variable, name in (("HOME", "home"), ("PYTHONPATH", "watch"), ("CALLS", "calls")):
+        monkeypatch.setenv(variable, str(tmp_path / name))
     shutil.rmtree(folder / "models/sft-7")
     monkeypatch.setenv("KILL", "checkpoint-4/complete")
     assert tiny.run(folder, *TRAIN, "sft", "7", check=False).returncode == -signal.SIGKILL
