@@ -91,7 +91,7 @@ def test_files_that_the_code_mentions_exist():
 
 def test_pages_that_the_code_mentions_exist():
     pages = mentions(MENTION)
-    assert {path.name for _, path in pages} >= {"params.yaml", "compare.py", "classification.yaml"}
+    assert {path.name for _, path in pages} >= {"params.yaml", "comparison_text.py", "classification.yaml"}
     for found, path in pages:
         page, _, anchor = found.partition("#")
         assert Path(page) in PAGES, (path, found)
