@@ -29,7 +29,7 @@ from distill.params.train import Distilled
 from distill.students.build import StoredTargets, Student, load_initial, pruning_plan
 from distill.students.runs import TRAINED, Run, weights_hash
 from distill.targets import store
-from distill.training import phases, trackers
+from distill.training import phases, plan, trackers
 from distill.training.checkpoints import checkpoint_folder
 from distill.training.data import SFT, TrainingContext, TrainingData, load_training_data
 from distill.training.fit import FitConfig
@@ -96,7 +96,7 @@ def fit_config(this: Run, params: Params, checkpoints: Path, losses: Distilled, 
 
 def train(params: Params, student: Student, rows: list[Row], losses: Distilled, config: FitConfig) -> phases.Trained:
     """Runs the phases that params plan."""
-    plan = pruning_plan(params.init, params.train.progressive) if params.init.source == "pruned" else []
+    sizes = pruning_plan(params.init, params.train.progressive) if params.init.source == "pruned" else []
     generations = params.train.self_distillation
     context = TrainingContext(
         rows=rows,
@@ -108,11 +108,11 @@ def train(params: Params, student: Student, rows: list[Row], losses: Distilled, 
         losses=losses,
     )
 
-    def load_data(phase: phases.Phase, model: PreTrainedModel, teacher: Path | None, seed: int) -> TrainingData:
+    def load_data(phase: plan.Phase, model: PreTrainedModel, teacher: Path | None, seed: int) -> TrainingData:
         return load_training_data(context, model, teacher, phase.is_final, seed)
 
     ema_decay = generations.ema_decay if generations and losses.loss.needs_teacher else None
-    planned = phases.plan_phases(plan, params.train)
+    planned = plan.plan_phases(sizes, params.train)
     return phases.run_phases(planned, student, rows, config, load_data, ema_decay)
 
 

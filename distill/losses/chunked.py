@@ -11,12 +11,12 @@ DEVICE_BYTES = 2**27  # the same on a GPU
 
 def label_log_probs(logits: torch.Tensor, labels: torch.Tensor, chunk: int | None = None) -> torch.Tensor:
     """The log-probability of each label, [tokens] fp32 nats, from [tokens, vocab] logits."""
-    nothing = labels.new_zeros(len(labels), 0)
-    return TopKLogProbs.apply(logits, nothing, labels, chunk or fast_chunk(logits))[2]
+    no_ids = labels.new_zeros(len(labels), 0)
+    return TopKLogProbs.apply(logits, no_ids, labels, chunk or fast_chunk(logits))[2]
 
 
 def fast_chunk(logits: torch.Tensor) -> int:
-    """How many tokens' fp32 copy may exist at one time."""
+    """The number of tokens whose fp32 copy fits into the cache, at least 1."""
     space = CACHE_BYTES if logits.device.type == "cpu" else DEVICE_BYTES
     return max(space // (4 * logits.shape[-1]), 1)
 
@@ -37,10 +37,10 @@ class ChunkedLoss(torch.autograd.Function):
         result = torch.zeros((), device=logits.device)
         for start in range(0, len(logits), chunk):
             span = slice(start, start + chunk)
-            part = logits[span].detach().float().requires_grad_()
+            chunk_logits = logits[span].detach().float().requires_grad_()
             with torch.enable_grad():
-                value = loss(part, span)
-            gradient[span] = torch.autograd.grad(value, part)[0]
+                value = loss(chunk_logits, span)
+            gradient[span] = torch.autograd.grad(value, chunk_logits)[0]
             result += value.detach()
         ctx.save_for_backward(gradient)
         return result
@@ -64,13 +64,14 @@ class TopKLogProbs(torch.autograd.Function):
     def forward(
         ctx: Any, logits: torch.Tensor, ids: torch.Tensor, labels: torch.Tensor, chunk: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        places = torch.cat([ids, labels[:, None]], dim=1)
+        outcomes = torch.cat([ids, labels[:, None]], dim=1)
         highest, total, rest, chosen = [], [], [], []
         for start in range(0, len(logits), chunk):
-            part = logits[start : start + chunk].float()
-            best = part.amax(-1, keepdim=True)
-            chosen.append(part.gather(1, places[start : start + chunk]) - best)
-            mass = part.sub_(best).exp_() if part.data_ptr() != logits[start:].data_ptr() else (part - best).exp_()
+            values = logits[start : start + chunk].float()
+            best = values.amax(-1, keepdim=True)
+            chosen.append(values.gather(1, outcomes[start : start + chunk]) - best)
+            is_copy = values.data_ptr() != logits[start:].data_ptr()
+            mass = values.sub_(best).exp_() if is_copy else (values - best).exp_()
             total.append(mass.sum(-1, keepdim=True))
             rest.append(mass.scatter_(1, ids[start : start + chunk], 0.0).sum(-1, keepdim=True))
             highest.append(best)
@@ -86,14 +87,14 @@ class TopKLogProbs(torch.autograd.Function):
     ) -> tuple[torch.Tensor, None, None, None]:
         logits, ids, labels, normaliser, rests = ctx.saved_tensors
         result = torch.empty_like(logits)
-        everything = grad_ids.sum(-1) + grad_rest + grad_label
+        grad_sum = grad_ids.sum(-1) + grad_rest + grad_label
         for start in range(0, len(logits), ctx.chunk):
             span = slice(start, start + ctx.chunk)
             probs = (logits[span].float() - normaliser[span]).exp_()
             chosen = probs.gather(1, ids[span])
-            grad = probs.mul_((grad_rest[span, None] / rests[span]) - everything[span, None])
+            grad = probs.mul_((grad_rest[span, None] / rests[span]) - grad_sum[span, None])
             # the chosen tokens are no part of the rest
-            grad.scatter_(1, ids[span], -everything[span, None] * chosen)
+            grad.scatter_(1, ids[span], -grad_sum[span, None] * chosen)
             grad.scatter_add_(1, ids[span], grad_ids[span])
             grad.scatter_add_(1, labels[span, None], grad_label[span, None])
             result[span] = grad.to(logits.dtype)

@@ -14,8 +14,8 @@ from distill.losses.logit_loss import LossSettings, token_losses
 
 def sequence_log_probs(token_log_probs: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
     """Each label's log-likelihood, [rows, labels], from its tokens', [rows x tokens of all labels]."""
-    parts = token_log_probs.view(-1, sum(lengths)).split(list(lengths), dim=-1)
-    return torch.stack([part.sum(-1) for part in parts], dim=-1)
+    by_label = token_log_probs.view(-1, sum(lengths)).split(list(lengths), dim=-1)
+    return torch.stack([log_probs.sum(-1) for log_probs in by_label], dim=-1)
 
 
 def class_label_loss(

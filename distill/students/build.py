@@ -54,7 +54,7 @@ class StoredTargets:
         """The targets in a folder and their teacher, None without logit distillation."""
         if targets is None:
             return None
-        teacher = next(one for one in teachers if one.name == targets.teacher and one.kind == "local")
+        teacher = next(entry for entry in teachers if entry.name == targets.teacher and entry.kind == "local")
         return cls(folder, teacher, targets, runtime.dtype_name(dtype))
 
 
@@ -151,18 +151,18 @@ def expected_tokens(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields (ids of `tokenizer` [n], expected counts [n]) of the targets, -1 for a token that it lacks.
 
-    Of full distributions there is their sum; of others the stored probabilities of each response.
+    Full distributions are summed over all rows; others give the stored probabilities of each response.
     """
     teacher = targets.teacher
-    own = loading.load_teacher_tokenizer(teacher)
-    token_map = vocabulary.token_map(own, tokenizer)
+    teacher_tokenizer = loading.load_teacher_tokenizer(teacher)
+    token_map = vocabulary.token_map(teacher_tokenizer, tokenizer)
     if targets.targets.full:
         counts = store.read_expected_counts(targets.folder)
         pairs = iter([(torch.arange(len(counts)), counts)])
     else:
         pairs = (
             (stored.ids.flatten().long(), stored.log_probs.flatten().float().exp())
-            for _, stored in store.read_targets(targets.folder, targets.source(own, rows))
+            for _, stored in store.read_targets(targets.folder, targets.source(teacher_tokenizer, rows))
             if isinstance(stored, StoredTopK)
         )
     for ids, numbers in pairs:

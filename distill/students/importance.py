@@ -1,12 +1,13 @@
-"""Which of a model's layers, MLP neurons and attention heads matter, measured on some of the training rows.
+"""Importance of a model's layers, MLP neurons and attention heads, measured on some of the training rows.
 
-All values are means over the tokens of prompts and responses, higher is more important, and none needs a gradient.
+All values are means over the tokens of prompts and responses. Higher is more important; none needs a gradient.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from distill.core.errors import UserError
@@ -24,25 +25,24 @@ def block_influence(model: PreTrainedModel, examples: Sequence[Example]) -> list
     layers = model.get_decoder().layers
     sums = torch.zeros(len(layers), dtype=torch.float64)
 
-    def hook_of(place: int, mask: list[torch.Tensor]) -> Any:
-        def hook(_: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    def add_hook(number: int, mask: list[torch.Tensor]) -> RemovableHandle:
+        def hook(_: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             before, after = inputs[0].float(), (output[0] if isinstance(output, tuple) else output).float()
             cosine = torch.cosine_similarity(before, after, dim=-1)
-            sums[place] += (1 - cosine)[mask[0]].double().sum().cpu()
+            sums[number] += (1 - cosine)[mask[0]].double().sum().cpu()
 
-        return layers[place].register_forward_hook(hook)
+        return layers[number].register_forward_hook(hook)
 
-    tokens = _pass(model, examples, lambda mask: [hook_of(place, mask) for place in range(len(layers))])
+    tokens = _pass(model, examples, lambda mask: [add_hook(number, mask) for number in range(len(layers))])
     return (sums / tokens).tolist()
 
 
 def activations(model: PreTrainedModel, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
     """The importance of each MLP neuron [layers, neurons] and of each key-value head [layers, key-value heads].
 
-    Of a neuron it is the mean of |a|, with `a` what goes into the layer's second matmul (`down_proj`); of a head
-    the mean of the L2 norm of its output, added up over the query heads that share the key-value head: Minitron
-    (Muralidharan et al. 2024), with the mean over batch and sequence. Raises UserError for a model whose layers have
-    other names.
+    A neuron's importance is the mean of |a|, where `a` is its input to `down_proj`. A head's importance is the mean L2
+    norm of its output, summed over the query heads that share the key-value head. So does Minitron (Muralidharan et al.
+    2024), with the mean over batch and sequence. Raises UserError for a model whose layers have other names.
     """
     layers = model.get_decoder().layers
     try:
@@ -56,8 +56,13 @@ def activations(model: PreTrainedModel, examples: Sequence[Example]) -> tuple[to
     neurons = torch.zeros(len(layers), downs[0].in_features, dtype=torch.float64)
     heads = torch.zeros(len(layers), groups, dtype=torch.float64)
 
-    def hook_of(module: Any, size: Callable[[torch.Tensor], torch.Tensor], total: torch.Tensor, mask: Any) -> Any:
-        def hook(_: Any, inputs: tuple[Any, ...]) -> None:
+    def add_hook(
+        module: torch.nn.Module,
+        size: Callable[[torch.Tensor], torch.Tensor],
+        total: torch.Tensor,
+        mask: list[torch.Tensor],
+    ) -> RemovableHandle:
+        def hook(_: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
             total.add_(size(inputs[0][mask[0]].float()).double().sum(0).cpu())
 
         return module.register_forward_pre_hook(hook)
@@ -65,17 +70,19 @@ def activations(model: PreTrainedModel, examples: Sequence[Example]) -> tuple[to
     def head_norms(values: torch.Tensor) -> torch.Tensor:
         return values.view(len(values), groups, queries // groups, -1).norm(dim=-1).sum(-1)
 
-    def hooks(mask: list[torch.Tensor]) -> list[Any]:
-        found = [hook_of(module, torch.abs, neurons[place], mask) for place, module in enumerate(downs)]
-        return found + [hook_of(module, head_norms, heads[place], mask) for place, module in enumerate(outs)]
+    def hooks(mask: list[torch.Tensor]) -> list[RemovableHandle]:
+        handles = [add_hook(module, torch.abs, neurons[number], mask) for number, module in enumerate(downs)]
+        return handles + [add_hook(module, head_norms, heads[number], mask) for number, module in enumerate(outs)]
 
     tokens = _pass(model, examples, hooks)
     return neurons / tokens, heads / tokens
 
 
 @torch.inference_mode()
-def _pass(model: PreTrainedModel, examples: Sequence[Example], hooks: Callable[[list[torch.Tensor]], list[Any]]) -> int:
-    """One forward pass over the examples with hooks that see the mask of real tokens; returns how many there were."""
+def _pass(
+    model: PreTrainedModel, examples: Sequence[Example], hooks: Callable[[list[torch.Tensor]], list[RemovableHandle]]
+) -> int:
+    """The number of tokens of one forward pass over the examples, with hooks that see the mask of real tokens."""
     tokens, mask = 0, [torch.empty(0)]
     handles = hooks(mask)
     try:

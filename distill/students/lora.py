@@ -39,7 +39,7 @@ def linear_layers(model: PreTrainedModel) -> Layers:
     }
 
 
-def targets(model: PreTrainedModel, settings: Adapter) -> Layers:
+def adapted_layers(model: PreTrainedModel, settings: Adapter) -> Layers:
     """The linear layers that get an adapter, by the last part of their names, several parts or all of it.
 
     Raises UserError for a name without a layer, or where the rank is above that of a layer's matrix.
@@ -48,42 +48,42 @@ def targets(model: PreTrainedModel, settings: Adapter) -> Layers:
     if settings.target_modules == "all-linear":
         chosen = layers
     else:
-        for wanted in settings.target_modules:
-            if not any(_is_named(name, wanted) for name in layers):
-                there = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in layers))
+        for module in settings.target_modules:
+            if not any(_is_named(name, module) for name in layers):
+                known = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in layers))
                 raise UserError(
-                    f"train.adapter.target_modules: the student has no linear layer {wanted!r} (the output "
-                    f"matrix does not count). It has {there}. Name some of these, or give all-linear."
+                    f"train.adapter.target_modules: the student has no linear layer {module!r} (the output "
+                    f"matrix does not count). It has {known}. Name some of these, or give all-linear."
                 )
         chosen = {
             name: layer
             for name, layer in layers.items()
-            if any(_is_named(name, wanted) for wanted in settings.target_modules)
+            if any(_is_named(name, module) for module in settings.target_modules)
         }
     name, narrowest = min(chosen.items(), key=lambda item: min(item[1].weight.shape))
-    most = min(narrowest.weight.shape)
-    if settings.rank > most:
+    max_rank = min(narrowest.weight.shape)
+    if settings.rank > max_rank:
         raise UserError(
-            f"train.adapter.rank: {settings.rank} is above {most}, the most that the matrix of {name} "
-            f"{list(narrowest.weight.shape)} can have. Give a lower rank, or other target_modules."
+            f"train.adapter.rank: must be at most {max_rank}, the rank of the matrix of {name} "
+            f"{list(narrowest.weight.shape)}, got {settings.rank}. Give a lower rank, or other target_modules."
         )
     return chosen
 
 
 def require_adapter(model: PreTrainedModel, settings: Adapter) -> None:
-    """Raises UserError as `targets` does, and where the base cannot be quantized here."""
-    targets(model, settings)
+    """Raises UserError as `adapted_layers` does, and where the base cannot be quantized here."""
+    adapted_layers(model, settings)
     if settings.quantization is None:
         return
     if importlib.util.find_spec(QUANTIZER) is None:
         raise UserError(
             f"train.adapter.quantization: {settings.quantization} needs {QUANTIZER}, which is not installed: "
-            "`make qlora` installs it, or set it to null for LoRA on the base as it is."
+            "`make qlora` installs it, or set it to null for LoRA on an unquantized base."
         )
-    if others := [name for name, layer in linear_layers(model).items() if isinstance(layer, Conv1D)]:
+    if conv_layers := [name for name, layer in linear_layers(model).items() if isinstance(layer, Conv1D)]:
         raise UserError(
-            f"train.adapter.quantization: {others[0]} of a {model.config.model_type} student is a Conv1D, "
-            "which cannot be quantized. Set it to null for LoRA on the base as it is."
+            f"train.adapter.quantization: {conv_layers[0]} of a {model.config.model_type} student is a Conv1D, "
+            "which cannot be quantized. Set it to null for LoRA on an unquantized base."
         )
 
 
@@ -102,7 +102,7 @@ def attached(model: PreTrainedModel, settings: Adapter | None, dtype: torch.dtyp
     if settings is None:
         yield
         return
-    chosen = targets(model, settings)
+    chosen = adapted_layers(model, settings)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # any number serves
@@ -125,7 +125,7 @@ def trained_parameters(model: PreTrainedModel, settings: Adapter | None) -> int:
     """The number of weights that an adapter of these settings trains, or of all weights without one."""
     if settings is None:
         return parameter_count(model)
-    return sum(settings.rank * sum(layer.weight.shape) for layer in targets(model, settings).values())
+    return sum(settings.rank * sum(layer.weight.shape) for layer in adapted_layers(model, settings).values())
 
 
 def adapter_record(model: PreTrainedModel, settings: Adapter) -> dict[str, Any]:
@@ -137,8 +137,8 @@ def adapter_record(model: PreTrainedModel, settings: Adapter) -> dict[str, Any]:
     }
 
 
-def _is_named(name: str, wanted: str) -> bool:
-    return f".{name}".endswith(f".{wanted}")
+def _is_named(name: str, suffix: str) -> bool:
+    return f".{name}".endswith(f".{suffix}")
 
 
 def _quantized(model: PreTrainedModel, dtype: torch.dtype) -> Layers:

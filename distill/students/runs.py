@@ -2,7 +2,7 @@
 
 A run has one name in its stage, its files and its model's folder. DVC's deps cannot list what a list of params
 names, so that `evaluate` depends on the records of all runs, small files in git with the hash of the run's weights,
-and reads the models that params name, each only where it is the one that its record tells of.
+and reads the models that params name, each only where it matches its record.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def weights_hash(folder: Path) -> str:
 
 
 def require_model(run: Run) -> None:
-    """Raises UserError where the run's model is missing or is not the one that its record tells of."""
+    """Raises UserError where the run's model is missing or does not match its record."""
     if not (run.folder / "model.safetensors").exists():
         raise UserError(
             f"{run.folder} has no model: stage {run.stage} writes it (`dvc repro {run.stage}`, or "
@@ -65,6 +65,6 @@ def require_model(run: Run) -> None:
         )
     if read_json(run.record, f"stage {run.stage}").get("weights") != weights_hash(run.folder):
         raise UserError(
-            f"{run.folder} is not the model that {run.record} tells of: bring both back with "
+            f"{run.folder} is not the model that {run.record} describes. Restore both with "
             f"`dvc checkout {run.stage}`, or make them again with `dvc repro --force --single-item {run.stage}`."
         )

@@ -53,12 +53,12 @@ def trim_tokenizer(tokenizer: PreTrainedTokenizerFast, kept: Sequence[int]) -> P
     old_vocabulary = model["vocab"]
     model["vocab"] = {token: new[old] for token, old in old_vocabulary.items() if old in new}
     model["merges"] = [
-        pair for pair in model["merges"] if all(part in model["vocab"] for part in (*pair, "".join(pair)))
+        pair for pair in model["merges"] if all(token in model["vocab"] for token in (*pair, "".join(pair)))
     ]
     for token in spec["added_tokens"]:
         token["id"] = new[token["id"]]
-    for post in _template_tokens(spec["post_processor"]):
-        post["ids"] = [new[old] for old in post["ids"]]
+    for special_token in _template_tokens(spec["post_processor"]):
+        special_token["ids"] = [new[old] for old in special_token["ids"]]
     special = {key: value for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(spec, ensure_ascii=False)),
@@ -93,10 +93,10 @@ def _parents(spec: dict[str, Any]) -> dict[int, tuple[int, int]]:
 def _closure(token: int, parents: Mapping[int, tuple[int, int]]) -> set[int]:
     result, todo = set(), [token]
     while todo:
-        part = todo.pop()
-        if part not in result:
-            result.add(part)
-            todo += parents.get(part, ())
+        current = todo.pop()
+        if current not in result:
+            result.add(current)
+            todo += parents.get(current, ())
     return result
 
 
@@ -104,14 +104,14 @@ def _template_tokens(post_processor: Any) -> list[dict[str, Any]]:
     """The special tokens, with their ids, of a TemplateProcessing wherever it is nested."""
     if not isinstance(post_processor, dict):
         return []
-    found = (
+    tokens = (
         list(post_processor.get("special_tokens", {}).values())
         if post_processor["type"] == "TemplateProcessing"
         else []
     )
-    for part in post_processor.get("processors", []):
-        found += _template_tokens(part)
-    return found
+    for processor in post_processor.get("processors", []):
+        tokens += _template_tokens(processor)
+    return tokens
 
 
 def token_map(targets_tokenizer: PreTrainedTokenizerFast, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor | None:

@@ -50,22 +50,24 @@ def token_bytes(tokenizer: PreTrainedTokenizerFast) -> TokenBytes:
     added = {token["id"]: token["content"].encode() for token in spec["added_tokens"]}
     if '"ByteLevel"' in decoder:
         byte_of = {character: bytes([byte]) for byte, character in bytes_to_unicode().items()}
-        parts = {place: [byte_of.get(c, c.encode()) for c in token] for token, place in tokenizer.get_vocab().items()}
+        pieces = {
+            number: [byte_of.get(c, c.encode()) for c in token] for token, number in tokenizer.get_vocab().items()
+        }
     elif any(word in decoder for word in ('"ByteFallback"', '"Metaspace"')):
-        parts = {place: [_piece(token)] for token, place in tokenizer.get_vocab().items()}
+        pieces = {number: [_piece(token)] for token, number in tokenizer.get_vocab().items()}
     else:
         raise UserError(
             f"the tokenizer of {tokenizer.name_or_path!r} is neither byte-level nor SentencePiece-like, so that its "
             "tokens cannot be compared with another tokenizer's. Train with loss kind cross_entropy."
         )
-    tokens = [b"".join(parts.get(place, [])) for place in range(max(parts) + 1)]
+    tokens = [b"".join(pieces.get(number, [])) for number in range(max(pieces) + 1)]
     for token, text in added.items():
         tokens[token] = text
     special = frozenset(token["id"] for token in spec["added_tokens"] if token["special"])
     if chat_format(tokenizer).several_ends:
         ends = few_shot.end_tokens(tokenizer, tokens)
         return TokenBytes(tokens, special, few_shot.end_token(tokenizer), True, tuple(ends))
-    first = b"".join(tokens[place] for place in tokenizer("a", add_special_tokens=False).input_ids)
+    first = b"".join(tokens[number] for number in tokenizer("a", add_special_tokens=False).input_ids)
     return TokenBytes(tokens, special, end_of_turn(tokenizer), first == b" a")
 
 
@@ -81,13 +83,13 @@ def response_spans(
     texts = [_pieces(teacher, teacher_ids[: len(teacher_ids) - ended])]
     texts.append(_pieces(student, student_ids[: len(student_ids) - both_end]))
     agreed = _agreement(*(b"".join(pieces) for pieces in texts))
-    ends = [{end: place for place, end in enumerate(accumulate(map(len, pieces)), 1)} for pieces in texts]
+    ends = [{end: count for count, end in enumerate(accumulate(map(len, pieces)), 1)} for pieces in texts]
     result, last = [], (0, 0)
     for end in sorted(ends[0].keys() & ends[1].keys()):
         if 0 < end <= agreed:
-            place = (ends[0][end], ends[1][end])
-            result.append(Span((last[0], place[0]), (last[1], place[1])))
-            last = place
+            boundary = (ends[0][end], ends[1][end])
+            result.append(Span((last[0], boundary[0]), (last[1], boundary[1])))
+            last = boundary
     if both_end:
         result.append(Span((len(teacher_ids) - 1, len(teacher_ids)), (len(student_ids) - 1, len(student_ids))))
     return result
@@ -100,37 +102,37 @@ def shared_tokens(teacher: TokenBytes, student: TokenBytes, first: bool) -> torc
     the last one counts, which is a piece and not a single byte. `first` is for the first token of a text, where one
     side may write a space that the other does not.
     """
-    theirs, own = _by_bytes(teacher, first), _by_bytes(student, first)
+    teacher_ids, student_ids = _by_bytes(teacher, first), _by_bytes(student, first)
     result = torch.full((len(teacher.tokens),), -1)
-    for text, place in theirs.items():
-        result[place] = own.get(text, -1)
+    for text, teacher_id in teacher_ids.items():
+        result[teacher_id] = student_ids.get(text, -1)
     return result
 
 
 def _by_bytes(side: TokenBytes, first: bool) -> dict[tuple[str, bytes], int]:
     result = {}
-    for place, text in enumerate(side.tokens):
-        if place == side.end:
-            result["end of turn", b""] = place
-        elif place in side.special:
-            result["special", text] = place
+    for token, text in enumerate(side.tokens):
+        if token == side.end:
+            result["end of turn", b""] = token
+        elif token in side.special:
+            result["special", text] = token
         elif first and side.prefix:
             if text.startswith(b" "):
-                result["text", text[1:]] = place
+                result["text", text[1:]] = token
         elif text:
-            result["text", text] = place
+            result["text", text] = token
     return result
 
 
-def _agreement(one: bytes, other: bytes) -> int:
-    """How many bytes two texts have in common before the first difference."""
-    pairs = zip(one, other, strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+def _agreement(first: bytes, second: bytes) -> int:
+    """The number of bytes that two texts have in common before the first difference."""
+    pairs = zip(first, second, strict=False)
+    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
 
 
 def _pieces(side: TokenBytes, ids: Sequence[int]) -> list[bytes]:
     """The bytes of each token, without the space that the tokenizer writes before a text."""
-    pieces = [side.tokens[place] for place in ids]
+    pieces = [side.tokens[token] for token in ids]
     if pieces and side.prefix:
         pieces[0] = pieces[0].removeprefix(b" ")
     return pieces

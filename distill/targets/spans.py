@@ -57,11 +57,11 @@ def tokenizer_pair(teacher: PreTrainedTokenizerFast, student: PreTrainedTokenize
 
 def merge_ends(rows: StoredTopK, ends: Sequence[int], end: int) -> StoredTopK:
     """The rows [tokens, k] with the probability of all tokens that end a response at one of them, `end`."""
-    over = torch.isin(rows.ids, torch.tensor(ends, dtype=rows.ids.dtype))
-    first = over & (over.cumsum(-1) == 1)
-    mass = rows.log_probs.float().masked_fill(~over, -torch.inf).logsumexp(-1, keepdim=True)
-    log_probs = torch.where(first, mass, rows.log_probs.float().masked_fill(over, -torch.inf))
-    return replace(rows, ids=rows.ids.masked_fill(over, end), log_probs=log_probs)
+    is_end = torch.isin(rows.ids, torch.tensor(ends, dtype=rows.ids.dtype))
+    first = is_end & (is_end.cumsum(-1) == 1)
+    mass = rows.log_probs.float().masked_fill(~is_end, -torch.inf).logsumexp(-1, keepdim=True)
+    log_probs = torch.where(first, mass, rows.log_probs.float().masked_fill(is_end, -torch.inf))
+    return replace(rows, ids=rows.ids.masked_fill(is_end, end), log_probs=log_probs)
 
 
 def span_targets(
@@ -93,15 +93,15 @@ def span_targets(
     mapped = inside[ids[starts]]
     if spans[0].teacher[0] == 0:
         mapped[0] = first[ids[0]]
-    others = ~is_text[starts]
+    not_text = ~is_text[starts]
     student_first = torch.tensor(list(response.student))[positions][:, None]
-    chosen = others & (mapped >= 0) & (mapped != student_first)
-    unmapped = (probs[starts] * (others & ~chosen)).sum(-1)
-    left = rest[starts] + unmapped + (text_probs[starts] - text).clamp(min=0)
+    chosen = not_text & (mapped >= 0) & (mapped != student_first)
+    unmapped = (probs[starts] * (not_text & ~chosen)).sum(-1)
+    remaining = rest[starts] + unmapped + (text_probs[starts] - text).clamp(min=0)
     result.ids[positions] = torch.where(chosen, mapped, 0)
     result.log_probs[positions] = torch.where(chosen, probs[starts], 0.0).log().float()
     result.text[positions] = text.log().float()
-    result.tail[positions] = left.log().float()
+    result.tail[positions] = remaining.log().float()
     named = chosen.any(-1) | (text > 0)
     for span, is_named in zip(spans, named.tolist(), strict=True):
         if is_named:

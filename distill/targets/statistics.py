@@ -77,8 +77,8 @@ def read_statistics(folder: Path, ids: Sequence[str]) -> dict[str, ResponseStati
         raise UserError(f"{path} is of {len(lengths)} rows, but there are {len(ids)}. Run `dvc repro targets`.")
     without_prompt = tensors["without_prompt"].tolist() if "without_prompt" in tensors else [None] * len(ids)
     columns = (
-        [part.tolist() for part in tensors["entropies"].split(lengths)],
-        [part.tolist() for part in tensors["margins"].split(lengths)],
+        [values.tolist() for values in tensors["entropies"].split(lengths)],
+        [values.tolist() for values in tensors["margins"].split(lengths)],
         tensors["with_prompt"].tolist(),
         without_prompt,
     )

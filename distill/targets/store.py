@@ -111,7 +111,7 @@ def read_targets(folder: Path, expected: Source) -> Iterator[tuple[str, StoredTo
     values = asdict(expected)
     if wrong := [key for key in values if manifest["source"].get(key) != values[key]]:
         lines = "\n".join(f"  {key}: {manifest['source'].get(key)} (expected {values[key]})" for key in wrong)
-        raise UserError(f"{folder} holds targets of something else:\n{lines}\nRun `dvc repro targets`.")
+        raise UserError(f"{folder} holds targets of another source:\n{lines}\nRun `dvc repro targets`.")
     shards = [_read_shard(folder, shard) for shard in manifest["shards"]]
     if expected.kind == "sampled":
         assert expected.size is not None, "draws have a number"
@@ -124,7 +124,7 @@ def read_targets(folder: Path, expected: Source) -> Iterator[tuple[str, StoredTo
 
 def _write_shard(folder: Path, number: int, rows: Sequence[Stored]) -> dict[str, Any]:
     path = folder / f"{number:05d}.safetensors"
-    tensors = {field.name: torch.cat([getattr(part, field.name) for part in rows]) for field in fields(rows[0])}
+    tensors = {field.name: torch.cat([getattr(record, field.name) for record in rows]) for field in fields(rows[0])}
     try:
         save_file(tensors, path)
     except SafetensorError as error:  # a full disk, which other files report as an OSError

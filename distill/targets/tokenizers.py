@@ -17,8 +17,8 @@ def align(
     teacher: PreTrainedTokenizerFast,
     student: PreTrainedTokenizerFast,
 ) -> list[int | None]:
-    """For each student token of a text, the place of the teacher's token that starts at the same byte, or None."""
-    starts = {start: place for place, (start, _) in enumerate(spans(teacher, teacher_ids))}
+    """For each student token of a text, the position of the teacher's token that starts at the same byte, or None."""
+    starts = {start: position for position, (start, _) in enumerate(spans(teacher, teacher_ids))}
     return [starts.get(start) for start, _ in spans(student, student_ids)]
 
 
@@ -46,39 +46,41 @@ def to_student_ids(teacher: PreTrainedTokenizerFast, student: PreTrainedTokenize
             "are of different families, so that stored probabilities of one mean nothing to the other. "
             "Take a student of the teacher's family, or train with loss kind cross_entropy."
         )
-    own = student.get_vocab()
-    cut = student.backend_tokenizer.model
+    student_vocab = student.get_vocab()
+    bpe = student.backend_tokenizer.model
     result = torch.zeros(len(teacher), dtype=torch.long)
-    for token, place in teacher.get_vocab().items():
-        if place < len(result):
-            result[place] = own[token] if token in own else cut.tokenize(token)[0].id
+    for token, teacher_id in teacher.get_vocab().items():
+        if teacher_id < len(result):
+            result[teacher_id] = student_vocab[token] if token in student_vocab else bpe.tokenize(token)[0].id
     return result
 
 
 def same_family(teacher: PreTrainedTokenizerFast, student: PreTrainedTokenizerFast) -> bool:
-    """Whether the student's tokens are some of the teacher's and both cut text by the same rules before BPE."""
+    """Whether the student's tokens are some of the teacher's and both split text by the same rules before BPE."""
     if teacher is student:
         return True
     if not (is_byte_level(teacher) and is_byte_level(student)):
         return False
-    mine, other = specification(teacher), specification(student)
-    same_rules = all(mine[part] == other[part] for part in ("pre_tokenizer", "normalizer"))
-    return same_rules and set(other["model"]["vocab"]) <= set(mine["model"]["vocab"])
+    teacher_spec, student_spec = specification(teacher), specification(student)
+    same_rules = all(teacher_spec[key] == student_spec[key] for key in ("pre_tokenizer", "normalizer"))
+    return same_rules and set(student_spec["model"]["vocab"]) <= set(teacher_spec["model"]["vocab"])
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
-    """SHA-256 over all that decides how a tokenizer cuts text, as hex; equal sizes do not make tokenizers equal."""
+    """SHA-256 over all that decides how a tokenizer splits text, as hex; equal sizes do not make tokenizers equal."""
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
-    parts = {key: spec[key] for key in ("model", "added_tokens", "pre_tokenizer", "normalizer")}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    fields = {key: spec[key] for key in ("model", "added_tokens", "pre_tokenizer", "normalizer")}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the tokenizer is byte-level BPE."""
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
     return spec["model"]["type"] == "BPE" and '"ByteLevel"' in json.dumps(spec["pre_tokenizer"])
 
 
 def specification(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """The tokenizer as in tokenizer.json. Raises UserError where it is not byte-level BPE."""
     if not is_byte_level(tokenizer):
         raise UserError(
             f"the tokenizer of {tokenizer.name_or_path!r} is not byte-level BPE, so that its vocabulary cannot be "
@@ -89,8 +91,8 @@ def specification(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
 
 def to_teacher_ids(teacher: PreTrainedTokenizerFast, student: PreTrainedTokenizerFast) -> torch.Tensor:
     """The teacher's id of each of the student's tokens, [student's tokens]; both of one family, as trained on."""
-    own, others = student.get_vocab(), teacher.get_vocab()
+    teacher_vocab = teacher.get_vocab()
     result = torch.zeros(len(student), dtype=torch.long)
-    for token, place in own.items():
-        result[place] = others[token]
+    for token, student_id in student.get_vocab().items():
+        result[student_id] = teacher_vocab[token]
     return result

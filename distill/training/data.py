@@ -94,7 +94,7 @@ def _teacher_data(
         assert context.losses.hidden_loss is not None
         assert targets.layers is not None
         states = store.read_targets(stored.folder / store.LAYERS, store.describe_layers(source, targets.layers))
-        layers = {name: part for name, part in states if isinstance(part, StoredStates)}
+        layers = {name: stored_states for name, stored_states in states if isinstance(stored_states, StoredStates)}
         width = next(iter(layers.values())).states.shape[-1]
         hidden_loss = prepare_hidden_loss(student, context.losses.hidden_loss, targets.layers, width)
     teacher_targets = TeacherTargets(tokenizer, rows if targets.stored else None, layers)

@@ -168,8 +168,12 @@ def collate(batch: Sequence[Sample]) -> dict[str, Any]:
         result["targets"] = _collate_targets(targets)
     layers = [sample.layers for sample in batch if sample.layers is not None]
     if layers:
-        result["layer_states"] = torch.cat([part.states[[place or 0 for place in part.positions]] for part in layers])
-        result["layer_known"] = torch.tensor([place is not None for part in layers for place in part.positions])
+        result["layer_states"] = torch.cat(
+            [targets.states[[position or 0 for position in targets.positions]] for targets in layers]
+        )
+        result["layer_known"] = torch.tensor(
+            [position is not None for targets in layers for position in targets.positions]
+        )
     return result
 
 

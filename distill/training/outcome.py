@@ -10,14 +10,14 @@ from distill.modeling.loading import load_model, parameter_count, save_model
 from distill.students import lora
 from distill.students.build import Student
 from distill.training.fit import FitConfig
-from distill.training.phases import Trained, intermediate_students, joined_logs, phase_folder, report
+from distill.training.phases import Trained, intermediate_students, joined_logs, phase_folder
 from distill.training.validation import Validation
 
 
 def make_record(student: Student, trained: Trained, config: FitConfig, validation: Validation) -> Row:
     """The record of a run, as metrics/train/<run>.json has it, without the run's name and the hash of the weights."""
     record = student.record | ({"layers": trained.best.layers} if trained.best.layers else {})
-    record |= {"loss": config.loss.kind} | report(trained)
+    record |= {"loss": config.loss.kind} | _phases_record(trained)
     record |= {
         "parameters": parameter_count(trained.model),
         "validation_loss": round(trained.best.loss, 4),
@@ -50,3 +50,22 @@ def save_students(folder: Path, student: Student, trained: Trained, checkpoints:
     for phase in intermediate_students(trained.phases):
         model, _ = load_model(str(phase_folder(checkpoints, phase.name)), dtype)
         save_model(model, student.tokenizer, folder / phase.name)
+
+
+def _phases_record(trained: Trained) -> Row:
+    """Steps, epochs and response tokens of all phases; with several phases their losses and the best one."""
+    phases = trained.phases
+    result: Row = {name: sum(phase.counts[name] for phase in phases) for name in ("steps", "epochs", "response_tokens")}
+    if len(phases) > 1:
+        result["phases"] = {
+            phase.name: {
+                "parameters": phase.parameters,
+                "layers": phase.layers,
+                "epochs": phase.counts["epochs"],
+                "first_validation_loss": round(phase.first, 4),
+                "validation_loss": round(phase.loss, 4),
+            }
+            for phase in phases
+        }
+        result["kept"] = trained.best.name
+    return result

@@ -1,62 +1,29 @@
-"""Phases of training: intermediate students first, then the final student, in generations where it teaches itself.
-
-A student much smaller than its teacher learns more by way of students between the two (Mirzadeh et al. 2020, teacher
-assistants): each is pruned from the trained one before it. In self-distillation the student of one generation teaches
-the next (Furlanello et al. 2018, born-again networks).
-"""
+"""Run the phases of training: train, keep, resume, and choose the best generation."""
 
 import copy
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from distill.core.files import Row, atomic_folder, read_json, write_json
 from distill.modeling import loading
-from distill.modeling.sampling import request_seed
-from distill.params.init import PrunedStudent
-from distill.params.train import Train
-from distill.students.build import FINAL, INTERMEDIATE, Student, prune_again
+from distill.students.build import INTERMEDIATE, Student, prune_again
 from distill.training.data import TrainingData
 from distill.training.ema import EMACallback
 from distill.training.fit import FitConfig, FitResult, fit
+from distill.training.plan import Phase
 from distill.training.trackers import DVCLiveCurves
 from distill.training.validation import perplexity
 
-GENERATION = "generation-"
 TRAINED, AVERAGE, RECORD = "trained", "average", "training.json"
 
 Entries = list[dict[str, Any]]
-LoadData = Callable[["Phase", PreTrainedModel, Path | None, int], TrainingData]
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One training, of an intermediate student or of the final one.
-
-    `start`: the model is pruned to `sizes` from the one of the phase before (the first phase starts from the initial
-    student), is that one (previous), or the final student before its first training (initial). `teacher_is_student`:
-    the teacher is the model of the phase before, or its average.
-    """
-
-    name: str
-    epochs: int
-    start: Literal["pruned", "previous", "initial"]
-    sizes: PrunedStudent | None
-    teacher_is_student: bool
-
-    @property
-    def is_final(self) -> bool:
-        """Whether it trains the final student."""
-        return not self.name.startswith(INTERMEDIATE)
-
-    def seed(self, seed: int) -> int:
-        """Its training seed: the run's own for the final student's first training, else one drawn from it."""
-        return seed if self.name in (FINAL, f"{GENERATION}1") else request_seed(seed, self.name)
+LoadData = Callable[[Phase, PreTrainedModel, Path | None, int], TrainingData]
 
 
 @dataclass(frozen=True)
@@ -83,25 +50,6 @@ class Trained:
     model: PreTrainedModel
     phases: list[PhaseResult]
     best: PhaseResult
-
-
-def plan_phases(plan: Sequence[PrunedStudent], train: Train) -> list[Phase]:
-    """The phases in their order. `plan` is `pruning_plan`, empty for a pretrained student."""
-    progressive, generations = train.progressive, train.self_distillation
-    sizes = plan[-1] if plan else None
-    by_student = progressive is not None and progressive.teacher == "previous"
-    phases: list[Phase] = []
-    for student, kept in zip(progressive.students if progressive else [], plan, strict=False):
-        name = f"{INTERMEDIATE}{len(phases) + 1}"
-        phases.append(Phase(name, student.num_train_epochs, "pruned", kept, bool(phases) and by_student))
-    epochs, taught = train.optimization.num_train_epochs, bool(phases) and by_student
-    if generations is None:
-        return [*phases, Phase(FINAL, epochs, "pruned", sizes, taught)]
-    phases.append(Phase(f"{GENERATION}1", epochs, "pruned", sizes, taught))
-    return phases + [
-        Phase(f"{GENERATION}{number}", epochs, generations.start, None, True)
-        for number in range(2, generations.num_generations + 1)
-    ]
 
 
 def run_phases(
@@ -141,27 +89,6 @@ def joined_logs(phases: Sequence[PhaseResult]) -> Entries:
             for entry in phase.log
         ]
         step, epoch = step + phase.counts["steps"], epoch + phase.counts["epochs"]
-    return result
-
-
-def report(trained: Trained) -> dict[str, Any]:
-    """Steps, epochs and response tokens of all phases together, and of several each one's losses and the best."""
-    phases = trained.phases
-    result: dict[str, Any] = {
-        name: sum(phase.counts[name] for phase in phases) for name in ("steps", "epochs", "response_tokens")
-    }
-    if len(phases) > 1:
-        result["phases"] = {
-            phase.name: {
-                "parameters": phase.parameters,
-                "layers": phase.layers,
-                "epochs": phase.counts["epochs"],
-                "first_validation_loss": round(phase.first, 4),
-                "validation_loss": round(phase.loss, 4),
-            }
-            for phase in phases
-        }
-        result["kept"] = trained.best.name
     return result
 
 

@@ -14,18 +14,18 @@ def training_flops(parameters: int, late: int, tokens: int, predicted: int) -> i
 
     `late` of them are needed for the `predicted` tokens only (`forward.response_only_parameters`); all others meet all
     `tokens`.
-    Attention itself is left out: for short rows it is nothing beside the rest.
+    Attention itself is left out: for short rows it is negligible.
     """
     return 6 * ((parameters - late) * tokens + late * predicted)
 
 
 def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """Operations a second of this process's matrix products, the best of some: what training is measured against."""
-    one, other = (torch.ones(SIDE, SIDE, dtype=dtype, device=device) for _ in range(2))
+    """Operations a second of this process's matrix products, the best of TRIALS. Training is compared with it."""
+    left, right = (torch.ones(SIDE, SIDE, dtype=dtype, device=device) for _ in range(2))
     best = 0.0
     for _ in range(TRIALS + 1):  # the first warms up
         started = time.perf_counter()
-        one @ other
+        left @ right
         if device.type == "cuda":
             torch.cuda.synchronize()
         best = max(best, 2 * SIDE**3 / (time.perf_counter() - started))
@@ -41,7 +41,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def report(flops: int, response_tokens: int, seconds: float, dtype: torch.dtype, device: torch.device) -> str:
-    """One line for people: response tokens a second, the share of the machine's matmul rate (MFU), peak memory."""
+    """One line for people: response tokens a second, the fraction of the machine's matmul rate (MFU), peak memory."""
     rate = matmul_rate(dtype, device)
     return (
         f"{response_tokens / seconds:.0f} response tokens/s, {flops / seconds / rate:.0%} of the {rate / 1e9:.0f} "

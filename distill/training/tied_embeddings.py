@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -10,7 +9,7 @@ from transformers import PreTrainedModel
 
 @contextmanager
 def gradients_in_place(model: PreTrainedModel) -> Iterator[None]:
-    """Inside the block the gradient of a tied embedding's look-ups is added to the few rows that it is of.
+    """Inside the block the gradient of a tied embedding's look-ups is added to the rows that were looked up.
 
     Otherwise each look-up makes a gradient of the whole vocabulary, nearly all zeros, which is added to that of the
     output matrix: a tenth of a step on a processor. The sums are the same. They are left to torch where the two are not
@@ -24,15 +23,15 @@ def gradients_in_place(model: PreTrainedModel) -> Iterator[None]:
     if not tied or type(embedding) is not torch.nn.Embedding or torch.distributed.is_initialized():
         yield
         return
-    hook = embedding.register_forward_hook(_rows_of_their_own)
+    hook = embedding.register_forward_hook(_detach_rows)
     try:
         yield
     finally:
         hook.remove()
 
 
-def _rows_of_their_own(embedding: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-    """What was looked up, cut off from the embedding, whose gradient gets theirs as soon as it is there."""
+def _detach_rows(embedding: torch.nn.Embedding, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+    """The looked-up rows, detached; their gradient is added to the embedding's as soon as it is computed."""
     if not output.requires_grad:
         return output
     ids, weight = inputs[0].flatten(), embedding.weight

@@ -69,8 +69,8 @@ FAULTS = [
     Fault(
         "each chunk reads the first one's tokens",
         "distill/losses/chunked.py",
-        "part.gather(1, places[start : start + chunk])",
-        "part.gather(1, places[: len(part)])",
+        "values.gather(1, outcomes[start : start + chunk])",
+        "values.gather(1, outcomes[: len(values)])",
         "losses/test_logit_loss.py::test_chunks_and_batch_splits_change_nothing[forward_kl]",
     ),
     Fault(
@@ -97,7 +97,7 @@ FAULTS = [
     Fault(
         "the fused gradient counts the k as the rest",
         "distill/losses/chunked.py",
-        "            grad.scatter_(1, ids[span], -everything[span, None] * chosen)\n",
+        "            grad.scatter_(1, ids[span], -grad_sum[span, None] * chosen)\n",
         "",
         "losses/test_logit_loss.py::test_fast_path_equals_autograd[0.0-2.0-forward_kl]",
     ),

@@ -148,7 +148,7 @@ def test_projections_are_trained_without_an_adapter():
         ),
         ({"target_modules": ["lm_head"]}, "no linear layer 'lm_head'"),
         ({"target_modules": ["proj"]}, "no linear layer 'proj'"),
-        ({"rank": 17}, r"rank: 17 is above 16, .* model.layers.0.self_attn.k_proj \[16, 32\]"),
+        ({"rank": 17}, r"rank: must be at most 16, .* model.layers.0.self_attn.k_proj \[16, 32\], got 17"),
         ({"quantization": "nf4"}, "nf4 needs bitsandbytes, which is not installed: `make qlora`"),
     ],
 )

@@ -52,7 +52,7 @@ def test_too_small_a_vocabulary_is_refused():
 
 def test_tokenizers_other_than_bpe_are_refused():
     words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0}, unk_token="a")))
-    with pytest.raises(UserError, match="source: pretrained"):
+    with pytest.raises(UserError, match=r"Set init\.source to pretrained"):
         select_tokens(words, {}, 300)
 
 

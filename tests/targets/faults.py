@@ -13,7 +13,7 @@ FAULTS = [
     Fault(
         "a tokenizer family is recognised by its size",
         "distill/targets/tokenizers.py",
-        'return same_rules and set(other["model"]["vocab"]) <= set(mine["model"]["vocab"])',
+        'return same_rules and set(student_spec["model"]["vocab"]) <= set(teacher_spec["model"]["vocab"])',
         "return len(student) <= len(teacher)",
         "targets/test_tokenizers.py::test_another_family_of_equal_size_is_refused",
     ),
@@ -27,8 +27,8 @@ FAULTS = [
     Fault(
         "the teacher's ids are used as the student's",
         "distill/targets/tokenizers.py",
-        "own[token] if token in own else",
-        "place if place < len(own) else",
+        "student_vocab[token] if token in student_vocab else",
+        "teacher_id if teacher_id < len(student_vocab) else",
         "targets/test_tokenizers.py::test_teacher_tokens_begin_with_their_first_piece",
     ),
     Fault(
@@ -41,8 +41,8 @@ FAULTS = [
     Fault(
         "ends of turn with different spellings are not the same",
         "distill/targets/alignment.py",
-        'result["end of turn", b""] = place',
-        'result["special", text] = place',
+        'result["end of turn", b""] = token',
+        'result["special", text] = token # ',
         "targets/test_alignment.py::test_tokens_of_equal_bytes_are_shared",
     ),
     Fault(

@@ -104,7 +104,7 @@ def test_a_missing_or_other_model_is_refused_with_its_stage(tmp_path, monkeypatc
     write_json(run.record, {"weights": weights_hash(run.folder)})
     require_model(run)
     (run.folder / "model.safetensors").write_bytes(b"other")
-    with pytest.raises(UserError, match=r"not the model that metrics/train/sft-3\.json tells of"):
+    with pytest.raises(UserError, match=r"not the model that metrics/train/sft-3\.json describes"):
         require_model(run)
 
 
