@@ -51,7 +51,7 @@ def test_training_has_no_document_of_an_evaluation_task(exam):
 def test_an_evaluation_task_that_cannot_be_loaded_is_refused(exam):
     (exam.parent / "exam.jsonl").unlink()
     for name in (str(exam), "no_such_task"):
-        with pytest.raises(UserError, match=r"clean\.evaluation_tasks: the texts of '.*' cannot be loaded"):
+        with pytest.raises(UserError, match=r"clean\.evaluation_tasks: '.*' cannot be loaded"):
             drop_reasons(good_rows(), clean_params(evaluation_tasks=[name]))
 
 

@@ -261,7 +261,7 @@ def test_an_adapted_student_resumes_to_the_same_bytes(finished, tmp_path):
 
 def test_an_adapter_without_a_layer_gives_one_message(finished, tmp_path):
     folder = adapted(copy_repository(finished, tmp_path / "repository"), target_modules=["query"])
-    done = stage(folder, "init", check=False)
+    done = stage(folder, "train distilled 7", check=False)
     assert done.returncode == 1
     assert "the student has no linear layer 'query'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -113,7 +113,7 @@ def leave(folder: Path) -> None:
                 (f / "metrics/train/distilled-7.json").read_text() + "\n"),
             ("new",), "metrics/train/distilled-7.json changed since",
         ),
-        (leave, ("new", "--seed", "8"), "one of the measured `seeds` of params.yaml ([7])"),
+        (leave, ("new", "--seed", "8"), "one of `training_seeds` in params.yaml ([7])"),
         (lambda f: (f / "models/distilled-7/model.safetensors").write_bytes(b""), ("new",), "is not the model that"),
         (lambda f: (f / "metrics/metrics.json").unlink(), ("new",), "it comes from stage evaluate"),
         (
