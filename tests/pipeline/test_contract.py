@@ -231,4 +231,4 @@ def test_nothing_loads_pickles_or_remote_code():
         for path in (ROOT / folder).rglob("*.py"):
             text = path.read_text()
             for word in ("pickle", "torch.load", "trust_remote_code=True", "weights_only=False"):
-                assert word not in text.replace("never a pickle", "").replace("no pickle", ""), (path, word)
+                assert word not in text, (path, word)

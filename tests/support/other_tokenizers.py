@@ -1,4 +1,4 @@
-"""Tokenizers of other families than the tiny teacher's."""
+"""Tokenizers beside the tiny teacher's: trimmed ones, and ones of other families."""
 
 import json
 
@@ -8,6 +8,20 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from distill.modeling import few_shot
+from distill.students.vocabulary import select_tokens, trim_tokenizer
+
+TEACHER = tiny.tokenizer()
+TEXT = "the quick brown fox, ants and honey 😀 naïve\n\t<|im_end|> Ω"
+
+
+def ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """The ids of a text without special tokens around it."""
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+def trimmed(size: int, counts: dict[int, int] | None = None) -> PreTrainedTokenizerFast:
+    """The teacher's tokenizer with `size` tokens."""
+    return trim_tokenizer(TEACHER, select_tokens(TEACHER, counts or {}, size))
 
 
 def byte_level(corpus: list[str], size: int, end: str = "<|im_end|>", **parts: object) -> PreTrainedTokenizerFast:

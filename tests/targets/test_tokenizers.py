@@ -1,25 +1,13 @@
 import pytest
 import tiny
+from other_tokenizers import TEACHER, TEXT, ids, trimmed
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from distill.core.errors import UserError
-from distill.students.vocabulary import select_tokens, trim_tokenizer
 from distill.targets.tokenizers import align, fingerprint, same_family, to_student_ids, to_teacher_ids
-
-TEACHER = tiny.tokenizer()
-TEXT = "the quick brown fox, ants and honey 😀 naïve\n\t<|im_end|> Ω"
-
-
-def ids(tokenizer, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False).input_ids
-
-
-def trimmed(size: int, counts: dict | None = None):
-    return trim_tokenizer(TEACHER, select_tokens(TEACHER, counts or {}, size))
-
 
 SMALL = trimmed(310)
 
