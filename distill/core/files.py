@@ -96,22 +96,25 @@ def rows_with_offsets(path: Path, writer: str) -> Iterator[tuple[int, Row]]:
         for number, line in enumerate(file, start=1):
             try:
                 row = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{path}, line {number} is not JSON ({error}). It comes from {writer}.") from None
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{path}, line {number} is not JSON ({error}). {_advice(writer)}") from None
             if not isinstance(row, dict):
                 text = line.decode(errors="replace").strip()[:60]
-                raise UserError(f"{path}, line {number} must be a JSON object, got {text!r}. It comes from {writer}.")
+                raise UserError(f"{path}, line {number} must be a JSON object, got {text!r}. {_advice(writer)}")
             yield start, row
             start += len(line)
 
 
-def read_json(path: Path, writer: str) -> Any:
-    """The value of a JSON file. Raises UserError if it is missing or broken."""
+def read_json(path: Path, writer: str) -> Row:
+    """The object of a JSON file. Raises UserError if it is missing, broken or another value."""
     _require_file(path, writer)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}). It comes from {writer}.") from None
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON ({error}). {_advice(writer)}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must be a JSON object, got {repr(value)[:60]}. {_advice(writer)}")
+    return value
 
 
 def file_hash(path: Path) -> str:
@@ -138,9 +141,15 @@ def _prepare_folder(path: Path) -> None:
 
 def _require_file(path: Path, writer: str) -> None:
     if not path.exists():
-        raise UserError(
-            f"{path} is missing; it comes from {writer}. Run `dvc repro` to make it, or `dvc pull` to fetch it."
-        )
+        advice = " Run `dvc repro` to make it, or `dvc pull` to fetch it." if writer.startswith("stage ") else ""
+        raise UserError(f"{path} is missing; it comes from {writer}.{advice}")
+
+
+def _advice(writer: str) -> str:
+    """Who wrote a broken file, and what to do where that is a stage."""
+    if not writer.startswith("stage "):
+        return f"It comes from {writer}."
+    return f"It comes from {writer}. Restore it with `dvc checkout`, or make it again with `dvc repro`."
 
 
 def _sync(path: Path) -> None:

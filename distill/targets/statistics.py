@@ -1,18 +1,20 @@
 """Statistics of the teacher's distributions at each token of a response: evidence for confidence measures.
 
 They are one safetensors file in the folder of targets, in the order of the rows: entropies and margins of all tokens
-one after the other, and means of each response.
+one after the other, and means of each response. Its metadata have the hash of the ids of the rows and of the tensors.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from distill.core.errors import UserError
+from distill.core.files import value_hash
 
 FILE = "statistics.safetensors"
 
@@ -60,7 +62,7 @@ def write_statistics(
     if without_prompt is not None:
         tensors["without_prompt"] = torch.tensor([without_prompt[name] for name in ids], dtype=torch.float64)
     try:
-        save_file(tensors, folder / FILE)
+        save_file(tensors, folder / FILE, metadata={"sha256": _content_hash(ids, tensors)})
     except SafetensorError as error:
         raise UserError(f"{folder / FILE} cannot be written ({error}). Free some space and run again.") from None
 
@@ -69,12 +71,15 @@ def read_statistics(folder: Path, ids: Sequence[str]) -> dict[str, ResponseStati
     """The statistics by row id. Raises UserError where they are missing, broken or of other rows."""
     path = folder / FILE
     try:
-        tensors = load_file(path)
-        lengths = tensors["lengths"].tolist()
+        with safe_open(path, "pt") as file:
+            metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        lengths = tensors["lengths"].flatten().tolist()
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(f"{path} cannot be read ({error}). Run `dvc pull`, or `dvc repro targets`.") from None
     if len(lengths) != len(ids):
         raise UserError(f"{path} is of {len(lengths)} rows, but there are {len(ids)}. Run `dvc repro targets`.")
+    if metadata.get("sha256") != _content_hash(ids, tensors):
+        raise UserError(f"{path} was changed or is of other rows: its sha256 differs. Run `dvc repro targets`.")
     without_prompt = tensors["without_prompt"].tolist() if "without_prompt" in tensors else [None] * len(ids)
     columns = (
         [values.tolist() for values in tensors["entropies"].split(lengths)],
@@ -83,3 +88,16 @@ def read_statistics(folder: Path, ids: Sequence[str]) -> dict[str, ResponseStati
         without_prompt,
     )
     return {name: ResponseStatistics(*values) for name, *values in zip(ids, *columns, strict=True)}
+
+
+def _content_hash(ids: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of the ids and of each tensor's name, dtype, shape and bytes."""
+    contents = [
+        [name, str(tensor.dtype), list(tensor.shape), hashlib.sha256(_bytes(tensor)).hexdigest()]
+        for name, tensor in sorted(tensors.items())
+    ]
+    return value_hash([list(ids), contents])
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.flatten().view(torch.uint8).numpy().tobytes()

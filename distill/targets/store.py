@@ -1,12 +1,13 @@
 """Folders of stored targets: written once by stage targets, verified and read by init and train.
 
-A folder has safetensors shards and a manifest. Online and on-policy targets store no rows. Of full distributions,
-stored or not, the sum over all tokens is kept as well: the expected token counts, for the choice of the student's
-vocabulary. Hidden states of the teacher's layers are in a folder of their own below, LAYERS.
+A folder has safetensors shards and a manifest with their hashes and its own. Online and on-policy targets store no
+rows. Of full distributions, stored or not, the sum over all tokens is kept as well: the expected token counts, for the
+choice of the student's vocabulary. Hidden states of the teacher's layers are in a folder of their own below, LAYERS.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -93,12 +94,12 @@ def write_targets(
     if expected_counts is not None:
         save_file({"expected_counts": expected_counts}, folder / EXPECTED_COUNTS)
         manifest["expected_counts"] = {"file": EXPECTED_COUNTS, "sha256": file_hash(folder / EXPECTED_COUNTS)}
-    write_json(folder / MANIFEST, manifest)
+    write_json(folder / MANIFEST, manifest | {"sha256": value_hash(manifest)})
 
 
 def read_expected_counts(folder: Path) -> torch.Tensor:
     """The sum of the teacher's distributions, [vocab]. Raises UserError where it is missing or broken."""
-    return _read_shard(folder, read_json(folder / MANIFEST, WRITER)["expected_counts"])["expected_counts"]
+    return _read_shard(folder, _read_manifest(folder)["expected_counts"])["expected_counts"]
 
 
 def read_targets(folder: Path, expected: Source) -> Iterator[tuple[str, StoredTopK | StoredStates]]:
@@ -107,7 +108,7 @@ def read_targets(folder: Path, expected: Source) -> Iterator[tuple[str, StoredTo
     Draws come as the distributions that they estimate. Raises UserError where anything was made from another teacher,
     tokenizer, template or data than expected, or a shard is missing or broken.
     """
-    manifest = read_json(folder / MANIFEST, WRITER)
+    manifest = _read_manifest(folder)
     values = asdict(expected)
     if wrong := [key for key in values if manifest["source"].get(key) != values[key]]:
         lines = "\n".join(f"  {key}: {manifest['source'].get(key)} (expected {values[key]})" for key in wrong)
@@ -120,6 +121,19 @@ def read_targets(folder: Path, expected: Source) -> Iterator[tuple[str, StoredTo
     form: type[StoredTopK | StoredStates] = StoredTopK if expected.size is not None else StoredStates
     for sample, (number, start, length) in manifest["samples"].items():
         yield sample, form(*(shards[number][field.name][start : start + length] for field in fields(form)))
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest without its own hash. Raises UserError where it is missing, broken or changed."""
+    path = folder / MANIFEST
+    manifest = read_json(path, WRITER)
+    with suppress(ValueError):  # a changed manifest may hold what JSON has no bytes for
+        if manifest.pop("sha256", None) == value_hash(manifest):
+            return manifest
+    raise UserError(
+        f"{path} is not the manifest that {WRITER} wrote: its sha256 differs. Run `dvc pull`, or `dvc repro targets` "
+        "to write it again."
+    )
 
 
 def _write_shard(folder: Path, number: int, rows: Sequence[Stored]) -> dict[str, Any]:
