@@ -14,6 +14,7 @@ from distill.cards import model_card
 from distill.cards.provenance import provenance
 from distill.core.errors import run_main
 from distill.core.files import Row, atomic_folder, read_rows, write_json
+from distill.core.numbers import perplexity
 from distill.modeling import environment, loading, runtime
 from distill.params.loading import load_params
 from distill.params.schema import Params
@@ -28,7 +29,7 @@ from distill.students.build import (
     pruning_plan,
 )
 from distill.students.runs import Run, weights_hash
-from distill.training.validation import Validation, perplexity
+from distill.training.validation import Validation
 
 TRAIN, VALIDATION = Path("data/clean/train.jsonl"), Path("data/clean/validation.jsonl")
 TARGETS = Path("data/targets")

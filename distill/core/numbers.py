@@ -1,14 +1,22 @@
-"""Rounding of results to six significant digits.
+"""Rounding of results to six significant digits, and a bounded exp.
 
-Every run then prints a result as the same text, and with no more digits than its interval warrants.
+Rounded, every run prints a result as the same text, and with no more digits than its interval warrants.
 """
 
+import math
 from typing import Any
+
+MAX_EXPONENT = 700.0  # exp of more overflows
 
 
 def round_number(value: float) -> float:
     """The value with six significant digits."""
     return float(f"{value:.6g}")
+
+
+def perplexity(nats: float) -> float:
+    """exp of the nats of a token, at most exp of MAX_EXPONENT."""
+    return math.exp(min(nats, MAX_EXPONENT))
 
 
 def round_numbers(value: Any) -> Any:

@@ -1,19 +1,23 @@
 """Words of any script, their n-grams, and similarities of texts."""
 
 import unicodedata
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import lru_cache
 
 import regex
 from rapidfuzz.distance import LCSseq
 
 APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc", "'"))
-# Kana, Han, Thai, Lao, Khmer and Burmese are written without spaces: each of their letters counts as a word.
-UNSPACED = r"[\u3040-\u30ff\u3400-\u9fff[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}&&\p{L}]]"
+# Neither letters nor spaces: direction marks, soft hyphens, variation selectors. Joiners spell words in many scripts,
+# and a zero-width space parts them.
+INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}--[\p{Join_Control}\u200b]]", regex.VERSION1)
+# Han, kana, Yi, Thai, Lao, Khmer, Burmese and others are written without spaces: a line may break between any of their
+# letters (Unicode annex 14), and each letter counts as a word.
+UNSPACED = r"[[\p{Line_Break=ID}\p{Line_Break=CJ}\p{Line_Break=NS}\p{Line_Break=SA}]&&\p{L}]"
 LETTER = r"[\p{L}\p{N}]"
-MARK = r"[\p{Mn}\p{Mc}\p{Join_Control}--\p{Variation_Selector}]"  # accents, vowel signs, joiners: part of their word
+MARK = r"[\p{Mn}\p{Mc}\p{Join_Control}]"  # accents, vowel signs, joiners: part of their word
 WORD = regex.compile(
-    rf"{UNSPACED}{MARK}*|[{LETTER}--{UNSPACED}][[{LETTER}{MARK}]--{UNSPACED}]*(?:'{LETTER}[{LETTER}{MARK}]*)*",
+    rf"{UNSPACED}{MARK}*|[{LETTER}--{UNSPACED}][[{LETTER}{MARK}]--{UNSPACED}]*(?:['\u2018\u2019]{LETTER}[{LETTER}{MARK}]*)*",
     regex.VERSION1,
 )
 WORD_NGRAM = 3
@@ -22,8 +26,14 @@ Gram = tuple[str, ...]
 
 
 def normalise(text: str) -> str:
-    """The text in one Unicode form (NFKC), case folded, with straight apostrophes and single spaces."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(APOSTROPHES).split())
+    """The text in one Unicode form (NFKC), case folded, with straight apostrophes and single spaces.
+
+    Characters that nobody sees, such as direction marks, are left out.
+    """
+    if not text.isascii():
+        folded = unicodedata.normalize("NFKC", INVISIBLE.sub("", text)).casefold()
+        text = unicodedata.normalize("NFKC", folded).translate(APOSTROPHES)  # case folding decomposes some letters
+    return " ".join(text.casefold().split())
 
 
 def words(text: str) -> list[str]:
@@ -37,6 +47,27 @@ def words(text: str) -> list[str]:
 @lru_cache(8)  # cleaning needs the words of one text many times in a row
 def _words(text: str) -> tuple[str, ...]:
     return tuple(WORD.findall(normalise(text)))
+
+
+def split_by_words(text: str, max_words: int) -> Iterator[str]:
+    """The text in parts of at most `max_words` words, with single spaces.
+
+    A part ends at a space; inside a longer text without spaces it ends before any word.
+    """
+    part: list[str] = []
+    count = 0
+    for token in text.split():
+        starts = [match.start() for match in WORD.finditer(token)]
+        for first in range(0, max(1, len(starts)), max_words):
+            length = min(max_words, len(starts) - first)
+            if part and count + length > max_words:
+                yield " ".join(part)
+                part, count = [], 0
+            begin, end = starts[first] if first else 0, first + max_words
+            part.append(token[begin : starts[end] if end < len(starts) else len(token)])
+            count += length
+    if part:
+        yield " ".join(part)
 
 
 def ngrams(items: Sequence[str], n: int) -> list[Gram]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from distill.core.numbers import MAX_EXPONENT
 from distill.evaluation.bootstrap import Estimate, Transform, identity, mean_score, ratio_interval
 from distill.evaluation.multiple_choice import CHANCE
 
@@ -40,7 +41,7 @@ def metrics(chance: float) -> dict[str, Metric]:
         "accuracy": Metric("correct"),
         "accuracy_norm": Metric("correct_norm"),
         "accuracy_above_chance": Metric("correct", transform=lambda accuracy: (accuracy - chance) / (1 - chance)),
-        "perplexity": Metric("nll", "tokens", np.exp),
+        "perplexity": Metric("nll", "tokens", lambda nats: np.exp(np.minimum(nats, MAX_EXPONENT))),
         "bits_per_byte": Metric("nll", "bytes", lambda nats: nats / np.log(2)),
         "top1_agreement": Metric("top1_tokens", "tokens"),
         "rouge_l": Metric("rouge_l"),

@@ -67,8 +67,8 @@ def documents(
 ) -> list[Row]:
     """The rows as lm-eval documents for one model, with its chat template.
 
-    `response` is the teacher's plain text. `continuation` and `choices` are texts to score: each ends with the model's
-    end of turn where the teacher ended its response.
+    `response` and `choice_responses` are the teacher's plain texts. `continuation` and `choices` are texts to score:
+    each ends with the model's end of turn where the teacher ended its response.
     """
     return [
         {
@@ -76,6 +76,7 @@ def documents(
             "prompt": render(tokenizer, row["messages"]),
             "response": row["response"],
             "continuation": with_end_of_turn(row, tokenizer),
+            "choice_responses": [held_out.pool[index]["response"] for index in indices],
             "choices": [with_end_of_turn(held_out.pool[index], tokenizer) for index in indices],
             "answer": right,
             "teacher_tokens": [

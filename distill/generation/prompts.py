@@ -10,6 +10,7 @@ from pathlib import Path
 
 from distill.core.errors import UserError
 from distill.core.files import Row, read_rows
+from distill.core.text import split_by_words, words
 from distill.params.generate import FewShotExample, FolderPrompts, JsonlPrompts
 from distill.params.teachers import Teacher
 
@@ -81,16 +82,15 @@ def chunks(text: str, max_words: int) -> Iterator[str]:
     """The text in chunks of at most `max_words` words: complete paragraphs where they fit, longer ones split."""
     pieces: list[str] = []
     for paragraph in PARAGRAPH_END.split(text):
-        words = paragraph.split()
-        if len(words) <= max_words:
+        if len(words(paragraph)) <= max_words:
             pieces.append(paragraph.strip())
         else:
-            pieces += [" ".join(words[start : start + max_words]) for start in range(0, len(words), max_words)]
+            pieces += split_by_words(paragraph, max_words)
     chunk: list[str] = []
     count = 0
     for piece in filter(None, pieces):
-        length = len(piece.split())
-        if count + length > max_words:
+        length = len(words(piece))
+        if chunk and count + length > max_words:
             yield "\n\n".join(chunk)
             chunk, count = [], 0
         chunk.append(piece)

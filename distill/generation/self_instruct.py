@@ -1,10 +1,11 @@
 """New prompts that a teacher writes from sampled ones (Self-Instruct, Wang et al. 2023)."""
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+import regex
 
 from distill.core.errors import UserError
 from distill.core.files import value_hash
@@ -14,7 +15,11 @@ from distill.generation.prompts import Prompt
 from distill.modeling.chat import Messages
 from distill.params.generate import SelfInstruct
 
-ITEM = re.compile(r"^\s*(?:\d+\s*[.):]|[-*\u2022])\s*(\S.*)$", re.MULTILINE)
+# one match begins at each line at most, so that the time is linear; the last three signs are those of Chinese lists
+ITEM = regex.compile(r"^[^\S\n]*(?:\d+\s*[.):\u3001\uff0e\uff09]|[-*\u2022])\s*(\S.*)$", regex.MULTILINE)
+# letters, digits, quotation marks and guillemets, inverted question and exclamation marks, brackets of a Chinese title
+OPENING = regex.compile(r"[\p{L}\p{M}\p{N}\p{Pi}\p{Pf}\p{Quotation_Mark}\u00bf\u00a1\u2e18\u300a\u3008]")
+INTRODUCTION_ENDS = ":,\uff1a\uff0c\u3001\u060c"  # colons and commas of all scripts
 MIN_WORDS, MAX_WORDS = 3, 150  # of an instruction, as in the paper
 OUTCOMES = ("new", "malformed", "known", "other_topic")
 ID_PREFIX = "grown/"  # of a new prompt; journals on disk have requests with these ids
@@ -107,7 +112,7 @@ def classify(text: str, topic: str, pool: PromptPool, max_rouge_l: float) -> str
     prompts may be held out. `known`: ROUGE-L with a prompt of any topic is at least `max_rouge_l`.
     """
     tokens = words(text)
-    if not MIN_WORDS <= len(tokens) <= MAX_WORDS or not (text[0].isalnum() or text[0] in "\"'") or text[-1] in ":,":
+    if not MIN_WORDS <= len(tokens) <= MAX_WORDS or not OPENING.match(text) or text[-1] in INTRODUCTION_ENDS:
         return "malformed"
     topic_words, text_words = f" {' '.join(words(topic))} ", f" {' '.join(tokens)} "
     for name in pool.topics:

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from distill.core.files import Row, atomic_folder, read_json, write_json
+from distill.core.numbers import perplexity
 from distill.modeling import loading
 from distill.students.build import INTERMEDIATE, Student, prune_again
 from distill.training.data import TrainingData
@@ -18,7 +19,6 @@ from distill.training.ema import EMACallback
 from distill.training.fit import FitConfig, FitResult, fit
 from distill.training.plan import Phase
 from distill.training.trackers import DVCLiveCurves
-from distill.training.validation import perplexity
 
 TRAINED, AVERAGE, RECORD = "trained", "average", "training.json"
 

@@ -1,6 +1,5 @@
 """Validation loss on held-out topics, in one unit for every student of an experiment."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,20 +16,20 @@ from transformers import (
 )
 
 from distill.core.files import Row
+from distill.core.numbers import perplexity
 from distill.modeling import class_labels
 from distill.modeling.chat import encode
 from distill.modeling.scoring import negative_log_likelihood
 
 BATCH_TOKENS = 4096  # padded tokens of one batch
-MAX_EXPONENT = 700.0  # exp of more overflows
 
 
 @dataclass(frozen=True)
 class Validation:
     """The held-out rows in the student's tokens. The loss is in nats per `unit`, of which there are `count`.
 
-    The unit is a token of the teacher if all rows have log-probabilities, else a token of the student. With class
-    labels it is a row.
+    The unit is a token of the teacher if it is known how many each response has, else a token of the student. With
+    class labels it is a row.
     """
 
     rows: Sequence[Row]
@@ -51,8 +50,9 @@ class Validation:
         """The validation of students with this tokenizer."""
         if labels is not None:
             return cls(rows, tokenizer, labels, dtype, "row", len(rows))
-        if all(row["logprobs"] for row in rows):
-            return cls(rows, tokenizer, None, dtype, "teacher token", sum(len(row["logprobs"]) for row in rows))
+        counts = [teacher_tokens(row) for row in rows]
+        if all(counts):
+            return cls(rows, tokenizer, None, dtype, "teacher token", sum(counts))
         tokens = sum(len(encode(tokenizer, row).response) for row in rows)
         return cls(rows, tokenizer, None, dtype, "student token", tokens)
 
@@ -71,9 +71,15 @@ class Validation:
         return sum(-nats[label] for nats, label in zip(log_probs.tolist(), responses, strict=True))
 
 
-def perplexity(loss: float) -> float:
-    """exp of a loss in nats, at most the largest float that there is."""
-    return math.exp(min(loss, MAX_EXPONENT))
+def teacher_tokens(row: Row) -> int:
+    """The number of the teacher's tokens in a response, by its log-probabilities or its usage; 0 where unknown.
+
+    A usage of more tokens than the response has bytes and an end of turn counts hidden reasoning too, and says nothing.
+    """
+    if row["logprobs"]:
+        return len(row["logprobs"])
+    tokens = (row.get("usage") or {}).get("completion_tokens", 0)
+    return tokens if 0 < tokens <= len(row["response"].encode()) + 1 else 0
 
 
 class ValidationCallback(TrainerCallback):

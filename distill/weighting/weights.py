@@ -7,6 +7,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from distill.core.files import Row
+from distill.core.text import words
 from distill.params.weight import ConfidenceWeights, Weight
 from distill.targets.statistics import ResponseStatistics
 from distill.weighting.confidence import ConfidenceInputs, measure_confidence
@@ -111,7 +112,7 @@ def assign_weights(
     if section.kind == "uniform":
         return [{**row, "confidence": None, "weight": 1.0} for row in rows], 0.0
     confidence = [measure_confidence(section.confidence, known) for known in inputs]
-    lengths = [len(row["logprobs"] or row["response"].split()) for row in rows]
+    lengths = [len(row["logprobs"] or words(row["response"])) for row in rows]
     buckets = length_buckets(lengths, section.num_length_buckets).tolist()
     groups = list(zip([row["teacher"] for row in rows], buckets, strict=True))
     weights, strength = limited_weights(standardize(confidence, groups), section)
@@ -129,7 +130,7 @@ def assign_weights(
 def summarize(rows: Sequence[Row], section: Weight, strength: float) -> Row:
     """The spread of the weights, and their rank correlation with length (Spearman; None where a side is constant)."""
     weights = np.array([row["weight"] for row in rows])
-    lengths = np.array([len(row["response"].split()) for row in rows])
+    lengths = np.array([len(words(row["response"])) for row in rows])
     constant = weights.std() == 0 or lengths.std() == 0
     return {
         "kind": section.kind,

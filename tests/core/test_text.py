@@ -56,6 +56,66 @@ def test_a_thai_letter_with_its_marks_is_a_word():
     assert text.words("\u0e01\u0e34\u0e19\u0e02") == ["\u0e01\u0e34", "\u0e19", "\u0e02"]
 
 
+HINDI = (  # ten words between spaces, with vowel signs and killers
+    "\u0915\u094d\u092f\u093e \u0906\u092a \u092e\u0941\u091d\u0947 \u0939\u093f\u0928\u094d\u0926\u0940 "
+    "\u092e\u0947\u0902 \u090f\u0915 \u091b\u094b\u091f\u0940 \u0915\u0939\u093e\u0928\u0940 "
+    "\u0938\u0941\u0928\u093e \u0938\u0915\u0924\u0947"
+)
+
+
+def test_ten_hindi_words_are_ten_words():
+    assert len(text.words(HINDI)) == len(HINDI.split()) == 10
+
+
+@pytest.mark.parametrize(
+    ("phrase", "count"),
+    [
+        ("\u30d3\u30fc\u30eb\u3092", 4),  # kana with a long vowel
+        ("\U00020bb7\u91ce\u5bb6", 3),  # a Han character beyond the first plane
+        ("\u4f50\u3005\u6728", 3),  # with the iteration mark
+        ("\ua2a2\ua2a2", 2),  # Yi
+        ("\u1019\u103c\u1014\u103a\u1019\u102c", 3),  # Burmese: letters with medials, vowels and killer
+        ("\u179f\u17bd\u179f\u17d2\u178f\u17b8", 3),  # Khmer
+        ("\u30fb", 0),  # a dot between names is punctuation
+        ("\u0645\u06cc\u200c\u0631\u0648\u0645", 1),  # Persian with a non-joiner
+        ("co\u00adoperate", 1),  # soft hyphen
+        ("\u1828\u180b\u182d", 1),  # Mongolian with a variation selector
+        ("a\u200bb", 2),  # zero-width space
+        ("\ud55c\uad6d\uc5b4 \ub9d0", 2),  # Korean
+    ],
+)
+def test_words_of_scripts_are_counted_by_their_own_spaces(phrase, count):
+    assert len(text.words(phrase)) == count
+    assert len(text.words(unicodedata.normalize("NFD", phrase))) == count
+
+
+def test_direction_marks_and_invisible_characters_are_no_text():
+    assert text.words("\u200f\u0645\u0631\u062d\u0628\u0627\u202c\ufeff") == ["\u0645\u0631\u062d\u0628\u0627"]
+    assert text.normalise("\u2066Bees\u2069 fly") == "bees fly"
+
+
+def test_upper_and_lower_case_of_greek_are_one_word():
+    lower = "\u03b1\u0390\u03b4\u03b9\u03bf\u03c2"
+    assert text.words(lower) == text.words(lower.upper())
+
+
+@given(st.text())
+def test_a_normalised_text_stays_as_it_is(plain):
+    normalised = text.normalise(plain)
+    assert text.normalise(normalised) == normalised
+
+
+@given(st.text(), st.integers(1, 5))
+def test_parts_by_words_lose_nothing_and_keep_the_limit(plain, max_words):
+    parts = list(text.split_by_words(plain, max_words))
+    assert "".join("".join(parts).split()) == "".join(plain.split())
+    assert all(len(text.WORD.findall(part)) <= max_words for part in parts)
+
+
+def test_a_text_without_spaces_is_split_at_its_words():
+    assert list(text.split_by_words("\u871c\u8702\u5728\u98de a b", 3)) == ["\u871c\u8702\u5728", "\u98de a b"]
+
+
 def test_emoji_leave_no_words_and_no_marks():
     assert text.words("1\ufe0f\u20e3 love \u2764\ufe0f bees \U0001f469\u200d\U0001f680") == ["1", "love", "bees"]
 

@@ -39,6 +39,13 @@ FAULTS = [
         "evaluation/test_text_responses.py::test_rouge_l_of_the_response_itself_is_1",
     ),
     Fault(
+        "the end of turn counts among the characters of a choice",
+        "distill/evaluation/tasks/scores.py",
+        'doc["choice_responses"]',
+        'doc["choices"]',
+        "evaluation/test_task_scores.py::test_a_choice_is_normalized_by_its_text_without_its_end_of_turn",
+    ),
+    Fault(
         "the end of turn counts among the bytes of the response",
         "distill/evaluation/text_responses.py",
         'len(sample["doc"]["response"].encode())',

@@ -88,6 +88,11 @@ def folder(path: Path, **changes: object) -> FolderPrompts:
     return FolderPrompts(**{"source": "folder", "path": str(path)} | values | changes)
 
 
+def test_a_text_without_spaces_has_chunks_of_words():
+    chinese = "\u871c\u8702\u5728\u98de\u3002" * 10
+    assert [chunk.count("\u98de") for chunk in prompts.chunks(chinese, 20)] == [5, 5]
+
+
 def test_each_chunk_of_a_text_is_a_prompt(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep/bees.txt").write_text("one two three\n\nfour")

@@ -1,5 +1,7 @@
 """Self-instruct: topics of new prompts, outcomes of written texts, and runs that repeat."""
 
+import time
+
 import pytest
 
 from distill.core.errors import UserError
@@ -90,6 +92,16 @@ def test_a_failed_request_stops_self_instruct():
     ("text", "outcome"),
     [
         ("How do ants find their way home?", "new"),
+        ("\u00bfC\u00f3mo vuelven las hormigas a su casa?", "new"),
+        ("\u00abFourmi\u00bb vient de quel mot latin ?", "new"),
+        ("\u201eAmeise\u201c kommt aus welcher Sprache?", "new"),
+        ("\u300c\u8681\u300d\u306e\u5bb6\u306f\u3069\u3053\uff1f", "new"),
+        (
+            "\u091a\u0940\u0902\u091f\u0940 \u0915\u0939\u093e\u0901 \u0930\u0939\u0924\u0940 \u0939\u0948?",
+            "new",
+        ),
+        ("\u8fd9\u4e9b\u662f\u65b0\u7684\u95ee\u9898\uff1a", "malformed"),
+        ("[Write a question about ants here]", "malformed"),
         ("Why ants?", "malformed"),
         ("Here are more messages about ants:", "malformed"),
         ("- what do ants eat", "malformed"),
@@ -122,6 +134,20 @@ def test_a_truncated_list_loses_its_last_item():
     assert parse_items(completion(text)) == items
     assert parse_items(completion(text, "length")) == items[:-1]
     assert parse_items(completion("No list.")) == []
+
+
+def test_a_list_of_another_script_is_read():
+    text = "3\u3001\u8681\u5403\u4ec0\u4e48\uff1f\r\n\u0664. \u0623\u064a\u0646 \u0627\u0644\u0646\u0645\u0644\u061f"
+    assert parse_items(completion(text)) == [
+        "\u8681\u5403\u4ec0\u4e48\uff1f", "\u0623\u064a\u0646 \u0627\u0644\u0646\u0645\u0644\u061f",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", ["\n", "\r", " ", "1", "-\n", "1 \n", "\n ", "- ", "1.", "1\n"])
+def test_a_megabyte_of_anything_is_read_at_once(unit):
+    start = time.perf_counter()
+    parse_items(completion(unit * (1_000_000 // len(unit))))
+    assert time.perf_counter() - start < 5
 
 
 def test_the_teacher_gets_a_numbered_list_to_continue():

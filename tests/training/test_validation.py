@@ -45,6 +45,19 @@ def test_the_unit_is_a_student_token_where_a_row_lacks_log_probs(missing):
     assert validation.loss(model) == pytest.approx(nats(model, rows, TRIMMED) / count, rel=1e-4)
 
 
+def test_usage_counts_where_there_are_no_log_probs():
+    usage = {"prompt_tokens": 9, "completion_tokens": 4}
+    rows = [ROWS[0], ROWS[1] | {"logprobs": None, "usage": usage}]
+    validation = Validation.of(rows, TRIMMED, None, torch.float32)
+    assert (validation.unit, validation.count) == ("teacher token", 9)
+
+
+@pytest.mark.parametrize("tokens", [0, 900])
+def test_usage_without_tokens_or_of_hidden_reasoning_counts_nothing(tokens):
+    rows = [ROWS[0], ROWS[1] | {"logprobs": None, "usage": {"prompt_tokens": 9, "completion_tokens": tokens}}]
+    assert Validation.of(rows, TRIMMED, None, torch.float32).unit == "student token"
+
+
 def test_the_unit_is_a_row_with_class_labels():
     labels = ["good", "bad"]
     rows = [tiny.weighted("ants", label, 1.0) | {"logprobs": None} for label in ("good", "bad", "good")]

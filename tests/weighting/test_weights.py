@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import zscore
 
 from distill.params.weight import Confidence, ConfidenceWeights
-from distill.weighting.weights import ess_fraction, length_buckets, limited_weights, standardize
+from distill.weighting.weights import ess_fraction, length_buckets, limited_weights, standardize, summarize
 
 
 def section(strength: float, max_weight: float, min_ess_fraction: float) -> ConfidenceWeights:
@@ -18,6 +18,12 @@ def test_length_buckets_are_equal_in_size():
     assert length_buckets([1, 2, 3, 4, 5, 6], 3).tolist() == [0, 0, 1, 1, 2, 2]
     assert len(set(length_buckets([7, 7, 7, 7], 4).tolist())) == 1
     assert length_buckets([5, 1, 3], 1).tolist() == [0, 0, 0]
+
+
+def test_lengths_are_counted_in_words_of_any_script():
+    rows = [{"response": "\u871c" * count, "weight": weight} for count, weight in ((1, 0.5), (2, 1.0), (9, 1.5))]
+    rows = [row | {"confidence": None} for row in rows]
+    assert summarize(rows, section(0.5, 4.0, 0.5), 0.5)["correlation_with_length"] == 1
 
 
 def test_scores_are_standardized_within_their_group():

@@ -1,12 +1,24 @@
 """Scores of our lm-eval tasks for one item, and their aggregation; the YAML files name these functions."""
 
-import math
-
+from distill.core import numbers
 from distill.core.files import Row
 from distill.core.text import rouge_l
 from distill.evaluation.lm_eval_model import GeneratedText, ScoredContinuation
 
 Fraction = tuple[float, float]
+
+
+def choice(doc: Row, results: list[ScoredContinuation]) -> dict[str, float]:
+    """Whether the teacher's response is the most likely choice, and whether it is per character of the response.
+
+    As lm-eval's `acc` and `acc_norm`, but the end of turn, whose marker has another length for each model, is no text.
+    """
+    likelihoods = [scored[0] for scored in results]
+    by_length = [nats / max(1, len(text)) for nats, text in zip(likelihoods, doc["choice_responses"], strict=True)]
+    return {
+        name: float(values.index(max(values)) == doc["answer"])
+        for name, values in (("acc", likelihoods), ("acc_norm", by_length))
+    }
 
 
 def text(doc: Row, results: list[ScoredContinuation]) -> dict[str, Fraction]:
@@ -34,4 +46,4 @@ def ratio(items: list[Fraction]) -> float:
 
 def perplexity(items: list[Fraction]) -> float:
     """exp of the nats for each of the teacher's tokens."""
-    return math.exp(ratio(items))
+    return numbers.perplexity(ratio(items))
