@@ -6,6 +6,7 @@ from typing import Any
 
 import datasets
 import httpx2
+import pandas as pd
 from datasets.exceptions import DatasetsError
 
 from distill.core.errors import UserError
@@ -93,6 +94,8 @@ def _rows(source: DatasetPrompts) -> Iterator[Row]:
         path = Path(source.path)
         files = sorted(str(file) for file in path.rglob("*") if file.is_file()) if path.is_dir() else [str(path)]
         options["data_files"] = files  # together they are one split, train
+        if source.name == "csv":
+            options |= _csv_options(files)
     else:
         options["revision"] = source.revision
     datasets.disable_progress_bars()
@@ -104,3 +107,9 @@ def _rows(source: DatasetPrompts) -> Iterator[Row]:
     else:
         builder.download_and_prepare()
         yield from builder.as_dataset(split=source.split)
+
+
+def _csv_options(files: list[str]) -> dict[str, Any]:
+    """Options by which every value of CSV files stays a text: pandas would drop NA and read 007 as a number."""
+    columns = {name for file in files for name in pd.read_csv(file, nrows=0).columns}
+    return {"converters": dict.fromkeys(sorted(columns), str), "na_filter": False}

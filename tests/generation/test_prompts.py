@@ -147,6 +147,20 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return found
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_words_of_a_csv_file_stay_as_they_stand(tmp_path, streaming):
+    words = ["NA", "null", "None", "nan", "N/A", "", "007", "1e5", "True", "2020-01-01", "1,234", " 5 "]
+    path = tmp_path / "rows.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["q", "about", "score"])
+        writer.writerows([word or "empty topic", word, 1] for word in words)
+    found, num_skipped = hub_prompts.from_dataset(dataset(path, "csv", topic="about", streaming=streaming))
+    texts = sorted((row["messages"][0]["content"], row["topic"]) for row in found)
+    assert texts == sorted((word.strip(), word.strip()) for word in words if word)
+    assert num_skipped == 1
+
+
 def test_prompts_of_json_csv_and_parquet_are_the_same(tmp_path):
     variants = [
         hub_prompts.from_dataset(dataset(path, name, streaming=streaming))
