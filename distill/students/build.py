@@ -89,7 +89,10 @@ def load_initial(folder: Path, record: Row, progressive: Progressive | None) -> 
 
     `record` is metrics/init.json. Raises UserError where the folder is missing or broken.
     """
-    model, tokenizer = loading.load_model(str(folder / f"{INTERMEDIATE}1" if progressive else folder), torch.float32)
+    path = folder / f"{INTERMEDIATE}1" if progressive else folder
+    if not path.is_dir():
+        raise UserError(f"{path} is missing. Run `dvc repro init`: it makes the students that training starts from.")
+    model, tokenizer = loading.load_model(str(path), torch.float32)
     described = {name: value for name, value in record.items() if name in DESCRIBED}
     return Student(model, tokenizer, described | ({"layers": record["start_layers"]} if progressive else {}))
 

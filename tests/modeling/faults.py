@@ -22,7 +22,7 @@ FAULTS = [
         "distill/modeling/batches.py",
         "response_mask[row, len(prompt) - 1 : end - 1] = True",
         "response_mask[row, len(prompt) - 1 : -1] = True",
-        "training/test_dataset.py::test_labels_and_weights_follow_the_response_mask",
+        "modeling/test_batches.py::test_prompts_and_padding_are_not_learnt",
     ),
     Fault(
         "the end of turn is not in the loss",

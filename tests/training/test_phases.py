@@ -82,7 +82,8 @@ def test_the_previous_student_is_another_teacher(finished, tmp_path):
     trained = {}
     for teacher in ("previous", "original"):
         folder = changed(copy_repository(finished, tmp_path / teacher), progressive=PROGRESSIVE | {"teacher": teacher})
-        stage(folder, "train distilled 7")
+        for name in ("init", "train distilled 7"):
+            stage(folder, name)
         trained[teacher] = written(folder, "distilled-7")
     first, second = trained.values()
     assert (
