@@ -25,7 +25,7 @@ UNMEASURED = "Not in this copy. `python -m tools.export FOLDER` writes one with 
 ROLES = {
     "init": "the student before training",
     "sft": "the baseline: the student fine-tuned with cross-entropy on the teacher's responses",
-    "distilled": "the student trained with the loss under test",
+    "distilled": "the student trained with the distillation loss",
 }
 SCORES = {"accuracy": "Accuracy", "perplexity": "Perplexity", "top1_agreement": "Top-1 agreement", "rouge_l": "ROUGE-L"}
 

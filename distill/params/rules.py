@@ -69,7 +69,7 @@ def targets_have_a_teacher(params: Params) -> Mistakes:
 
 
 def losses_have_their_targets(params: Params) -> Mistakes:
-    """The loss under test can be computed from the kind of targets."""
+    """The distillation loss can be computed from the kind of targets."""
     targets, loss = params.targets, params.train.distilled.loss
     if loss.kind == "cross_entropy":
         return

@@ -82,7 +82,7 @@ class HiddenLoss(Section):
 
 
 class Distilled(Section):
-    """The loss under test."""
+    """The distillation loss."""
 
     loss: Loss
     hidden_loss: HiddenLoss | None

@@ -69,7 +69,7 @@ def measured_on(scores: Mapping[str, Any]) -> str:
 
 
 def comparison(models: Scores) -> Table:
-    """Scores of the loss under test and of cross-entropy on the same data, from evaluate.json."""
+    """Scores of the distillation loss and of cross-entropy on the same data, from evaluate.json."""
     rows = []
     for score in COMPARED:
         title, more_is_better = SCORES[score]
