@@ -1,7 +1,7 @@
 """Make the student before training: `python -m stages.init`.
 
 Reads  data/clean/{train,validation}.jsonl, data/targets, params data_seed, runtime, teachers, generate.class_labels,
-       targets, init, train.progressive
+       generate.prompts, targets, init, train.progressive
 Writes models/init, metrics/init.json; metrics/environment/init.json
 
 models/init is the final student in float32. With intermediate students, training starts from the first of them, which

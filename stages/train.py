@@ -1,7 +1,7 @@
 """Train one student: `python -m stages.train sft SEED` or `distilled SEED`, with a seed of `training_seeds`.
 
 Reads  data/weighted/train.jsonl, data/targets, data/clean/validation.jsonl, models/init, metrics/init.json,
-       params runtime, teachers, generate.class_labels, targets, init, train
+       params runtime, teachers, generate.class_labels, generate.prompts, targets, init, train
 Writes models/<run>, metrics/train/<run>.json, metrics/train/<run>_log.csv, and while it trains DVCLive's files
        metrics/live/<run>/metrics.json, metrics/live/<run>/plots/metrics;
        checkpoints to resume from in .distill/checkpoints, metrics/environment/{sft,distilled}@<seed>.json

@@ -1,7 +1,7 @@
 """Weight every training row: `python -m stages.weight`.
 
 Reads  data/clean/{train,dropped}.jsonl, data/targets, metrics/clean.json, params data_seed, teachers, targets, weight,
-       clean.languages
+       clean.languages, generate.prompts
 Writes data/weighted/train.jsonl, data/README.md, metrics/weight.json
 """
 
@@ -45,7 +45,8 @@ def main() -> None:
     metrics = summarize(weighted, params.weight, strength) | data_card.numbers(weighted, teachers)
     write_rows(WEIGHTED, weighted)
     cleaning = read_json(CLEANING, "stage clean")
-    write_text(CARD, data_card.card(weighted, metrics, cleaning, params.clean.languages))
+    prompts = params.generate.prompts.model_dump(exclude_none=True)
+    write_text(CARD, data_card.card(weighted, metrics, cleaning, params.clean.languages, prompts))
     write_json(METRICS, metrics)
     print(f"{len(rows)} rows weighted, effective sample size {metrics['ess_fraction']:.0%} of them")
 

@@ -10,6 +10,7 @@ from huggingface_hub import DatasetCardData
 from distill.cards.document import Data, Section, Table, format_number
 from distill.cards.hub import common_license, license_fields, size_category
 from distill.cards.markdown import render
+from distill.cards.prompts import prompts_section
 from distill.core.text import words
 
 Row = dict[str, Any]
@@ -143,7 +144,7 @@ def extreme_section(name: str, rows: Sequence[Row]) -> Section:
 
 
 def sections(rows: Sequence[Row], metrics: dict[str, Any], clean: dict[str, Any]) -> list[Section]:
-    """The card's sections, from the training rows, metrics/weight.json and metrics/clean.json."""
+    """The card's sections on responses, from the training rows, metrics/weight.json and metrics/clean.json."""
     return [
         teacher_section(metrics),
         cleaning_section(clean),
@@ -173,12 +174,19 @@ def front_matter(num_rows: int, metrics: dict[str, Any], languages: Sequence[str
     )
 
 
-def card(rows: Sequence[Row], metrics: dict[str, Any], clean: dict[str, Any], languages: Sequence[str] | None) -> str:
-    """The card as a file."""
+def card(
+    rows: Sequence[Row],
+    metrics: dict[str, Any],
+    clean: dict[str, Any],
+    languages: Sequence[str] | None,
+    prompts: Mapping[str, Any],
+) -> str:
+    """The card as a file. `prompts` is the section generate.prompts without nulls."""
+    teachers, *others = sections(rows, metrics, clean)
     parts = [
         f"---\n{front_matter(len(rows), metrics, languages).to_yaml()}\n---",
         "# Data card",
         f"{summary(rows)} Stage `weight` writes this file together with the data.",
-        *map(render, sections(rows, metrics, clean)),
+        *map(render, [teachers, prompts_section(prompts), *others]),
     ]
     return "\n\n".join(parts) + "\n"

@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from distill.cards.document import Data, Section, Table, flatten, key_values
 from distill.cards.hub import license_fields
 from distill.cards.markdown import between, marks, render
+from distill.cards.prompts import prompts_section
 from distill.cards.provenance import Provenance
 from distill.cards.usage import usage
 from distill.core.files import file_hash, write_text
@@ -46,6 +47,7 @@ def sections(provenance: Provenance, record: Mapping[str, Any]) -> list[Section]
             Table(["source", "contribution", "license and terms"], sources, "lll"),
             "The student is derived from these sources: their licenses and terms apply to it too.",
         ]),
+        prompts_section(provenance.prompts),
         Section("Training", [
             key_values(["choice", "value"], choices),
             key_values(["result of training", "value"], outcome),

@@ -21,7 +21,8 @@ class Provenance:
 
     `teachers` are the entries of params.yaml with name, model and license; `student`, `schedule` and `settings` (empty
     for init) its sections. `rows` are the training rows, `hashes` the SHA-256 of files by path. `class_labels` is the
-    set that the student chooses from, if any. `targets` names the teacher of its logit targets, if any.
+    set that the student chooses from, if any. `targets` names the teacher of its logit targets, if any. `prompts` is
+    the section generate.prompts: where the prompts come from.
     """
 
     variant: str
@@ -34,6 +35,7 @@ class Provenance:
     hashes: Mapping[str, str]
     class_labels: Sequence[str] | None
     targets: str | None
+    prompts: Mapping[str, Any]
 
     @property
     def base(self) -> str:
@@ -49,7 +51,7 @@ class Provenance:
         responses = Counter(row["teacher"] for row in self.rows) if self.variant != "init" else Counter()
         sources = []
         if self.student["source"] == "pretrained":
-            sources.append([self.student["model"], "its weights", UNSTATED])
+            sources.append([self.student["model"], "its weights", self.student["license"] or UNSTATED])
         for name in dict.fromkeys([*models, *sorted(responses)]):
             pruned = self.student["source"] == "pruned" and self.student["teacher"] == name
             shares = ["its weights"] * pruned + [f"{responses[name]:,} responses"] * (name in responses)
@@ -87,4 +89,5 @@ def provenance(params: Params, run: Run, rows: Sequence[Row], files: Sequence[Pa
         hashes={str(path): file_hash(path) for path in files} | pinned,
         class_labels=params.generate.class_labels,
         targets=targets.teacher if targets is not None and uses_targets else None,
+        prompts=params.generate.prompts.model_dump(exclude_none=True),
     )

@@ -36,11 +36,12 @@ class PrunedStudent(Section):
 
 
 class PretrainedStudent(Section):
-    """An existing checkpoint: a folder or a hub name."""
+    """An existing checkpoint: a folder or a hub name, with its license for the cards."""
 
     source: Literal["pretrained"]
     model: Text
     revision: Text | None
+    license: Text | None
 
 
 Init = Annotated[PrunedStudent | PretrainedStudent, Field(discriminator="source")]

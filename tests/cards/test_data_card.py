@@ -11,15 +11,26 @@ ROWS = [
     for index in range(3)
 ]
 CLEAN = {"requested": 4, "kept": 3, "dropped": 1, "splits": {}, "reasons": {}}
+PROMPTS = {"source": "dataset", "name": "some/prompts", "revision": "0" * 40}
 WEIGHT = {"kind": "uniform", "confidence": "margin", "strength": 0.0, "ess_fraction": 1.0}
 
 
-def front_matter(license: str | None, languages: list[str] | None) -> dict:
-    """The front matter of the card of ROWS, by a teacher of this license beside one that gave no rows."""
+def card(license: str | None, languages: list[str] | None) -> DatasetCard:
+    """The card of ROWS, by a teacher of this license beside one that gave no rows."""
     rows = [row | {"confidence": None} for row in ROWS]
     numbers = data_card.numbers(rows, {"tiny": ("model", license), "other": ("model", "MIT")})
     metrics = WEIGHT | {"correlation_with_length": None} | numbers
-    return DatasetCard(data_card.card(rows, metrics, CLEAN, languages)).data.to_dict()
+    return DatasetCard(data_card.card(rows, metrics, CLEAN, languages, PROMPTS))
+
+
+def front_matter(license: str | None, languages: list[str] | None) -> dict:
+    return card(license, languages).data.to_dict()
+
+
+def test_the_card_names_the_source_of_the_prompts():
+    text = card("Apache-2.0", None).text
+    assert "| name | some/prompts |" in text
+    assert f"| revision | {'0' * 40} |" in text
 
 
 def test_hubs_read_license_languages_and_size():

@@ -55,7 +55,7 @@ def test_only_a_license_of_all_sources_is_stated():
 
 
 def test_the_license_of_a_pretrained_student_is_left_open():
-    student = {"source": "pretrained", "model": "some-org/some-model", "revision": None}
+    student = {"source": "pretrained", "model": "some-org/some-model", "revision": None, "license": None}
     source = provenance(init=student)
     assert source.sources == [
         ["some-org/some-model", "its weights", UNSTATED],
@@ -66,9 +66,26 @@ def test_the_license_of_a_pretrained_student_is_left_open():
     assert model_card.front_matter(provenance()).base_model is None
 
 
+def test_the_license_of_a_pretrained_student_counts():
+    student = {"source": "pretrained", "model": "some-org/some-model", "revision": None, "license": "MIT"}
+    assert provenance(init=student).sources[0] == ["some-org/some-model", "its weights", "MIT"]
+    assert provenance(init=student).license is None
+    assert provenance(init=student | {"license": "Apache-2.0"}).license == "apache-2.0"
+    assert "| some-org/some-model | its weights | MIT |" in model_card.card(provenance(init=student), RECORD)
+
+
+def test_the_card_names_the_source_of_the_prompts():
+    prompts = {"source": "dataset", "name": "some/prompts", "config": None, "split": "train", "column": "text"}
+    prompts |= {"path": "source.txt", "topic": 9, "revision": "0" * 40, "streaming": False, "limit": None}
+    card = model_card.card(provenance(generate__prompts=prompts), RECORD)
+    assert "| name | some/prompts |" in card
+    assert f"| revision | {'0' * 40} |" in card
+    assert "| limit |" not in card
+
+
 def test_the_card_names_the_adapter_of_its_student():
     adapter = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "target_modules": ["q_proj"], "quantization": "nf4"}
-    student = {"source": "pretrained", "model": "m", "revision": None}
+    student = {"source": "pretrained", "model": "m", "revision": None, "license": None}
     card = model_card.card(provenance(init=student, train__adapter=adapter), RECORD)
     assert "| train.adapter.rank | 4 |" in card
     assert "in 4 bits (QLoRA, nf4)" in card

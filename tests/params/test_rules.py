@@ -7,7 +7,7 @@ from distill.params.rules import RULES
 
 TEACHER = SHIPPED["teachers"][0]
 BASE = TEACHER | {"name": "base", "chat_template": "few_shot", "prompt_fraction": 0.0}
-PRETRAINED = {"source": "pretrained", "model": "m", "revision": None}
+PRETRAINED = {"source": "pretrained", "model": "m", "revision": None, "license": None}
 ADAPTER = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "target_modules": "all-linear", "quantization": None}
 JUDGED = {"policy": "best_of_n", "judge": "nobody", "aggregator": None}
 FUSED = {"policy": "fuse", "judge": None, "aggregator": "nobody"}

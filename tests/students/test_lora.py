@@ -25,7 +25,7 @@ from distill.students import lora
 from distill.training import sampler, trainer
 
 LORA = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "target_modules": "all-linear", "quantization": None}
-PRETRAINED = {"source": "pretrained", "model": "m", "revision": None}
+PRETRAINED = {"source": "pretrained", "model": "m", "revision": None, "license": None}
 IDS = torch.arange(3, 27).view(2, 12)
 VOCABULARY = 50
 

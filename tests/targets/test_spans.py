@@ -171,7 +171,9 @@ def test_a_student_is_distilled_from_a_base_model(tmp_path, share):
 
 @pytest.mark.slow
 def test_a_student_of_another_tokenizer_is_distilled(tmp_path):
-    folder = tiny.repository(tmp_path, init={"source": "pretrained", "model": "other", "revision": None})
+    folder = tiny.repository(
+        tmp_path, init={"source": "pretrained", "model": "other", "revision": None, "license": None}
+    )
     OTHER.save_pretrained(folder / "other")
     tiny.model(len(OTHER), layers=2, spread=0.05).save_pretrained(folder / "other")
     for name in ("generate", "clean", "targets", "weight", "init", "train distilled 7"):

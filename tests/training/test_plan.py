@@ -11,7 +11,7 @@ from distill.training.plan import plan_phases
 
 STUDENT = {"layers": 3, "intermediate_size": None, "num_key_value_heads": None, "num_train_epochs": 1}
 PROGRESSIVE = {"teacher": "previous", "students": [STUDENT]}
-PRETRAINED = {"source": "pretrained", "model": "m", "revision": None}
+PRETRAINED = {"source": "pretrained", "model": "m", "revision": None, "license": None}
 GENERATIONS = {"num_generations": 3, "start": "previous", "ema_decay": None}
 CROSS_ENTROPY = {"kind": "cross_entropy"}
 
