@@ -1,5 +1,7 @@
 """Train one student: `python -m stages.train sft SEED` or `distilled SEED`, with a seed of `training_seeds`.
 
+DVC gives no SEED: it names the stage, `sft@20`, in DVC_STAGE, so that no value of params.yaml reaches a shell.
+
 Reads  data/weighted/train.jsonl, data/targets, data/clean/validation.jsonl, models/init, metrics/init.json,
        params runtime, teachers, generate.class_labels, generate.prompts, targets, init, train
 Writes models/<run>, metrics/train/<run>.json, metrics/train/<run>_log.csv, and while it trains DVCLive's files
@@ -42,11 +44,13 @@ INIT = Run("init", None)
 
 
 def parse_run() -> Run:
-    """The run that the command names."""
+    """The run that the command, or DVC, names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("variant", choices=TRAINED)
-    parser.add_argument("seed", type=int, help="of the training, one of training_seeds in params.yaml")
+    parser.add_argument("seed", type=int, nargs="?", help="of the training, one of training_seeds in params.yaml")
     arguments = parser.parse_args()
+    if arguments.seed is None:
+        return Run.of_stage(arguments.variant, os.environ.get("DVC_STAGE", ""))
     return Run(arguments.variant, arguments.seed)
 
 

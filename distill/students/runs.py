@@ -5,9 +5,11 @@ names, so that `evaluate` depends on the records of all runs, small files in git
 and reads the models that params name, each only where it matches its record.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from distill.core.errors import UserError
 from distill.core.files import file_hash, read_json, value_hash
@@ -23,6 +25,17 @@ class Run:
 
     variant: str
     seed: int | None
+
+    @classmethod
+    def of_stage(cls, variant: str, stage: str) -> Self:
+        """The variant's run of a DVC stage, such as `sft@20`. Raises UserError for any other text."""
+        name = re.fullmatch(rf"(?:.*:)?{variant}@([0-9]{{1,10}})", stage)
+        if name is None:
+            raise UserError(
+                f"{variant} needs a training seed, a whole number, got stage {stage[:60]!r}. Fix training_seeds in "
+                f"params.yaml, or run `python -m stages.train {variant} SEED`."
+            )
+        return cls(variant, int(name[1]))
 
     @property
     def name(self) -> str:

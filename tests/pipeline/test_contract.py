@@ -101,6 +101,10 @@ def test_each_stage_is_one_word_in_five_places():
         assert PIPELINE[stage]["desc"]
 
 
+def test_no_value_of_params_reaches_a_shell():
+    assert [stage for stage in STAGES if "${" in str(PIPELINE[stage]["cmd"])] == []
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_cover_the_code_that_a_stage_uses_and_none_is_unused(stage):
     code = [path for path in listed(stage, "deps") if path.startswith(CODE)]

@@ -90,6 +90,7 @@ class Stage:
         """By the name that dvc.lock has for it."""
         locked = yaml.safe_load(Path("dvc.lock").read_text())["stages"][name]
         _, _, module, *self.arguments = locked["cmd"].split()  # python -m stages.train sft
+        self.arguments += name.split("@")[1:]  # the seed, which DVC gives by the stage's name
         self.name, self.module, self.log = name, importlib.import_module(module), logs / name
         beside = [f"metrics/environment/{name}.json"] + ["metrics/latency.json"] * (name == "evaluate")
         self.outs = [Path(out["path"]) for out in locked["outs"]]
