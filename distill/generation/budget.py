@@ -1,7 +1,7 @@
 """Hard budget: reserve the maximum cost of a request before it is sent, record its real cost after."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from distill.core.errors import UserError
 from distill.params.teachers import ApiTeacher, Price
@@ -52,12 +52,15 @@ class Budget:
         self.reserved += amount
         self._in_flight += 1
 
-    async def wait_and_reserve(self, amount: float, teacher: ApiTeacher) -> None:
-        """Reserves an amount, after requests in flight have cost less than reserved if there is no room yet."""
-        while not self.fits(amount) and self._in_flight:
+    async def wait_and_reserve(self, amount: Callable[[], float], teacher: ApiTeacher) -> None:
+        """Reserves an amount, after requests in flight have cost less than reserved if there is no room yet.
+
+        The amount may change meanwhile, by what these requests have cost.
+        """
+        while not self.fits(amount()) and self._in_flight:
             self._recorded = self._recorded or asyncio.Event()
             await self._recorded.wait()
-        self.reserve(amount, teacher)
+        self.reserve(amount(), teacher)
 
     def restore_reservation(self, amount: float) -> None:
         """Reserves again what an earlier run had reserved, which has counted as spent since."""

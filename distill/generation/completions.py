@@ -1,12 +1,14 @@
 """Requests to teachers and their completions."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 from distill.modeling.chat import Messages
 
 FINISH_REASONS = ("stop", "length", "content_filter")
 TOKENS = ("prompt_tokens", "completion_tokens")
+MAX_COUNT = 10**8  # tokens of one request: ten times the largest context there is
+MAX_MESSAGE_CHARACTERS, MAX_CODE_CHARACTERS = 300, 60  # of a failure
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,40 @@ class Completion:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Self:
-        """The completion of a journal line. Lines from before there were class labels lack `label_log_probs`."""
+        """The completion of a journal line. Lines from before there were class labels lack `label_log_probs`.
+
+        Earlier versions stored impossible counts of tokens: they are unknown.
+        """
         optional = "label_log_probs"
-        return cls(**{name: row[name] for name in cls.__dataclass_fields__ if name != optional or name in row})
+        fields = {name: row[name] for name in cls.__dataclass_fields__ if name != optional or name in row}
+        return cls(**fields | {name: token_counts(row[name]) for name in ("usage", "billed")})
+
+
+def token_counts(value: Any) -> dict[str, int] | None:
+    """The prompt_tokens and completion_tokens of a mapping; None if they are not two possible counts."""
+    if not isinstance(value, dict):
+        return None
+    counts = {key: value[key] for key in TOKENS if is_count(value.get(key))}
+    return counts if len(counts) == len(TOKENS) else None
+
+
+def is_count(value: Any) -> TypeGuard[int]:
+    """Whether a value of JSON is a possible number of tokens: an integer, which `true` is not."""
+    return type(value) is int and 0 <= value <= MAX_COUNT
 
 
 def failed_completion(
     request: Request, kind: str, message: str, code: str | None = None, attempts: int = 1, usage: Any = None
 ) -> Completion:
     """The record of a failure. The next run sends its request again."""
-    error = {"class": kind, "code": code, "attempts": attempts, "message": message[:300]}
+    error = {
+        "class": kind,
+        "code": None if code is None else _text(code)[:MAX_CODE_CHARACTERS],
+        "attempts": attempts,
+        "message": _text(message)[:MAX_MESSAGE_CHARACTERS],
+    }
     return Completion(request.id, "", "error", None, usage, error)
+
+
+def _text(value: str) -> str:
+    return value.encode(errors="replace").decode()  # a lone surrogate is no text

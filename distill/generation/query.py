@@ -1,8 +1,9 @@
 """Query one teacher of any kind: completions in its journal are reused, the other requests are sent."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tqdm import tqdm
 from distill.core.errors import UserError
 from distill.core.files import value_hash
 from distill.generation.budget import Budget
-from distill.generation.completions import TOKENS, Completion, Request
+from distill.generation.completions import Completion, Request
 from distill.generation.journal import Journal
 from distill.generation.teacher_journals import endpoint, open_journal
 from distill.modeling import few_shot
@@ -29,7 +30,8 @@ class QueryContext:
 
     `environment` has the keys of APIs under the names in params. `journals` is the folder of journals. A teacher
     without one of `required_capabilities` is refused, or its rows are marked. `dry_run`, if not None, returns
-    placeholders in place of the teachers, and nothing is sent.
+    placeholders in place of the teachers, and nothing is sent. More failures than `max_failed_fraction` of a query are
+    refused.
     """
 
     runtime: Runtime
@@ -39,6 +41,7 @@ class QueryContext:
     required_capabilities: tuple[str, ...]
     budget: Budget
     dry_run: "Callable[[Teacher, list[Request], Sampling], QueryResult] | None" = None
+    max_failed_fraction: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,8 @@ def build_request(
 def query(teacher: Teacher, requests: list[Request], sampling: Sampling, context: QueryContext) -> QueryResult:
     """Sends the requests without a completion in the teacher's journal, and those that failed.
 
-    Each completion is in the journal as soon as it arrives. Raises UserError if the query cannot continue; the
-    completions so far are kept.
+    Each completion is in the journal as soon as it arrives. Raises UserError if the query cannot continue or too many
+    requests failed; the completions so far are kept.
     """
     if context.dry_run is not None:
         return context.dry_run(teacher, requests, sampling)
@@ -116,6 +119,7 @@ def query(teacher: Teacher, requests: list[Request], sampling: Sampling, context
                     _query_api(teacher, todo, sampling, context, journal, bar)
         elif requests:
             print(f"{teacher.name}: all {len(requests)} responses are in the journal already", file=sys.stderr)
+        _require_responses(teacher, requests, journal, context.max_failed_fraction)
         probe, missing = _capabilities(teacher, context, journal) if teacher.kind == "openai" else (None, [])
         return QueryResult(journal.latest, probe, missing)
 
@@ -154,17 +158,34 @@ def _query_api(
     """Probes the capabilities of an endpoint, if unknown, and sends it the requests, live or in batches."""
     from distill.generation.api import batch, capabilities, live
     from distill.generation.api.client import QueryJob
+    from distill.generation.api.http import proxy_variables
+    from distill.generation.api.secrets import api_key
 
-    key = context.environment.get(teacher.api_key_env)
-    if not key:
-        raise UserError(
-            f"teacher {teacher.name!r} needs a key in the environment variable {teacher.api_key_env}, which is not "
-            "set. Set it (to any word for a server that needs none) and run again. Nothing was sent."
-        )
-    known = capabilities.probe(teacher, key, context.budget, journal)
+    key = api_key(teacher, context.environment)
+    proxies = proxy_variables(teacher, context.environment)
+    job = QueryJob(teacher, key, sampling, True, context.budget, journal, bar, proxies)
+    known = capabilities.probe(job)
     capabilities.require_capabilities(teacher, known, context.required_capabilities)
-    job = QueryJob(teacher, key, sampling, known["accepts_logprobs"], context.budget, journal, bar)
+    job = replace(job, log_probs=known["accepts_logprobs"])
     (live if teacher.mode == "live" else batch).complete(job, requests)
+
+
+def _require_responses(teacher: Teacher, requests: list[Request], journal: Journal, max_failed_fraction: float) -> None:
+    failures = [
+        journal.latest[request.id].error or {}
+        for request in requests
+        if request.id not in journal.completed and request.id in journal.latest
+    ]
+    if len(failures) <= max_failed_fraction * len(requests):
+        return
+    counts = Counter(failure["class"] for failure in failures)
+    listed = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+    raise UserError(
+        f"teacher {teacher.name!r} must respond to all but {max_failed_fraction:g} of its requests "
+        f"(generate.max_failed_fraction), got {len(failures)} failures of {len(requests)} ({listed}). One of them: "
+        f"{next(item['message'] for item in failures if item['class'] == counts.most_common()[0][0])}. All responses "
+        "so far are kept. Run again to send the failed requests again, or raise the fraction."
+    )
 
 
 def _capabilities(
@@ -176,9 +197,9 @@ def _capabilities(
     known = capabilities.known_capabilities(teacher, journal)
     if known is None:
         return None, []
-    completions = capabilities.probe_completions(teacher, journal, known["accepts_logprobs"]).values()
-    tokens = {key: sum((completion.usage or {}).get(key, 0) for completion in completions) for key in TOKENS}
-    return known | tokens, capabilities.require_capabilities(teacher, known, context.required_capabilities)
+    return known | capabilities.probe_tokens(teacher, journal), capabilities.require_capabilities(
+        teacher, known, context.required_capabilities
+    )
 
 
 def _dtype(runtime: Runtime) -> str:

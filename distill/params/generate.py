@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from distill.params.fields import Count, Name, Positive, PositiveFraction, Real, Section, Text
+from distill.params.fields import Count, Fraction, Name, Positive, PositiveFraction, Real, Section, Text
 
 Label = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
 BUILDERS = ("csv", "json", "parquet", "text")  # of the `datasets` library, for local files
@@ -125,6 +125,7 @@ class Generate(Section):
     batch_size: Count
     required_capabilities: list[Literal["logprobs", "temperature", "seed", "usage"]]
     budget_usd: Positive | None
+    max_failed_fraction: Fraction
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:

@@ -1,10 +1,30 @@
 """Section `teachers`: local models and API endpoints."""
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from distill.params.fields import Count, Fraction, Name, NotNegative, Positive, Section, Text
+
+FIXED_FIELDS = ("model", "messages", "stream", "n")  # of a request: the response is read by them
+
+
+def _json(value: Any) -> Any:
+    """The value, if it is JSON and sets no fixed field."""
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"must be JSON, with numbers that are finite and no dates ({error})") from None
+    if json.loads(text) != value:
+        raise ValueError("must be JSON, whose keys are strings, got another key")
+    if fixed := [name for name in FIXED_FIELDS if value.get(name) is not None]:
+        raise ValueError(f"must not set {fixed}; null leaves stream or n out")
+    return value
+
+
+ExtraBody = Annotated[dict[str, Any], AfterValidator(_json)]
 
 
 class LocalTeacher(Section):
@@ -35,8 +55,9 @@ class Price(Section):
 class ApiTeacher(Section):
     """An OpenAI-compatible chat endpoint. `api_key_env` is the environment variable with the key.
 
-    `extra_body` has fields of a request that its server has in addition to OpenAI's. `on_missing` is what to do if it
-    lacks one of generate.required_capabilities: fail, or degrade to mark its rows.
+    `extra_body` has fields of a request, of any JSON, in addition to OpenAI's or in place of them; null leaves a field
+    out. `on_missing` is what to do if it lacks one of generate.required_capabilities: fail, or degrade to mark its
+    rows.
     """
 
     name: Name
@@ -52,7 +73,7 @@ class ApiTeacher(Section):
     max_retries: Annotated[int, Field(ge=0)]
     price: Price | None
     on_missing: Literal["fail", "degrade"]
-    extra_body: dict[str, str | int | float | bool | None]
+    extra_body: ExtraBody
     prompt_fraction: Fraction
     license: Text | None
 
