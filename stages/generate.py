@@ -39,16 +39,8 @@ def query_context(params: Params, journals: Path, dry_run: DryRun | None) -> Que
     generate = params.generate
     budget = remaining_budget(generate.budget_usd, params.teachers, journals)
     required = tuple(generate.required_capabilities)
-    return QueryContext(
-        params.runtime,
-        generate.batch_size,
-        os.environ,
-        journals,
-        required,
-        budget,
-        dry_run,
-        generate.max_failed_fraction,
-    )
+    limits = (budget, dry_run, generate.max_failed_fraction)
+    return QueryContext(params.runtime, generate.batch_size, os.environ, journals, required, *limits)
 
 
 def read_prompts(source: Prompts) -> list[Prompt]:

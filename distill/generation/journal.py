@@ -3,6 +3,9 @@
 import fcntl
 import json
 import os
+import re
+import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,9 +13,10 @@ from typing import Any, Self
 
 from distill.core.errors import UserError
 from distill.core.files import Row
-from distill.generation.completions import TOKENS, Completion
+from distill.generation.completions import TOKENS, Completion, token_counts
 
 SCHEMA = 2
+CHECKSUM = re.compile(rb', "crc32": "([0-9a-f]{8})"\}\n\Z')
 
 
 class StoredCompletions(Mapping[str, Completion]):
@@ -43,7 +47,8 @@ class Journal:
     arrives. `in_flight` has the attempts without a completion. `notes` keeps other values that must survive a run.
 
     A kill loses nothing that `append` returned from; a power cut loses nothing that `sync` returned from. The next
-    opening removes a line that a kill truncated.
+    opening removes a line that a kill truncated. Each line ends with its checksum, but for the first one and lines of
+    earlier versions. A missing or broken first line costs no completion, since the file's name says whose they are.
     """
 
     def __init__(self, path: Path, settings: Row) -> None:
@@ -94,7 +99,7 @@ class Journal:
         self._file.close()
 
     def _write(self, value: Row) -> None:
-        line = json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        line = _with_checksum(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
         rest = memoryview(line)
         try:
             while rest:
@@ -106,12 +111,15 @@ class Journal:
         self._end += len(line)
 
     def _index(self, value: Row, start: int, length: int) -> None:
-        """Counts the line that starts at byte `start`. Raises KeyError or TypeError for an invalid one."""
+        """Counts the line that starts at byte `start`. Raises KeyError, TypeError or ValueError for an invalid one."""
         if "note" in value:
             self.notes[value["note"]] = value["value"]
         elif "sent" in value:
-            self.in_flight[value["sent"]] = value["tokens"]
-            self.billed.update(value["tokens"])
+            tokens = token_counts(value["tokens"])
+            if tokens is None:
+                raise ValueError("no token counts")
+            self.in_flight[value["sent"]] = tokens
+            self.billed.update(tokens)
         else:
             completion = Completion.from_json(value)
             self._spans[completion.id] = (start, length)
@@ -123,23 +131,15 @@ class Journal:
     def _read(self, header: Row) -> int:
         """Indexes every line and removes a truncated last one. Returns the file's length in bytes."""
         end = 0
+        self._has_checksums = False
         self._file.seek(0)
         with open(self._file.fileno(), "rb", closefd=False) as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.endswith(b"\n"):
                     self._file.truncate(end)
                     break
-                try:
-                    value = json.loads(line)
-                    if number == 1:
-                        self._check(value, header)
-                    else:
-                        self._index(value, end, len(line))
-                except (ValueError, KeyError, TypeError):
-                    raise UserError(
-                        f"{self.path}, line {number} is broken: {line[:60].decode(errors='replace')!r}. Remove that "
-                        "line and run again; its request is sent again."
-                    ) from None
+                if number > 1 or not self._is_header(line, header):
+                    self._read_line(line, number, end)
                 end += len(line)
         if end == 0:
             line = json.dumps(header).encode() + b"\n"
@@ -148,8 +148,47 @@ class Journal:
             end = len(line)
         return end
 
-    def _check(self, value: Any, header: Row) -> None:
-        if value != header:
+    def _read_line(self, line: bytes, number: int, start: int) -> None:
+        try:
+            self._has_checksums = _has_right_checksum(line, self._has_checksums)
+            self._index(json.loads(line), start, len(line))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            if number == 1:
+                print(f"{self.path}: the first line is broken and not used; all others are", file=sys.stderr)
+                return
             raise UserError(
-                f"{self.path} must be a journal with {header}, got {str(value)[:200]}. Move it away and run again."
+                f"{self.path}, line {number} is broken: {line[:60].decode(errors='replace')!r}. Remove that line "
+                f"(sed -i {number}d FILE) and run again; its request is sent again, and all others are kept."
+            ) from None
+
+    def _is_header(self, line: bytes, header: Row) -> bool:
+        """Whether the first line is the header. Raises UserError if it is the header of another journal."""
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            return False
+        if value == header:
+            return True
+        if isinstance(value, dict) and value.keys() == header.keys():
+            raise UserError(
+                f"{self.path} must be a journal with {header}, got {str(value)[:200]}. If its responses are of this "
+                "teacher, remove the first line (sed -i 1d FILE); else move the file away. Then run again."
             )
+        return False
+
+
+def _with_checksum(line: bytes) -> bytes:
+    """The line of a JSON object with the CRC-32 of its bytes as the last field."""
+    return line.removesuffix(b"}") + f', "crc32": "{zlib.crc32(line):08x}"}}\n'.encode()
+
+
+def _has_right_checksum(line: bytes, is_required: bool) -> bool:
+    """Whether a line has a checksum. Raises ValueError if it is wrong, or required and missing."""
+    match = CHECKSUM.search(line)
+    if match is None:
+        if is_required:
+            raise ValueError("no checksum")
+        return False
+    if int(match[1], 16) != zlib.crc32(line[: match.start()] + b"}"):
+        raise ValueError("a wrong checksum")
+    return True

@@ -16,7 +16,7 @@ from distill.core.errors import UserError
 from distill.generation.api.http import bounded_client
 from distill.generation.api.rate_limits import AdaptiveConcurrency, RateLimiter
 from distill.generation.budget import Budget, cost, estimated_prompt_tokens, max_prompt_tokens
-from distill.generation.completions import TOKENS, Request, is_count
+from distill.generation.completions import MAX_COUNT, TOKENS, Request, is_count
 from distill.generation.journal import Journal
 from distill.modeling.sampling import Sampling
 from distill.params.teachers import ApiTeacher
@@ -197,7 +197,7 @@ class RequestScheduler:
             self.budget.reserved += next(prices) - next(prices)
 
     def _with_excess(self, bounds: dict[str, int]) -> dict[str, int]:
-        return {key: bound + EXCESS_MARGIN * self.excess[key] for key, bound in bounds.items()}
+        return {key: min(MAX_COUNT, bound + EXCESS_MARGIN * self.excess[key]) for key, bound in bounds.items()}
 
 
 def sdk_client(job: QueryJob) -> openai.AsyncOpenAI:
