@@ -13,10 +13,14 @@ from dvc.scm import RevError, SCMError
 
 from distill.cards.document import flatten
 from distill.core.errors import UserError
+from distill.evaluation.metrics import metrics
 
 ITEMS, METRICS, LATENCY = "metrics/items.csv", "metrics/metrics.json", "metrics/latency.json"
 ENVIRONMENT = "metrics/environment"
 LOCK = "dvc.lock"
+COLUMNS = {"model", "item"} | {
+    column for metric in metrics(0.0).values() for column in (metric.numerator, metric.denominator) if column
+}
 TEST = "data/clean/test.jsonl"
 
 
@@ -50,6 +54,12 @@ def read(folder: Path, name: str | None) -> Revision:
         text = {path: files.read_text(path, encoding="utf-8") for path in (ITEMS, METRICS, LOCK, *sorted(names))}
         with files.open(ITEMS) as file:
             items = pd.read_csv(file, dtype={"model": str, "item": str})
+        if missing := sorted(COLUMNS - set(items)):
+            raise UserError(
+                f"{ITEMS} of {label} must have the columns of this code, got none named {', '.join(missing)}: older "
+                f"code wrote it. Compare by that code (`git checkout {name or 'HEAD'}`), or run `dvc repro evaluate` "
+                "there by this code and commit metrics/."
+            )
         if "seed" not in items:  # of revisions before there were several training seeds
             items["seed"] = None
     except (RevError, SCMError) as error:

@@ -1,13 +1,25 @@
 """Blocks of a report or a card: sections, tables, figures and numbers, before they become markdown or HTML."""
 
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import regex
+
 MAX_CHARACTERS = 600  # of a text that is shown
-REORDERING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+# Characters that nobody sees: controls, directions, widths of zero, tags. Some spell a text where they stand: a
+# variation selector after its sign, a joiner inside an emoji or a word of a script that joins letters, and a zero-width
+# space between words of a script without spaces.
+HIDDEN = regex.compile(
+    r"[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Cf}\p{Default_Ignorable_Code_Point}"
+    r"--[\t\u200b\p{Join_Control}\p{Variation_Selector}\p{Prepended_Concatenation_Mark}]]"
+    r"|(?<![[\p{L}--[\p{Latin}\p{Greek}\p{Cyrillic}\p{Han}]]\p{M}\p{Extended_Pictographic}\p{Emoji_Modifier}])"
+    r"\p{Join_Control}"
+    r"|(?<![[\p{Emoji}\p{Ideographic}\p{Mongolian}]--\p{Join_Control}])\p{Variation_Selector}"
+    r"|(?<![\p{Line_Break=SA}])\u200b",
+    regex.VERSION1,
+)
 
 
 class Data(str):
@@ -91,12 +103,8 @@ def visible(text: str) -> str:
     Characters that are invisible or reorder a line become U+FFFD.
     """
     shortened = f"{text[:MAX_CHARACTERS]} ..." if len(text) > MAX_CHARACTERS else text
-    return "\n".join("".join(map(_visible, line)).strip() for line in shortened.strip().splitlines()) or "(nothing)"
-
-
-def _visible(character: str) -> str:
-    hidden = character in REORDERING or unicodedata.category(character) in ("Cc", "Cs")
-    return " " if character == "\t" else "\N{REPLACEMENT CHARACTER}" if hidden else character
+    lines = shortened.strip().splitlines()
+    return "\n".join(HIDDEN.sub("\ufffd", line).replace("\t", " ").strip() for line in lines) or "(nothing)"
 
 
 def flatten(value: Any, path: str) -> dict[str, Any]:

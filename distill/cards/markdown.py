@@ -1,12 +1,14 @@
 """Blocks of a document, and text from data, as markdown."""
 
 import html
+import re
 
 from distill.cards.document import Block, Bullets, Data, Figure, Responses, Section, Table, visible
 from distill.core.errors import UserError
 
 FIGURES = "figures"  # the folder of a report's figures, beside the report
 SPECIAL = {ord(character): f"&#{ord(character)};" for character in "\\`*_[]|~#$:@"}
+WWW = re.compile(r"(www)\.", re.IGNORECASE)  # GitHub makes a link of such a name without a scheme
 
 
 def render(block: Block, level: int = 2) -> str:
@@ -40,7 +42,8 @@ def table(block: Table) -> str:
 
 def quoted(text: str) -> str:
     """The visible text on one line, escaped so that it never becomes markup."""
-    return "<br>".join(html.escape(line, quote=False).translate(SPECIAL) for line in visible(text).split("\n"))
+    lines = (html.escape(line, quote=False).translate(SPECIAL) for line in visible(text).split("\n"))
+    return "<br>".join(WWW.sub(r"\1&#46;", line) for line in lines)
 
 
 def marks(name: str) -> tuple[str, str]:

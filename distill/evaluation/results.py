@@ -20,6 +20,8 @@ from distill.evaluation.seeds import mean_benchmarks, mean_values, summarize_see
 from distill.students.runs import TRAINED
 
 VARIANTS = ("teacher", "init", *TRAINED)
+# an apostrophe too, so that different ids stay different; the last four are the full-width forms
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 Scores = dict[str, dict[str, Estimate]]
 
 
@@ -143,9 +145,16 @@ def seeds_table(seeds: dict[str, dict[str, Row]]) -> pd.DataFrame:
     )
 
 
+def spreadsheet_text(text: str) -> str:
+    """The text as a spreadsheet shows it: after an apostrophe where it would be a formula there."""
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+
+
 def items_table(models: Sequence[Model], items: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """metrics/items.csv: every item of every model and seed, without its text."""
+    """metrics/items.csv: every item of every model and seed, without its text. Ids are no formulas of spreadsheets."""
     tables = [items[model.name].assign(model=model.variant, seed=model.seed) for model in models]
     combined = pd.concat([table.astype({"seed": "Int64"}) for table in tables])
+    texts = [name for name in combined.columns if combined[name].map(lambda value: isinstance(value, str)).any()]
+    combined[texts] = combined[texts].map(lambda value: spreadsheet_text(value) if isinstance(value, str) else value)
     names = ["model", "seed", "item"]
     return combined[[*names, *(name for name in combined.columns if name not in (*names, "generated"))]]

@@ -22,12 +22,35 @@ def test_text_from_data_never_becomes_markup():
         "&#35; &#96;q&#96; &#36;a&#36; &#92;n &#126;&#126;s&#126;&#126; a&#95;b"
     )
     assert markdown.quoted("https://a.b @c") == "https&#58;//a.b &#64;c"
+    assert markdown.quoted("see www.a.example or WWW.B.example") == "see www&#46;a.example or WWW&#46;B.example"
     assert markdown.quoted("&amp;") == "&amp;amp;"
 
 
 def test_characters_that_hide_or_reorder_text_are_visible():
     assert markdown.quoted("a\x00b\x1b\u202ec\td\ud800") == "a\ufffdb\ufffd\ufffdc d\ufffd"
-    assert markdown.quoted("é 漢 👩\u200d🔬") == "é 漢 👩\u200d🔬"
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    "\u200b\u200c\u200d\u200e\u200f\u202a\u202e\u2060\u2061\u2066\u2069\ufeff\u061c\u00ad\u034f\u180e\u3164\ufe0f\U000e0041\U000e0101",
+)
+def test_no_zero_width_or_direction_character_hides_in_a_text(hidden):
+    assert markdown.quoted(f"pay{hidden}pal") == "pay\ufffdpal"
+    assert markdown.quoted(f"9{hidden}{hidden}").endswith("\ufffd")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "é 漢 👩\u200d🔬 ❤\ufe0f 1\ufe0f\u20e3 👍🏽",
+        "\u0645\u06cc\u200c\u0631\u0648\u0645",  # Persian with a non-joiner
+        "\u0dc1\u0dca\u200d\u0dbb\u0dd3",  # Sinhala with a joiner
+        "\u1798\u17b6\u1793\u200b\u1794",  # Khmer with a zero-width space
+        "\u845b\U000e0100",  # a variant of a Han character
+    ],
+)
+def test_what_spells_a_text_stays(text):
+    assert markdown.quoted(text) == text
 
 
 def test_empty_text_is_named_and_long_text_shortened():

@@ -1,12 +1,15 @@
 """The main table and its goals."""
 
+from types import SimpleNamespace
+
+import pandas as pd
 import pytest
 
 from distill.core.errors import UserError
 from distill.evaluation.bootstrap import Estimate
 from distill.evaluation.goals import GOALS
 from distill.evaluation.multiple_choice import CHANCE
-from distill.evaluation.results import main_table
+from distill.evaluation.results import items_table, main_table
 
 
 def estimates(accuracy: float, perplexity: float) -> dict[str, Estimate]:
@@ -51,3 +54,17 @@ def test_a_teacher_at_chance_is_refused():
     scores = dict.fromkeys(("teacher", "init", "sft", "distilled"), estimates(0.25, 0.25))
     with pytest.raises(UserError, match="must be better than chance"):
         main_table(scores, dict.fromkeys(scores, (1, 1)), 1.0, CHANCE)
+
+
+def test_no_id_or_label_of_the_items_is_a_formula_of_a_spreadsheet():
+    ids = ['=cmd|"/C calc"!A0', "+1", "-1", "@SUM(1)", "\t=1", "\uff1d1", "'=1", "=1", "bees/fact", "1-2"]
+    tables = {name: pd.DataFrame({"item": ids, "picked": "-", "nll": -1.0}) for name in ("teacher", "sft-1")}
+    models = [SimpleNamespace(name="teacher", variant="teacher", seed=None)]
+    models.append(SimpleNamespace(name="sft-1", variant="sft", seed=1))
+    written = items_table(models, tables)
+    assert written["item"].iloc[:8].str.startswith("'").all()
+    assert written["item"].nunique() == len(ids)
+    assert list(written["item"].iloc[8:10]) == ["bees/fact", "1-2"]
+    assert set(written["picked"]) == {"'-"}
+    assert set(written["nll"]) == {-1.0}
+    assert written["seed"].isna().tolist() == [True] * 10 + [False] * 10

@@ -106,6 +106,16 @@ def branches(tmp_path_factory) -> Path:
     return folder
 
 
+def test_items_of_older_code_are_one_message(branches):
+    git(branches, "switch", "-qc", "older", "main")
+    path = branches / revision.ITEMS
+    path.write_text(path.read_text().replace("top1_tokens", "agree").replace("nll", "nats"))
+    git(branches, "commit", "-qam", "Older names")
+    git(branches, "switch", "-q", "main")
+    with pytest.raises(UserError, match=r"items\.csv of older must have .* got none named nll, top1_tokens"):
+        comparison(branches, "older", "main")
+
+
 def comparison(folder: Path, first: str, second: str | None, model: str = "distilled") -> dict:
     return compare.compare(revision.read(folder, first), revision.read(folder, second), model)
 
