@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import PreTrainedModel
 
 from distill.cards import model_card
@@ -29,7 +30,7 @@ from distill.params.loading import load_params
 from distill.params.schema import Params
 from distill.params.train import Distilled
 from distill.students.build import StoredTargets, Student, load_initial, pruning_plan
-from distill.students.runs import TRAINED, Run, weights_hash
+from distill.students.runs import TRAINED, Run, require_model, weights_hash
 from distill.targets import store
 from distill.training import phases, plan, trackers
 from distill.training.checkpoints import checkpoint_folder
@@ -55,7 +56,7 @@ def parse_run() -> Run:
 
 
 def run_key(params: Params) -> Row:
-    """What the checkpoints of a run depend on: params, data, code and torch."""
+    """What the checkpoints of a run depend on: params, data, code and packages."""
     manifests = [TARGETS / store.MANIFEST, TARGETS / store.LAYERS / store.MANIFEST]
     return {
         "params": [
@@ -67,7 +68,7 @@ def run_key(params: Params) -> Row:
         "class_labels": params.generate.class_labels,
         "data": [file_hash(path) for path in (TRAIN, VALIDATION, INIT.record, *manifests) if path.exists()],
         "code": [file_hash(path) for path in imported_code(Path(__file__))],
-        "torch": torch.__version__,
+        "packages": [torch.__version__, transformers.__version__],
     }
 
 
@@ -124,6 +125,7 @@ def main() -> None:
     this, params = parse_run(), load_params()
     folder = prepare_trackers(params.train.report_to)
     runtime.prepare(params.runtime.threads, this.seed or 0)
+    require_model(INIT)
     rows, held_out = list(read_rows(TRAIN, "stage weight")), list(read_rows(VALIDATION, "stage clean"))
     student = load_initial(INIT.folder, read_json(INIT.record, "stage init"), params.train.progressive)
     dtype = runtime.compute_dtype(params.runtime.dtype)

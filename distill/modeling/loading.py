@@ -87,7 +87,13 @@ def load_teacher_tokenizer(teacher: LocalTeacher) -> PreTrainedTokenizerFast:
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Writes a Hugging Face folder. Raises UserError for a full disk."""
+    """Writes a Hugging Face folder. Raises UserError for weights that are not finite, and for a full disk."""
+    if wrong := _not_finite(model):
+        raise UserError(
+            f"A model must have finite weights to be saved, got nan or infinity in {len(wrong)} tensors "
+            f"({', '.join(wrong[:3])}). Nothing was replaced. Lower train.optimization.learning_rate, or set "
+            "train.save_dtype to float32."
+        )
     try:
         model.save_pretrained(folder)
         for name in LOADED_FROM:
@@ -148,12 +154,17 @@ def _from_pretrained(kind: Any, source: str, model: str, **options: Any) -> Any:
         ) from None
 
 
+def _not_finite(network: PreTrainedModel) -> list[str]:
+    """Names of the weights with a value that is not finite."""
+    return [name for name, weight in network.named_parameters() if not weight.isfinite().all()]
+
+
 def _require_all_weights(model: str, network: PreTrainedModel, report: dict[str, Any]) -> None:
     """Raises UserError for weights that were filled up at random, left out, or are not finite."""
     faults = {
         "missing": sorted(report["missing_keys"]),
         "unexpected": sorted(report["unexpected_keys"]),
-        "not finite": [name for name, weight in network.named_parameters() if not weight.isfinite().all()],
+        "not finite": _not_finite(network),
     }
     for fault, names in faults.items():
         if names:

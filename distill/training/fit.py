@@ -22,7 +22,7 @@ from distill.modeling.packing import shared_columns
 from distill.params.train import Adapter, Optimization
 from distill.students import lora
 from distill.training import throughput
-from distill.training.checkpoints import MarkComplete, last_complete_checkpoint
+from distill.training.checkpoints import SealCheckpoints, last_whole_checkpoint
 from distill.training.compile import compiled
 from distill.training.data import TrainingData
 from distill.training.dataset import Sample
@@ -100,10 +100,10 @@ def fit(
                 folder, config.optimization, result.steps, config.seed, config.name, config.report_to
             ),
             train_dataset=OrderedDataset(samples, order),
-            callbacks=[*callbacks, MarkComplete()],
+            callbacks=[*callbacks, SealCheckpoints()],
         )
         trainer.add_callback(ValidationCallback(config.validation_loss, trainer.log, result.steps, epochs))
-        resumed = last_complete_checkpoint(folder)
+        resumed = last_whole_checkpoint(folder)
         if resumed:
             print(f"resuming from {resumed.name}")
         started = time.monotonic()
@@ -137,7 +137,7 @@ def _train(trainer: DistillTrainer, resumed: Path | None, folder: Path, space: i
             raise
         raise UserError(
             f"{folder}: the disk is full ({error}). Free some space and run the same command again; it resumes from "
-            "the last complete checkpoint."
+            "the last whole checkpoint."
         ) from None
 
 

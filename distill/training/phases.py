@@ -14,6 +14,7 @@ from distill.core.files import Row, atomic_folder, read_json, write_json
 from distill.core.numbers import perplexity
 from distill.modeling import loading
 from distill.students.build import INTERMEDIATE, Student, prune_again
+from distill.training import checkpoints
 from distill.training.data import TrainingData
 from distill.training.ema import EMACallback
 from distill.training.fit import FitConfig, FitResult, fit
@@ -68,9 +69,9 @@ def run_phases(
     return run.result()
 
 
-def phase_folder(checkpoints: Path, name: str) -> Path:
-    """Folder of a finished phase's float32 model and tokenizer. The last phase has none."""
-    return checkpoints / name / TRAINED
+def phase_folder(run: Path, name: str) -> Path:
+    """Folder of a finished phase's float32 model and tokenizer in that of a run. The last phase has none."""
+    return run / name / TRAINED
 
 
 def intermediate_students(phases: Sequence[PhaseResult]) -> list[PhaseResult]:
@@ -114,7 +115,7 @@ class _Run:
         if follows and self.plan[number + 1].start == "initial" and self.initial is None:
             self.initial = copy.deepcopy(self.student.model)
         folder = self._folder(phase)
-        if (folder / RECORD).exists():
+        if checkpoints.is_whole(folder, phase.name):
             self.done.append(PhaseResult(**read_json(folder / RECORD, "stage train")))
             print(f"{phase.name} is finished")
             return
@@ -180,6 +181,7 @@ class _Run:
             if average is not None:
                 loading.save_model(average.model, self.student.tokenizer, target / AVERAGE)
             write_json(target / RECORD, asdict(self.done[-1]))
+            checkpoints.seal(target)
         for checkpoint in folder.parent.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
 

@@ -96,6 +96,24 @@ class DistillTrainer(Trainer):
             total = total + factor * hidden.total(outputs, *(inputs[name] for name in names))
         return total * self.accelerator.num_processes / num_items_in_batch
 
+    def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        """The loss of a micro-batch, with its gradients. Raises UserError where it is not finite."""
+        return self._finite("loss", super().training_step(*arguments, **options))
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        return self._finite("norm of the gradient", super()._get_grad_norm(model, grad_norm))
+
+    def _finite(self, name: str, value: Any) -> Any:
+        """The value. Raises UserError where it is not finite: the next optimiser step would spoil all weights."""
+        if not math.isfinite(value):
+            now, args = f"step {self.state.global_step + 1} of {self.state.max_steps}", self.args
+            raise UserError(
+                f"train.optimization: the {name} must be finite, got {float(value)} at {now}. No student was replaced. "
+                f"Lower learning_rate ({args.learning_rate:g}) or max_grad_norm ({args.max_grad_norm:g}), or raise "
+                "warmup_ratio."
+            )
+        return value
+
     def _class_label_loss(self, model: torch.nn.Module, inputs: Any) -> torch.Tensor:
         """The micro-batch's weighted sum of the losses of rows with class labels."""
         if self.accelerator.unwrap_model(model) is not model:
@@ -164,6 +182,7 @@ def training_arguments(
         optim="adamw_torch_fused",
         logging_steps=optimization.logging_steps,
         logging_first_step=False,
+        logging_nan_inf_filter=False,  # `_finite` stops instead
         save_strategy="steps",
         save_steps=optimization.save_steps,
         save_total_limit=2,

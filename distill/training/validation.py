@@ -1,5 +1,6 @@
 """Validation loss on held-out topics, in one unit for every student of an experiment."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from distill.core.errors import UserError
 from distill.core.files import Row
 from distill.core.numbers import perplexity
 from distill.modeling import class_labels
@@ -57,12 +59,21 @@ class Validation:
         return cls(rows, tokenizer, None, dtype, "student token", tokens)
 
     def loss(self, model: PreTrainedModel) -> float:
-        """Nats per unit of the validation responses."""
+        """Nats per unit of the validation responses. Raises UserError where they are not finite."""
+        loss = self._nats(model) / self.count
+        if not math.isfinite(loss):
+            raise UserError(
+                f"The validation loss must be finite, got {loss}: the student's weights or logits overflow. Lower "
+                "train.optimization.learning_rate, or start from another student."
+            )
+        return loss
+
+    def _nats(self, model: PreTrainedModel) -> float:
         with torch.autocast(model.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             if self.class_labels is not None:
-                return self._class_label_nats(model, self.class_labels) / self.count
+                return self._class_label_nats(model, self.class_labels)
             examples = [encode(self.tokenizer, row) for row in self.rows]
-            return negative_log_likelihood(model, examples, BATCH_TOKENS) / self.count
+            return negative_log_likelihood(model, examples, BATCH_TOKENS)
 
     def _class_label_nats(self, model: PreTrainedModel, labels: Sequence[str]) -> float:
         messages = [row["messages"] for row in self.rows]

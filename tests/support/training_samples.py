@@ -1,6 +1,7 @@
 """Training samples, losses and optimization of tests, and a distance between weights."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
@@ -8,6 +9,7 @@ from distill.losses.logit_loss import LossSettings
 from distill.params.train import Optimization
 from distill.targets.distributions import TopK
 from distill.training.dataset import Sample
+from distill.training.fit import FitConfig
 
 FORWARD_KL = LossSettings("forward_kl", ce_weight=0.0, tail="bucket")
 OPTIMIZATION = Optimization(
@@ -28,6 +30,15 @@ def training_samples(count: int = 8) -> list[Sample]:
         targets = TopK(ids, best, torch.log1p(-best.exp().sum(-1)), torch.ones(len(response), dtype=torch.bool))
         result.append(Sample(str(number), prompt, response, 0.5 + number % 4, targets))
     return result
+
+
+def fit_config(folder: Path, **changes: object) -> FitConfig:
+    """The training of a tiny model in a folder; `changes` are of its optimization."""
+    return FitConfig(
+        name="tiny", seed=0, optimization=OPTIMIZATION.model_copy(update=changes), loss=FORWARD_KL, adapter=None,
+        dtype=torch.float32, checkpoints=folder / "checkpoints", curves=folder / "curves", compile=False,
+        report_to=None, validation_loss=lambda _: 0.0,
+    )  # fmt: skip
 
 
 def max_difference(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> float:

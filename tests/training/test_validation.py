@@ -4,6 +4,7 @@ import pytest
 import tiny
 import torch
 
+from distill.core.errors import UserError
 from distill.modeling.chat import encode
 from distill.students.vocabulary import select_tokens, trim_tokenizer
 from distill.training.validation import Validation, perplexity
@@ -79,3 +80,11 @@ def test_rows_without_log_probs_never_overflow():
     assert math.isfinite(perplexity(loss * validation.count))
     assert math.isfinite(perplexity(1e6))
     assert perplexity(2.0) == pytest.approx(math.exp(2))
+
+
+def test_a_loss_that_is_not_finite_is_refused():
+    model = tiny.model(len(TOKENIZER), layers=1)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(math.nan)
+    with pytest.raises(UserError, match="validation loss must be finite, got nan"):
+        Validation.of(ROWS, TOKENIZER, None, torch.float32).loss(model)
