@@ -5,6 +5,7 @@ Reads  data/raw/responses.jsonl, the files and tasks in clean.evaluation_texts a
 Writes data/clean/{train,validation,test,dropped}.jsonl, metrics/clean.json
 """
 
+import os
 from pathlib import Path
 
 from distill.cleaning.pipeline import clean_responses, require_rows
@@ -35,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, os.environ)

@@ -8,6 +8,7 @@ models/init is the final student in float32. With intermediate students, trainin
 is the folder `intermediate-1` in it.
 """
 
+import os
 from pathlib import Path
 
 from distill.cards import model_card
@@ -75,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, os.environ)

@@ -9,6 +9,7 @@ Writes metrics/figures/{loss,goals,size,weights,latency,methods}.png,
        metrics/plots/{loss,goals,size,weights,latency}.csv, metrics/report.md, metrics/report.html
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -105,4 +106,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, os.environ)

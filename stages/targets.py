@@ -4,6 +4,7 @@ Reads  data/clean/train.jsonl, params data_seed, runtime, teachers, targets
 Writes data/targets; metrics/environment/targets.json
 """
 
+import os
 from pathlib import Path
 
 from distill.core.errors import UserError, run_main
@@ -61,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, os.environ)

@@ -5,6 +5,7 @@ Reads  data/clean/{train,dropped}.jsonl, data/targets, metrics/clean.json, param
 Writes data/weighted/train.jsonl, data/README.md, metrics/weight.json
 """
 
+import os
 from pathlib import Path
 
 from distill.cards import data_card
@@ -52,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, os.environ)

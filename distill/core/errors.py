@@ -1,19 +1,23 @@
 """Errors of the user, shown as one message without a traceback."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+PROCESSES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # of torchrun, accelerate, MPI
 
 
 class UserError(Exception):
     """A mistake that the user can fix. Its text is all that is shown: what is wrong, what is allowed, what to do."""
 
 
-def run_main(main: Callable[[], None]) -> None:
+def run_main(main: Callable[[], None], environment: Mapping[str, str] | None = None) -> None:
     """Run a command's `main`; print a user's mistake as one message and exit with code 1.
 
-    Ctrl-C exits with 130, as shells do. Any other exception is a defect of this project and keeps its traceback.
+    With an `environment`, one of several processes is refused. Ctrl-C exits with 130, as shells do. Any other exception
+    is a defect of this project and keeps its traceback.
     """
     try:
+        _require_one_process(environment or {})
         main()
     except UserError as error:
         sys.exit(f"\nerror: {error}")
@@ -28,3 +32,14 @@ def run_main(main: Callable[[], None]) -> None:
             f"\nerror: cannot read or write{name}: {error.strerror}. No file is half-written. "
             "Free space or fix permissions, then run the same command again."
         )
+
+
+def _require_one_process(environment: Mapping[str, str]) -> None:
+    """Raises UserError in a process that a launcher such as torchrun started as one of several."""
+    for name in PROCESSES:
+        number = environment.get(name, "").strip()
+        if number.isdecimal() and int(number[:9]) > 1:
+            raise UserError(
+                f"A stage must be run by one process, got {number[:9]} (environment variable {name}). Run it without "
+                f"torchrun, accelerate launch, mpirun or the like, as `dvc repro` does, or unset {name}."
+            )

@@ -48,7 +48,7 @@ def _stage(folder: str, log: str, surroundings: dict[str, str], word: str, *argu
     """In a process of its own: what `python -m stages.WORD` does in the folder."""
     _settle(folder, log, surroundings)
     sys.argv = [f"stages/{word}.py", *arguments]
-    sys.modules["distill.core.errors"].run_main(sys.modules[f"stages.{word}"].main)
+    sys.modules["distill.core.errors"].run_main(sys.modules[f"stages.{word}"].main, os.environ)
 
 
 def _tests(folder: str, log: str, surroundings: dict[str, str], *arguments: str) -> None:
