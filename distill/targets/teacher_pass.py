@@ -49,6 +49,7 @@ class TeacherPass:
         targets = self.targets
         states = output if isinstance(targets, HiddenStateTargets) else None
         logits = (output if states is None else self.model.get_output_embeddings()(states))[:, : self.num_tokens]
+        _require_finite(logits.amax(-1), example)  # -inf for some tokens is a probability of 0
         self.statistics[example.id] = response_statistics(logits, example.response)
         if targets.full:
             self.expected_counts += logits.float().softmax(-1).sum(0).cpu()
@@ -91,6 +92,7 @@ def layer_states(
 
     with tqdm(total=sum(len(example.response) for example in examples), desc="layers", unit="token") as bar:
         for index, states in per_example(model, examples, batch_tokens, forward):
+            _require_finite(states, examples[index])
             yield examples[index].id, StoredStates(states)
             bar.update(len(states))
 
@@ -108,3 +110,13 @@ def log_probs_without_prompt(
         alone[index].id: sum(score.log_probs) / len(score.log_probs)
         for index, score in score_examples(model, alone, batch_tokens)
     }
+
+
+def _require_finite(values: torch.Tensor, example: Example) -> None:
+    """Raises UserError for values of the teacher that are not finite."""
+    wrong = values[~values.isfinite()]
+    if len(wrong):
+        raise UserError(
+            f"The teacher's logits and states must be finite, got {float(wrong[0])} for the response of row "
+            f"{example.id!r}. Use a teacher with sound weights, or set runtime.dtype to float32."
+        )

@@ -12,7 +12,7 @@ from distill.modeling.batches import length_batches
 from distill.modeling.chat import Example, encode
 from distill.params.loading import check_params
 from distill.params.targets import Targets
-from distill.targets.teacher_pass import TeacherPass, log_probs_without_prompt, require_linear_logits
+from distill.targets.teacher_pass import TeacherPass, layer_states, log_probs_without_prompt, require_linear_logits
 
 OPTIONS = {"top_k": {"top_k": 8}, "sampled": {"num_draws": 50}, "hidden_states": {}, "online": {}}
 
@@ -143,3 +143,24 @@ def test_states_of_a_teacher_without_linear_logits_are_refused(teacher):
     ).eval()  # fmt: skip
     with pytest.raises(UserError, match=r"targets.kind: hidden_states needs linear logits, but 'capped' changes them"):
         require_linear_logits(capped, "capped", each)
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_refused(kind, value):
+    tokenizer = tiny.tokenizer()
+    model = tiny.model(len(tokenizer), layers=1)
+    with torch.no_grad():
+        model.model.norm.weight[0] = value
+    with pytest.raises(UserError, match=r"must be finite, got .* row 'ants/1'\. Use a teacher with sound weights"):
+        list(TeacherPass(model, len(tokenizer), targets(kind), 0).run([example(tokenizer, 1)]))
+
+
+def test_layers_that_are_not_finite_are_refused():
+    tokenizer = tiny.tokenizer()
+    model = tiny.model(len(tokenizer), layers=2)
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[0, 0] = float("inf")
+    list(layer_states(model, [example(tokenizer, 1)], [0], 64))
+    with pytest.raises(UserError, match=r"must be finite, got .* row 'ants/1'"):
+        list(layer_states(model, [example(tokenizer, 1)], [0, 1], 64))
