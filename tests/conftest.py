@@ -78,3 +78,19 @@ def committed(finished, tmp_path_factory) -> Path:
         tiny.run(folder / "repository", "git", "commit", "-qm", "Results")
 
     return once(tmp_path_factory, "committed", make) / "repository"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """The tiny tokenizer."""
+    import tiny
+
+    return tiny.tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    """A random model of the tiny tokenizer's vocabulary."""
+    import tiny
+
+    return tiny.model(len(tokenizer))

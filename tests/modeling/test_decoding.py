@@ -1,7 +1,6 @@
 from dataclasses import replace
 
 import pytest
-import tiny
 import torch
 
 from distill.generation import local
@@ -10,16 +9,6 @@ from distill.modeling import chat, decoding
 from distill.modeling.sampling import Sampling
 
 GREEDY = Sampling(max_tokens=10, temperature=0.0, top_p=1.0, seed=3)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return tiny.tokenizer()
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer):
-    return tiny.model(len(tokenizer))
 
 
 def requests(seed: int = 0) -> list[Request]:

@@ -3,12 +3,13 @@
 import json
 import math
 
+import pandas as pd
 import pytest
 import tiny
 import torch
 from forks import stage
 from repositories import copy_repository, edit_params
-from training_samples import VOCAB_SIZE, fit_config, training_samples
+from training_samples import VOCAB_SIZE, fit_config, max_difference, training_samples
 
 from distill.core.errors import UserError
 from distill.modeling import loading
@@ -83,3 +84,16 @@ def test_a_changed_initial_student_is_not_trained(finished, tmp_path):
     assert done.returncode == 1
     assert "models/init is not the model that metrics/init.json describes" in done.stderr
     assert json.loads((folder / "metrics/init.json").read_text())["weights"]
+
+
+@pytest.mark.parametrize("variant", ["sft", "distilled"])
+def test_every_training_starts_from_the_initial_student(finished, variant):
+    initial = json.loads((finished / "metrics/init.json").read_text())
+    log = pd.read_csv(finished / f"metrics/train/{variant}-7_log.csv")
+    first = log.iloc[0]
+    assert (first["step"], first["phase"], first["loss"]) == (0, "untrained", initial["validation_loss"])
+    start, _ = loading.load_model(str(finished / "models/init"), torch.float32)
+    end, _ = loading.load_model(str(finished / f"models/{variant}-7"), torch.float32)
+    moved = max_difference(dict(start.named_parameters()), dict(end.named_parameters()))
+    steps = log["step"].max()
+    assert 0 < moved <= 2 * steps * 1e-3, "a step of AdamW moves a weight by about the learning rate"

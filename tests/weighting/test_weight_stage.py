@@ -11,11 +11,13 @@ import tiny
 import yaml
 
 from distill.cards import data_card
+from distill.core.errors import UserError
 from distill.params.loading import check_params
 from distill.params.weight import Weight
 from distill.targets.statistics import ResponseStatistics
 from distill.weighting.confidence import MEASURES, ConfidenceInputs
 from distill.weighting.weights import assign_weights, confidence_inputs
+from stages import weight as stage
 
 
 def section(**changes) -> Weight:
@@ -158,3 +160,11 @@ def test_ifd_measures_each_row_and_drops_none(folder):
     assert any(one["confidence"] is not None for one in rows)
     assert json.loads((folder / "metrics/weight.json").read_text())["confidence"] == "ifd"
     assert math.isclose(np.mean([one["weight"] for one in rows]), 1, rel_tol=1e-5)
+
+
+def test_uniform_weights_read_no_statistics(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # with neither targets nor dropped rows
+    rows = [row(number) for number in range(3)]
+    assert stage.read_inputs(rows, check_params(tiny.params(weight={"kind": "uniform"}))) == []
+    with pytest.raises(UserError, match=r"data/targets/statistics\.safetensors cannot be read"):
+        stage.read_inputs(rows, check_params(tiny.params()))
