@@ -10,12 +10,12 @@ import io
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ruamel.yaml import YAML
 
 from distill.core.errors import UserError, run_main
 from distill.core.files import write_text
 from distill.params.loading import PATH, check_params
+from distill.params.yaml_text import parse_yaml, read_yaml
 
 Changes = dict[str, Any]  # by dotted key; a number is an index of a list
 
@@ -39,9 +39,9 @@ def change_params(params: Any, changes: Changes, source: Path) -> Any:
 def read_changes(path: Path) -> Changes:
     """The changes of a file. Raises UserError if it is missing or not a mapping of dotted keys."""
     try:
-        changes = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a file of changes ({error}). Write lines such as plot.dpi: 90") from None
+        changes = read_yaml(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing. Write a file with lines such as plot.dpi: 90") from None
     if not isinstance(changes, dict) or not all(isinstance(key, str) for key in changes):
         raise UserError(f"{path} must be a mapping of dotted keys to values. Write lines such as plot.dpi: 90")
     return changes
@@ -59,10 +59,11 @@ def apply_changes(text: str, changes: Changes, source: Path) -> str:
     files.representer.add_representer(
         type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
+    parse_yaml(text, PATH)  # refuses what ruamel.yaml would fail on
     result = io.StringIO()
     files.dump(change_params(files.load(text), changes, source), result)
     try:
-        check_params(yaml.safe_load(result.getvalue()))
+        check_params(parse_yaml(result.getvalue(), PATH))
     except UserError as error:
         raise UserError(f"params.yaml is unchanged: the changes of {source} would make it invalid. {error}") from None
     return result.getvalue()

@@ -1,13 +1,26 @@
 """Errors of the user, shown as one message without a traceback."""
 
 import sys
+import unicodedata
 from collections.abc import Callable, Mapping
 
 PROCESSES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # of torchrun, accelerate, MPI
+MAX_CHARACTERS = 6000  # of a message: some 24 lines
 
 
 class UserError(Exception):
     """A mistake that the user can fix. Its text is all that is shown: what is wrong, what is allowed, what to do."""
+
+
+def printable(text: str, max_characters: int = MAX_CHARACTERS) -> str:
+    """The text, shortened, with characters that steer a terminal, reorder a line or cannot be seen as escapes."""
+    shown = "".join(
+        character
+        if character == "\n" or unicodedata.category(character)[0] in "LMNPS" or unicodedata.category(character) == "Zs"
+        else character.encode("unicode_escape").decode()
+        for character in text[:max_characters]
+    )
+    return shown + (f"... ({len(text):,} characters)" if len(text) > max_characters else "")
 
 
 def run_main(main: Callable[[], None], environment: Mapping[str, str] | None = None) -> None:
@@ -20,7 +33,7 @@ def run_main(main: Callable[[], None], environment: Mapping[str, str] | None = N
         _require_one_process(environment or {})
         main()
     except UserError as error:
-        sys.exit(f"\nerror: {error}")
+        sys.exit(f"\nerror: {printable(str(error))}")
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command again to resume", file=sys.stderr)
         sys.exit(130)

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from distill.params.fields import Count, Fraction, PositiveFraction, Section, Text
+from distill.params.fields import Fraction, Line, PositiveFraction, Section, Text, Tokens
 
 
 class Clean(Section):
@@ -13,16 +13,16 @@ class Clean(Section):
     validation_fraction: PositiveFraction
     test_fraction: PositiveFraction
     drop_truncated: bool
-    min_words: Count
-    max_words: Count
+    min_words: Tokens
+    max_words: Tokens
     max_repetition: Fraction
     minhash_threshold: PositiveFraction
-    minhash_num_perm: Annotated[int, Field(ge=16)]
-    decontamination_ngram: Annotated[int, Field(ge=3)]
+    minhash_num_perm: Annotated[int, Field(ge=16, le=4096)]
+    decontamination_ngram: Annotated[int, Field(ge=3, le=1000)]
     refusal_prefixes: list[Text]
-    languages: Annotated[list[Text], Field(min_length=1)] | None
-    evaluation_texts: list[Text]
-    evaluation_tasks: list[Text]
+    languages: Annotated[list[Line], Field(min_length=1)] | None
+    evaluation_texts: list[Line]
+    evaluation_tasks: list[Line]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

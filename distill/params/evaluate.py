@@ -4,26 +4,26 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from distill.params.fields import Count, Name, Section, Text
+from distill.params.fields import Count, Line, Name, Section, SmallCount, Tokens
 
 
 class Latency(Section):
     """Timing at batch 1: `num_runs` interleaved runs of each model after `num_warmup_runs`."""
 
-    prompt_tokens: Count
-    new_tokens: Annotated[int, Field(ge=2)]
-    num_warmup_runs: Annotated[int, Field(ge=0)]
-    num_runs: Count
+    prompt_tokens: Tokens
+    new_tokens: Annotated[int, Field(ge=2, le=10**6)]
+    num_warmup_runs: Annotated[int, Field(ge=0, le=1000)]
+    num_runs: SmallCount
 
 
 class Benchmark(Section):
     """A task of lm-eval, by its name or the path of its YAML file, and its settings, in lm-eval's words."""
 
-    task: Text
-    num_fewshot: Annotated[int, Field(ge=0)] | None
+    task: Line
+    num_fewshot: Annotated[int, Field(ge=0, le=1000)] | None
     apply_chat_template: bool
     fewshot_as_multiturn: bool
-    revision: Text | None
+    revision: Line | None
 
     @model_validator(mode="after")
     def _turns_need_a_template(self) -> Self:
@@ -38,9 +38,9 @@ class Evaluate(Section):
     teacher: Name
     max_samples: Count
     max_generations: Count
-    max_new_tokens: Count
+    max_new_tokens: Tokens
     batch_tokens: Count
-    bootstrap_resamples: Annotated[int, Field(ge=100)]
+    bootstrap_resamples: Annotated[int, Field(ge=100, le=100_000)]
     benchmarks: list[Benchmark]
     benchmark_limit: Count | None
     latency: Latency

@@ -4,7 +4,20 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from distill.params.fields import Count, Fraction, Name, Positive, PositiveFraction, Real, Section, Text
+from distill.params.fields import (
+    Count,
+    Fraction,
+    Glob,
+    Line,
+    Name,
+    Positive,
+    PositiveFraction,
+    SamplingTemperature,
+    Section,
+    SmallCount,
+    Text,
+    Tokens,
+)
 
 Label = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
 BUILDERS = ("csv", "json", "parquet", "text")  # of the `datasets` library, for local files
@@ -18,17 +31,17 @@ class JsonlPrompts(Section):
     """A JSONL file with `id`, `topic` and `messages` in each line."""
 
     source: Literal["jsonl"]
-    path: Text
+    path: Line
 
 
 class FolderPrompts(Section):
     """A folder of texts. Each chunk of at most `chunk_words` words replaces {text} in `template` and is a prompt."""
 
     source: Literal["folder"]
-    path: Text
-    pattern: Text
-    chunk_words: Count
-    template: Annotated[str, Field(pattern=r"\{text\}")]
+    path: Line
+    pattern: Glob
+    chunk_words: Tokens
+    template: Annotated[Text, Field(pattern=r"\{text\}")]
 
 
 class DatasetPrompts(Section):
@@ -39,10 +52,10 @@ class DatasetPrompts(Section):
     """
 
     source: Literal["dataset"]
-    path: Text
-    name: Text
-    config: Text | None
-    split: Text
+    path: Line
+    name: Line
+    config: Line | None
+    split: Line
     column: Text
     topic: ColumnOrBuckets
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
@@ -81,12 +94,12 @@ class SelfInstruct(Section):
     """
 
     teacher: Name
-    num_rounds: Count
-    requests_per_round: Count
-    examples_per_request: Count
+    num_rounds: SmallCount
+    requests_per_round: Annotated[int, Field(ge=1, le=10**6)]
+    examples_per_request: SmallCount
     max_rouge_l: PositiveFraction
-    max_new_tokens: Count
-    sampling_temperature: Annotated[Real, Field(ge=0, le=2)]
+    max_new_tokens: Tokens
+    sampling_temperature: SamplingTemperature
     top_p: PositiveFraction
 
 
@@ -118,10 +131,10 @@ class Generate(Section):
     self_instruct: SelfInstruct | None
     class_labels: Annotated[list[Label], Field(min_length=2)] | None
     mixture: Mixture
-    max_new_tokens: Count
-    sampling_temperature: Annotated[Real, Field(ge=0, le=2)]
+    max_new_tokens: Tokens
+    sampling_temperature: SamplingTemperature
     top_p: PositiveFraction
-    num_samples: Count
+    num_samples: SmallCount
     batch_size: Count
     required_capabilities: list[Literal["logprobs", "temperature", "seed", "usage"]]
     budget_usd: Positive | None

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distill.params.fields import Count, Layers, Name, Section, Text
+from distill.params.fields import Layers, Line, Model, Name, Section, Text
 
 
 class PrunedStudent(Section):
@@ -14,10 +14,10 @@ class PrunedStudent(Section):
     teacher: Name
     layers: Layers
     layer_selection: Literal["explicit", "uniform", "first_and_last", "block_influence"]
-    intermediate_size: Count | None
-    num_key_value_heads: Count | None
-    num_calibration_samples: Count
-    vocab_size: Annotated[int, Field(ge=300)]
+    intermediate_size: Annotated[int, Field(ge=1, le=10**7)] | None
+    num_key_value_heads: Annotated[int, Field(ge=1, le=10**5)] | None
+    num_calibration_samples: Annotated[int, Field(ge=1, le=10**6)]
+    vocab_size: Annotated[int, Field(ge=300, le=10**7)]
 
     @model_validator(mode="after")
     def _layers_ascend(self) -> Self:
@@ -39,8 +39,8 @@ class PretrainedStudent(Section):
     """An existing checkpoint: a folder or a hub name, with its license for the cards."""
 
     source: Literal["pretrained"]
-    model: Text
-    revision: Text | None
+    model: Model
+    revision: Line | None
     license: Text | None
 
 

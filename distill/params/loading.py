@@ -3,16 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from distill.core.errors import UserError
+from distill.core.errors import UserError, printable
 from distill.params.renamed import renamed_keys
 from distill.params.rules import RULES
 from distill.params.schema import Params
+from distill.params.yaml_text import read_yaml
 
 PATH = Path("params.yaml")
 MAX_LINES = 20
+MAX_SHOWN, MAX_LINE = 60, 240  # characters of a value or key, and of a mistake
 DISCRIMINATORS = ("kind", "source", "measure")  # keys that choose the member of a union
 HINT = "Every key is explained in params.yaml as committed (`git diff params.yaml` shows your changes)."
 
@@ -20,12 +21,9 @@ HINT = "Every key is explained in params.yaml as committed (`git diff params.yam
 def load_params() -> Params:
     """params.yaml of the current folder, checked. Raises UserError where it is missing, no YAML, or wrong."""
     try:
-        value = yaml.safe_load(PATH.read_text(encoding="utf-8"))
+        return check_params(read_yaml(PATH))
     except FileNotFoundError:
         raise UserError(f"{PATH} is missing: run the stage from the root of the repository.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{PATH} is not YAML: {error}") from None
-    return check_params(value)
 
 
 def check_params(value: Any) -> Params:
@@ -51,22 +49,28 @@ def _refusal(lines: list[str]) -> UserError:
 
 def _listed(lines: list[str]) -> str:
     more = [f"  ... and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
-    return "\n".join(lines[:MAX_LINES] + more)
+    return "\n".join([printable(line.replace("\n", "\\n"), MAX_LINE) for line in lines[:MAX_LINES]] + more)
 
 
 def _lines(details: Any, value: dict[str, Any]) -> list[str]:
     """`  train.optimization.batch_size: input should be greater than or equal to 1 (got 0)`."""
     if details["type"] == "missing":
         *section, key = details["loc"]
-        return [f"  {'.'.join(map(str, [*_keys(tuple(section), value), key]))}: is missing"]
-    path = ".".join(map(str, _keys(details["loc"], value)))
+        return [f"  {'.'.join(map(_shown, [*_keys(tuple(section), value), key]))}: is missing"]
+    path = ".".join(map(_shown, _keys(details["loc"], value)))
     if details["type"] == "extra_forbidden":
         return [f"  {path}: is not a known key"]
     if details["type"] == "value_error":
         return [f"  {path + ': ' if path else ''}{mistake}" for mistake in details["ctx"]["error"].args]
-    shown, message = repr(details["input"]), details["msg"]
-    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    message = details["msg"]
+    shown = _shown(details["input"]) if not isinstance(details["input"], str) else repr(_shown(details["input"]))
     return [f"  {path}: {message[0].lower()}{message[1:]} (got {shown})"]
+
+
+def _shown(value: Any) -> str:
+    """A key or value, short."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
 
 
 def _keys(location: tuple[int | str, ...], value: Any) -> list[int | str]:

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from distill.params.clean import Clean
 from distill.params.evaluate import Evaluate
-from distill.params.fields import Count, Section
+from distill.params.fields import Section
 from distill.params.generate import Generate
 from distill.params.init import Init
 from distill.params.plot import Plot
@@ -21,7 +21,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 class Runtime(Section):
     """What the bytes of a result depend on in addition to the data: docs/reproducibility.md#the-same-bytes."""
 
-    threads: Count
+    threads: Annotated[int, Field(ge=1, le=1024)]
     dtype: Literal["auto", "bfloat16", "float32"]
 
 

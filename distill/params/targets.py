@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distill.params.fields import Count, Fraction, LayerList, Name, NotNegative, Section
+from distill.params.fields import Count, Fraction, LayerList, Name, SamplingTemperature, Section, Tokens
 
 
 class TeacherTargets(Section):
@@ -85,8 +85,8 @@ class OnPolicyTargets(TeacherTargets):
     kind: Literal["on_policy"]
     layers: None
     on_policy_fraction: Fraction
-    max_new_tokens: Count
-    sampling_temperature: NotNegative
+    max_new_tokens: Tokens
+    sampling_temperature: SamplingTemperature
 
 
 Targets = Annotated[

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from distill.params.fields import Count, Fraction, Name, NotNegative, Positive, Section, Text
+from distill.params.fields import Count, Fraction, Line, Model, Name, NotNegative, Real, Section, Text, Url
 
 FIXED_FIELDS = ("model", "messages", "stream", "n")  # of a request: the response is read by them
 
@@ -37,8 +37,8 @@ class LocalTeacher(Section):
 
     name: Name
     kind: Literal["local"]
-    model: Text
-    revision: Text | None
+    model: Model
+    revision: Line | None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
     chat_template: Literal["few_shot"] | None
     prompt_fraction: Fraction
@@ -62,15 +62,15 @@ class ApiTeacher(Section):
 
     name: Name
     kind: Literal["openai"]
-    model: Text
-    base_url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$")]
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+    model: Line
+    base_url: Url
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$", max_length=100)]
     mode: Literal["live", "batch"]
-    concurrency: Count
+    concurrency: Annotated[int, Field(ge=1, le=10_000)]
     requests_per_minute: Count | None
     tokens_per_minute: Count | None
-    timeout_s: Positive
-    max_retries: Annotated[int, Field(ge=0)]
+    timeout_s: Annotated[Real, Field(ge=0.001, le=86_400)]
+    max_retries: Annotated[int, Field(ge=0, le=100)]
     price: Price | None
     on_missing: Literal["fail", "degrade"]
     extra_body: ExtraBody

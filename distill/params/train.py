@@ -4,7 +4,19 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from distill.params.fields import Count, Fraction, LayerNumber, Layers, NotNegative, Positive, Real, Section, Text
+from distill.params.fields import (
+    Count,
+    Fraction,
+    LayerNumber,
+    Layers,
+    LossTemperature,
+    NotNegative,
+    Positive,
+    Real,
+    Section,
+    SmallCount,
+    Text,
+)
 
 TargetModules = Annotated[
     Annotated[Literal["all-linear"], Tag("word")] | Annotated[list[Text], Field(min_length=1), Tag("list")],
@@ -15,8 +27,8 @@ TargetModules = Annotated[
 class Adapter(Section):
     """LoRA: low-rank matrices that are trained in place of the weights; QLoRA with a base in 4 bits."""
 
-    rank: Count
-    alpha: Positive
+    rank: Annotated[int, Field(ge=1, le=4096)]
+    alpha: Annotated[Positive, Field(le=10_000)]
     dropout: Annotated[Real, Field(ge=0, lt=1)]
     target_modules: TargetModules
     quantization: Literal["nf4"] | None
@@ -38,7 +50,7 @@ class DivergenceLoss(Section):
 
     kind: Literal["forward_kl", "reverse_kl", "total_variation"]
     ce_weight: Fraction
-    temperature: Positive
+    temperature: LossTemperature
     tail: Literal["bucket", "renormalise"] | None
 
     @property
@@ -68,7 +80,7 @@ class HiddenLoss(Section):
     layer_pairs: Annotated[list[LayerPair], Field(min_length=1)]
     distance: Literal["cosine", "mse"]
     projection: bool
-    weight: NotNegative
+    weight: Annotated[NotNegative, Field(le=1000)]
     hint_fraction: Fraction
 
     @model_validator(mode="after")
@@ -91,15 +103,15 @@ class Distilled(Section):
 class Optimization(Section):
     """Optimiser and schedule, the same for every student."""
 
-    num_train_epochs: Count
+    num_train_epochs: SmallCount
     batch_size: Count
     gradient_accumulation_steps: Count
-    learning_rate: Positive
+    learning_rate: Annotated[Positive, Field(le=1)]
     warmup_ratio: Fraction
     lr_scheduler_type: Literal["linear", "cosine", "constant"]
-    weight_decay: NotNegative
+    weight_decay: Fraction
     max_grad_norm: Positive
-    max_length: Annotated[int, Field(ge=16)]
+    max_length: Annotated[int, Field(ge=16, le=10**6)]
     logging_steps: Count
     save_steps: Count
 
@@ -117,9 +129,9 @@ class IntermediateStudent(Section):
     """A student between the teacher and the final one: what it keeps, and its epochs."""
 
     layers: Layers
-    intermediate_size: Count | None
-    num_key_value_heads: Count | None
-    num_train_epochs: Count
+    intermediate_size: Annotated[int, Field(ge=1, le=10**7)] | None
+    num_key_value_heads: Annotated[int, Field(ge=1, le=10**5)] | None
+    num_train_epochs: SmallCount
 
 
 class Progressive(Section):
@@ -139,7 +151,7 @@ class SelfDistillation(Section):
     moving average of the previous student's weights.
     """
 
-    num_generations: Annotated[int, Field(ge=2)]
+    num_generations: Annotated[int, Field(ge=2, le=100)]
     start: Literal["previous", "initial"]
     ema_decay: Annotated[Real, Field(gt=0, lt=1)] | None
 

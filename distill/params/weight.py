@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from distill.params.fields import Count, NotNegative, PositiveFraction, Real, Section
+from distill.params.fields import NotNegative, PositiveFraction, Real, Section, SmallCount, Tokens
 
 
 class Confidence(Section):
@@ -17,7 +17,7 @@ class LowestWindowConfidence(Section):
     """The mean log-probability of the least confident `window` tokens in a row."""
 
     measure: Literal["lowest_window_log_prob"]
-    window: Count
+    window: Tokens
 
 
 class UniformWeights(Section):
@@ -35,9 +35,9 @@ class ConfidenceWeights(Section):
 
     kind: Literal["confidence", "shuffled"]
     confidence: Annotated[Confidence | LowestWindowConfidence, Field(discriminator="measure")]
-    strength: NotNegative
-    num_length_buckets: Count
-    max_weight: Annotated[Real, Field(gt=1)]
+    strength: Annotated[NotNegative, Field(le=100)]
+    num_length_buckets: SmallCount
+    max_weight: Annotated[Real, Field(gt=1, le=1000)]
     min_ess_fraction: PositiveFraction
 
 

@@ -26,7 +26,13 @@ READ = {
 }
 CODE = ("stages/", "distill/", "tools/")
 # imported under another name, or always with it
-PACKAGES = {"yaml": "pyyaml", "sklearn": "scikit_learn", "huggingface_hub": "transformers", "scmrepo": "dvclive"}
+PACKAGES = {
+    "yaml": "pyyaml",
+    "ruamel": "ruamel.yaml",
+    "sklearn": "scikit_learn",
+    "huggingface_hub": "transformers",
+    "scmrepo": "dvclive",
+}
 
 
 def tree(path: str) -> ast.Module:

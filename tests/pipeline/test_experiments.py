@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_grou
 
 @pytest.fixture(scope="module")
 def queued(committed, tmp_path_factory) -> Path:
-    """A repository with three finished experiments as branches: another loss, a learning rate far too high, another seed."""
+    """A repository with three finished experiments as branches: a loss, a learning rate far too high, a seed."""
     folder = tmp_path_factory.mktemp("experiments") / "repository"
     shutil.copytree(committed, folder)
     tiny.run(folder, "dvc", "exp", "run", "--queue", "--name", "reverse", "-S", "train.distilled.loss.kind=reverse_kl")

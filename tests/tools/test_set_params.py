@@ -10,6 +10,7 @@ import yaml
 
 from distill.core.errors import UserError
 from distill.params.loading import check_params
+from distill.params.yaml_text import parse_yaml
 from tools import prompts, set_params
 
 SHIPPED = (tiny.ROOT / "params.yaml").read_text()
@@ -49,8 +50,14 @@ def test_a_file_without_a_mapping_is_refused(tmp_path):
         (tmp_path / "file.yaml").write_text(text)
         with pytest.raises(UserError, match=r"file\.yaml"):
             set_params.read_changes(tmp_path / "file.yaml")
-    with pytest.raises(UserError, match="is not a file of changes"):
+    with pytest.raises(UserError, match=r"missing\.yaml is missing"):
         set_params.read_changes(tmp_path / "missing.yaml")
+
+
+def test_labels_yes_and_no_are_written_and_read_back_as_words():
+    changes = {"generate.class_labels": ["yes", "no"], "targets": None, "train.distilled.loss.tail": None}
+    new = set_params.apply_changes(SHIPPED, changes, FILE)
+    assert check_params(parse_yaml(new, FILE)).generate.class_labels == ["yes", "no"]
 
 
 def test_the_command_writes_valid_params_or_nothing(tmp_path):

@@ -23,7 +23,6 @@ from typing import Any
 
 import datasets
 import pandas as pd
-import yaml
 from tqdm import tqdm
 
 from distill.cards import markdown
@@ -33,6 +32,7 @@ from distill.core.home import home
 from distill.evaluation.cache import cached
 from distill.modeling import runtime
 from distill.params.loading import PATH
+from distill.params.yaml_text import read_yaml
 from distill.reporting import methods_table
 from tools.methods.plan import METHODS, Method, load_methods
 from tools.methods.scores import summarize
@@ -143,8 +143,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     root = Path.cwd()
-    plan = yaml.safe_load(METHODS.read_text(encoding="utf-8"))
-    base = yaml.safe_load(PATH.read_text(encoding="utf-8"))
+    plan, base = read_yaml(METHODS), read_yaml(PATH)
     methods = load_methods(base, plan, options.methods)
     commit = git(root, "rev-parse", "HEAD").decode().strip()
     if options.slot is not None:

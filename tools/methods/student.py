@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 
 import torch
-import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distill.core.errors import UserError
@@ -26,6 +25,7 @@ from distill.modeling import loading, runtime
 from distill.params.loading import PATH
 from distill.params.schema import Params
 from distill.params.teachers import LocalTeacher
+from distill.params.yaml_text import format_yaml
 from distill.students.runs import Run
 from distill.targets import store
 from distill.targets.tokenizers import same_family
@@ -104,7 +104,7 @@ def train_and_measure(folder: Path, method: Method, prepared: set[str], seed: in
     `prepared` has the methods whose data are in the clone; this one is added.
     """
     with atomic_file(folder / PATH) as path:
-        path.write_text(yaml.safe_dump(method.raw, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        path.write_text(format_yaml(method.raw), encoding="utf-8")
     run = Run(method.variant, seed)
     if method.name not in prepared:
         dvc(folder, "repro", "weight", "init")
