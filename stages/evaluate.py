@@ -23,6 +23,7 @@ from distill.core.errors import run_main
 from distill.core.files import atomic_file, file_hash, read_rows, write_json, write_rows
 from distill.core.home import home
 from distill.core.numbers import round_numbers
+from distill.evaluation.goals import few_items_warning
 from distill.evaluation.held_out import sample_held_out
 from distill.evaluation.latency import measure_latency
 from distill.evaluation.measure import Cache, held_out_task, load_models, measure_models, shared_key
@@ -83,7 +84,7 @@ def main() -> None:
     write_json(METRICS / "latency.json", latency)
     write_json(METRICS / "metrics.json", table)
     environment.record("evaluate", params.runtime)
-    print(json.dumps(table["goals"], indent=2))
+    print(json.dumps(table["goals"], indent=2), *few_items_warning(len(held_out.rows)), sep="\n")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from distill.cards.provenance import provenance
 from distill.core.errors import run_main
 from distill.core.files import atomic_file, file_hash, write_text
+from distill.evaluation.goals import few_items_warning
 from distill.params.loading import load_params
 from distill.params.schema import Params
 from distill.reporting import html, report
@@ -96,13 +97,13 @@ def main() -> None:
     inputs = read_inputs(sources, METHODS, params.plot.num_samples)
     log = pd.concat([read_log(sft), read_log(distilled)])
     images = write_figures(inputs, figure_data(inputs, log), params)
-    paths = [*(source.path for source in sources.values()), METHODS]
-    files = {str(path): file_hash(path) for path in paths}
+    files = {str(source.path): file_hash(source.path) for source in sources.values()}
     origin = provenance(params, distilled, inputs.rows, [WEIGHTED])
     sections = report.sections(inputs) + report.appendix(inputs, origin, choices(params), files)
     write_text(METRICS / "report.md", report.markdown(inputs))
     write_text(METRICS / "report.html", html.render(report.TITLE, report.introduction(inputs), sections, images))
-    print(f"{METRICS / 'report.html'}: {goals_met(inputs.metrics)}")
+    warnings = few_items_warning(inputs.evaluate["items"])
+    print(f"{METRICS / 'report.html'}: {goals_met(inputs.metrics)}", *warnings, sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """The four goals of a distilled student, compared with its teacher."""
 
+import math
 from dataclasses import dataclass
+
+MIN_ITEMS = 100  # from which on the 95% interval of an accuracy is at most 0.1 to each side
 
 
 @dataclass(frozen=True)
@@ -34,3 +37,15 @@ GOALS = (
     Goal("compression_ratio", 0.25, False, False, "parameters of the student over the teacher's"),
     Goal("latency_gain", 2.0, True, False, "time of the teacher over the student's for a response at batch 1"),
 )
+
+
+def few_items_warning(items: int) -> list[str]:
+    """A paragraph on goals that so few held-out items cannot decide; none where they are enough."""
+    if items >= MIN_ITEMS:
+        return []
+    side = 0.98 / math.sqrt(items)  # 1.96 standard deviations of a fraction of 0.5
+    return [
+        f"Warning: {items} held-out items are too few to tell whether a goal is met. The 95% interval of an accuracy "
+        f"reaches up to {min(side, 0.5):.2f} to each side. Add prompts or raise clean.test_fraction and "
+        f"evaluate.max_samples, to {MIN_ITEMS} items or more."
+    ]

@@ -8,7 +8,8 @@ from distill.cards import data_card, model_card
 from distill.cards.document import Block, Bullets, Data, Figure, Responses, Section, flatten, format_number, key_values
 from distill.cards.markdown import render
 from distill.cards.provenance import Provenance
-from distill.reporting import main_table, methods_table, score_tables
+from distill.evaluation.goals import few_items_warning
+from distill.reporting import main_table, score_tables
 from distill.reporting.inputs import Inputs, Row
 from distill.reporting.score_tables import MODELS
 
@@ -52,12 +53,13 @@ def introduction(inputs: Inputs) -> str:
 
 def sections(inputs: Inputs) -> list[Section]:
     """Results, comparisons, training, responses and data, and how to reproduce them."""
-    scores, methods = inputs.evaluate, inputs.methods
+    scores = inputs.evaluate
     teachers, cleaning, weights, *extremes = data_card.sections(inputs.rows, inputs.weight, inputs.clean)
     figure = Figure("weights", "Weights and lengths of the training samples")
     return [
         Section("Results", [
             main_table.goals_met(inputs.metrics),
+            *few_items_warning(scores["items"]),
             main_table.goals(inputs.metrics),
             main_table.results(inputs.metrics),
             main_table.measured_on(scores),
@@ -76,11 +78,6 @@ def sections(inputs: Inputs) -> list[Section]:
             score_tables.intervals(scores["models"]),
             *(block for table in score_tables.classification(scores) for block in (CLASSES_NOTE, table)),
             *score_tables.statistics(scores),
-        ]),
-        Section("Comparison of methods", [
-            methods_table.note(methods),
-            *methods_table.tables(methods),
-            Figure("methods", "Perplexity, top-1 agreement and held-out KL of each method"),
         ]),
         Section("Training", [Figure("loss", "Held-out loss and training loss by epoch")]),
         *response_sections(inputs.samples),

@@ -82,10 +82,26 @@ def test_the_page_fits_a_phone_and_has_all_figures(measurements):
     for page in pages:
         assert page["page"] <= page["frame"]
         assert page["beyond"] == []
-        assert len(page["images"]) == 6
+        assert len(page["images"]) == 5
         assert all(page["images"])
     phone, desk = pages[1]["images"], pages[2]["images"]
     assert all(narrow < wide for narrow, wide in zip(phone, desk, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.CHROMIUM is None, reason=browser.MISSING)
+def test_no_column_is_cut_off_on_a_window_of_1100_pixels(tmp_path):
+    folder = plotting.inputs(tmp_path / "run")
+    path = folder / "metrics/evaluate.json"
+    scores = json.loads(path.read_text())
+    wide = {"value": 251_234_567.0, "ci_low": 123_456_789.0, "ci_high": 456_789_123.0}
+    for model in scores["models"].values():
+        model |= {"bits_per_byte": wide, "a score of another name": wide}
+    plotting.write(path, scores)
+    assert plotting.run(folder).returncode == 0
+    text = POLICY.sub("", (folder / "metrics/report.html").read_text())
+    (page,), _, _ = browser.measure(text, [1100], tmp_path)
+    assert page["cut"] == 0
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from plotting import inputs, run, write
 
 from distill.cards import markdown
 from distill.core.errors import UserError
-from distill.reporting import main_table
+from distill.reporting import main_table, methods_table
 from stages import plot
 
 pytestmark = pytest.mark.xdist_group("plot")
@@ -44,11 +44,28 @@ def test_figures_carry_no_metadata(finished):
         assert b"tEXt" not in path.read_bytes()
 
 
-def test_the_report_has_both_tables_of_methods(finished):
+def test_the_report_is_of_its_own_run_without_our_table_of_methods(finished):
     for name in ("report.md", "report.html"):
         text = (finished / "metrics" / name).read_text()
-        for words in ("0123abc", "6.5 [6, 7]", "-3.00 [-3.50, -2.50] better", "+0.25 [-0.50, +1.00] within noise"):
-            assert words in text, (name, words)
+        for words in ("0123abc", "6.5 [6, 7]", "Comparison of methods", "methods.csv"):
+            assert words not in text, (name, words)
+
+
+@pytest.mark.parametrize(("items", "warned"), [(9, True), (99, True), (100, False)])
+def test_goals_on_few_items_have_a_warning(tmp_path, items, warned):
+    folder = inputs(tmp_path)
+    path = folder / "metrics/evaluate.json"
+    write(path, json.loads(path.read_text()) | {"items": items})
+    done = run(folder)
+    texts = [done.stdout, *((folder / "metrics" / name).read_text() for name in ("report.md", "report.html"))]
+    assert [f"Warning: {items} held-out items are too few" in text for text in texts] == [warned] * 3
+
+
+def test_the_tables_of_methods_have_intervals_and_significance(finished):
+    tables = methods_table.tables(methods_table.read(finished / "metrics/methods.csv"))
+    text = "\n".join(map(markdown.table, tables))
+    for words in ("6.5 [6, 7]", "-3.00 [-3.50, -2.50] better", "+0.25 [-0.50, +1.00] within noise"):
+        assert words in text
 
 
 @pytest.mark.parametrize(
@@ -142,7 +159,7 @@ def put(name, text):
         (remove("metrics/train/distilled-20.json"), "stage distilled@20"),
         (remove("metrics/train/distilled-20_log.csv"), "Stage distilled@20 writes it"),
         (put("metrics/evaluate.json", "{}"), "number at models.teacher.accuracy.ci_low"),
-        (put("metrics/clean.json", "[]"), "metrics/clean.json must have a number at requested"),
+        (put("metrics/clean.json", "[]"), "metrics/clean.json must be a JSON object"),
         (
             put("metrics/train/distilled-20.json", '{"parameters": 1, "steps": 1, "response_tokens": 1}'),
             "text at source",

@@ -30,6 +30,7 @@ function measure(frame) {
     frame: frame.clientWidth,
     page: page.documentElement.scrollWidth,
     beyond: [...page.body.querySelectorAll("*")].filter(beyond).map(node => node.outerHTML.slice(0, 80)),
+    cut: [...page.querySelectorAll(".scroll")].filter(node => node.scrollWidth > node.clientWidth).length,
     images: [...page.images].map(image => image.complete && image.naturalWidth),
     scripts: page.scripts.length,
     links,
