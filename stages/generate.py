@@ -39,7 +39,7 @@ def query_context(params: Params, journals: Path, dry_run: DryRun | None) -> Que
     generate = params.generate
     budget = remaining_budget(generate.budget_usd, params.teachers, journals)
     required = tuple(generate.required_capabilities)
-    limits = (budget, dry_run, generate.max_failed_fraction)
+    limits = (budget, dry_run, generate.max_failed_fraction, generate.batch_tokens)
     return QueryContext(params.runtime, generate.batch_size, os.environ, journals, required, *limits)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
+from distill.cleaning.refusals import refusal
 from distill.core.errors import UserError
 from distill.core.files import Row
 from distill.core.text import opens_with, repetition, words
@@ -60,9 +61,8 @@ def quality_filter(row: Row, clean: Clean) -> DropReason | None:
         return "truncated", f"after {num_words} words"
     if not text.strip():
         return "empty", ""
-    for prefix in clean.refusal_prefixes:
-        if opens_with(text, prefix):
-            return "refused", prefix
+    if said := refusal(text) or next((prefix for prefix in clean.refusal_prefixes if opens_with(text, prefix)), None):
+        return "refused", said
     if num_words < clean.min_words:
         return "too_short", f"{num_words} words"
     if num_words > clean.max_words:

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distill.generation.completions import Completion, Request
 from distill.modeling.chat import chat_format, prompt_ids
-from distill.modeling.decoding import decode
+from distill.modeling.decoding import decode_rows
 from distill.modeling.sampling import Sampling
 
 DIGITS = 4  # of a stored log-probability
@@ -22,29 +22,52 @@ class _Decoded:
     log_probs: list[float]
 
 
-def split_batches(tokenizer: PreTrainedTokenizerFast, requests: list[Request], batch_size: int) -> list[list[Request]]:
-    """The requests in batches of similar prompt length.
+@dataclass(frozen=True)
+class BatchLimits:
+    """The most rows of a batch, and the most tokens of their prompts and responses, padded.
+
+    A request takes `rows_per_request` rows, and each of these up to `max_new_tokens` for its response.
+    """
+
+    rows: int
+    tokens: int
+    max_new_tokens: int
+    rows_per_request: int = 1
+
+
+def split_batches(
+    tokenizer: PreTrainedTokenizerFast, requests: list[Request], limits: BatchLimits
+) -> list[list[Request]]:
+    """The requests in batches of similar prompt length, the shortest first. A request beyond the limits is alone.
 
     Batches depend on all requests, not on which have a completion already. So a resumed run has the same batches,
     and the same rounding, as a run without interruption.
     """
     lengths = {request.id: len(prompt_ids(tokenizer, request.messages)) for request in requests}
-    order = sorted(requests, key=lambda request: (lengths[request.id], request.id))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches: list[list[Request]] = []
+    for request in sorted(requests, key=lambda request: (lengths[request.id], request.id)):
+        row_tokens = (lengths[request.id] + limits.max_new_tokens) * limits.rows_per_request
+        most = min(limits.rows, limits.tokens // row_tokens)
+        if batches and len(batches[-1]) < most:
+            batches[-1].append(request)
+        else:
+            batches.append([request])
+    return batches
 
 
 def complete(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, batches: list[list[Request]], sampling: Sampling
 ) -> Iterator[list[Completion]]:
-    """Yields the completions of each batch, in the order of its requests."""
+    """Yields completions as soon as they are finished, batch by batch."""
     for batch in batches:
         prompts = [prompt_ids(tokenizer, request.messages) for request in batch]
         seeds = [request.seed for request in batch]
-        responses = decode(model, prompts, seeds, chat_format(tokenizer).stop_id(tokenizer), sampling)
-        yield [
-            _completion(tokenizer, request, _Decoded(prompt, tokens, log_probs))
-            for request, prompt, (tokens, log_probs) in zip(batch, prompts, responses, strict=True)
-        ]
+        end = chat_format(tokenizer).stop_id(tokenizer)
+        for finished in decode_rows(model, prompts, seeds, end, sampling):
+            yield [
+                _completion(tokenizer, batch[row], _Decoded(prompts[row], tokens, log_probs))
+                for row, (tokens, log_probs) in finished
+            ]
 
 
 def _completion(tokenizer: PreTrainedTokenizerFast, request: Request, decoded: _Decoded) -> Completion:

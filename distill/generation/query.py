@@ -31,7 +31,7 @@ class QueryContext:
     `environment` has the keys of APIs under the names in params. `journals` is the folder of journals. A teacher
     without one of `required_capabilities` is refused, or its rows are marked. `dry_run`, if not None, returns
     placeholders in place of the teachers, and nothing is sent. More failures than `max_failed_fraction` of a query are
-    refused.
+    refused. A batch of a local teacher has at most `batch_size` rows and `batch_tokens` tokens.
     """
 
     runtime: Runtime
@@ -42,6 +42,7 @@ class QueryContext:
     budget: Budget
     dry_run: "Callable[[Teacher, list[Request], Sampling], QueryResult] | None" = None
     max_failed_fraction: float = 1.0
+    batch_tokens: int = sys.maxsize
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def query(teacher: Teacher, requests: list[Request], sampling: Sampling, context
 def _query_local(
     teacher: LocalTeacher, requests: list[Request], completed: set[str], sampling: Sampling, context: QueryContext
 ) -> Iterator[list[Completion]]:
-    """New completions of a local teacher, batch by batch. A batch with an open request is decoded in full."""
+    """New completions of a local teacher as they are finished. A batch with an open request is decoded in full."""
     # torch takes seconds to import, and APIs do not need it
     from distill.generation import class_labels, local
     from distill.modeling import loading
@@ -136,15 +137,18 @@ def _query_local(
     modeling_runtime.prepare(context.runtime.threads, sampling.seed)
     dtype = modeling_runtime.compute_dtype(context.runtime.dtype)
     model, tokenizer = loading.load_teacher(teacher, dtype)
-    batches = local.split_batches(tokenizer, requests, context.batch_size)
+    limits = local.BatchLimits(
+        context.batch_size, context.batch_tokens, sampling.max_tokens, max(1, len(sampling.labels))
+    )
+    batches = local.split_batches(tokenizer, requests, limits)
     todo = [batch for batch in batches if any(request.id not in completed for request in batch)]
     completions = (
         class_labels.complete(model, tokenizer, todo, sampling.labels)
         if sampling.labels
         else local.complete(model, tokenizer, todo, sampling)
     )
-    for batch_completions in completions:
-        yield [completion for completion in batch_completions if completion.id not in completed]
+    for finished in completions:
+        yield [completion for completion in finished if completion.id not in completed]
 
 
 def _query_api(

@@ -9,14 +9,18 @@ from distill.generation.completions import TOKENS
 from distill.generation.query import QueryResult
 from distill.params.teachers import Teacher
 
+MANY_TRUNCATED = 0.1  # fraction of the responses from which a line says what to do
+
 
 def count_usage(rows: Iterable[Row], teachers: Iterable[Teacher], probes: dict[str, Any]) -> dict[str, Any]:
     """Requests, responses, failures by class, tokens, cost and capabilities by teacher.
 
-    The cost includes the probe. It is null if an API's price is unknown.
+    `truncated` counts the responses that reached max_new_tokens. The cost includes the probe. It is null if an API's
+    price is unknown.
     """
     result: dict[str, Any] = {
-        teacher.name: {"requests": 0, "answered": 0, "failed": {}} | dict.fromkeys((*TOKENS, "cost_usd"), 0)
+        teacher.name: {"requests": 0, "answered": 0, "truncated": 0, "failed": {}}
+        | dict.fromkeys((*TOKENS, "cost_usd"), 0)
         for teacher in teachers
     }
     for row in rows:
@@ -24,6 +28,7 @@ def count_usage(rows: Iterable[Row], teachers: Iterable[Teacher], probes: dict[s
         counts["requests"] += 1
         if row["error"] is None:
             counts["answered"] += 1
+            counts["truncated"] += row["finish_reason"] == "length"
         else:
             kind = row["error"]["class"]
             counts["failed"][kind] = counts["failed"].get(kind, 0) + 1
@@ -43,7 +48,11 @@ def usage_lines(metrics: dict[str, Any], results: Mapping[str, QueryResult]) -> 
     """Lines for people: responses, failures and missing capabilities by teacher."""
     for name, counts in metrics.items():
         num_failed = sum(counts["failed"].values())
-        yield f"{name}: {counts['answered']} responses, {num_failed} failed {counts['failed'] or ''}".rstrip()
+        truncated = f"{counts['truncated']} of them truncated"
+        failed = f"{num_failed} failed {counts['failed'] or ''}".rstrip()
+        yield f"{name}: {counts['answered']} responses, {truncated}, {failed}"
+        if counts["truncated"] > MANY_TRUNCATED * counts["answered"]:
+            yield "  truncated responses reached generate.max_new_tokens: raise it, or clean.drop_truncated drops them"
         if num_failed:
             yield "  failures are rows with their reason; clean drops them, and the next generate sends them again"
         if results[name].missing_capabilities:

@@ -1,5 +1,6 @@
 """Batched decoding that keeps the log-probabilities, one generator a row."""
 
+from collections.abc import Iterator
 from itertools import takewhile
 
 import torch
@@ -8,13 +9,22 @@ from transformers import DynamicCache, PreTrainedModel
 from distill.modeling.sampling import Sampling
 
 COMPACT_BELOW = 0.8  # fraction of unfinished rows in the batch at which finished ones leave it
+Decoded = tuple[list[int], list[float]]  # new token ids, and their log-probabilities in nats at temperature 1
+
+
+def decode(
+    model: PreTrainedModel, prompts: list[list[int]], seeds: list[int], end: int, sampling: Sampling
+) -> list[Decoded]:
+    """The new token ids of each prompt with their log-probabilities. See `decode_rows`."""
+    finished = (item for items in decode_rows(model, prompts, seeds, end, sampling) for item in items)
+    return [decoded for _, decoded in sorted(finished)]
 
 
 @torch.inference_mode()
-def decode(
+def decode_rows(
     model: PreTrainedModel, prompts: list[list[int]], seeds: list[int], end: int, sampling: Sampling
-) -> list[tuple[list[int], list[float]]]:
-    """The new token ids of each prompt with their log-probabilities in nats under the model at temperature 1.
+) -> Iterator[list[tuple[int, Decoded]]]:
+    """Yields (index of the prompt, what was decoded) of the rows that one more token finished. All are one batch.
 
     Greedy at temperature 0. Otherwise every row draws from a generator of its own seed, so that its text
     does not depend on its neighbours. `end` is kept as the last token of a row that reaches it.
@@ -31,7 +41,7 @@ def decode(
     ids, mask = ids.to(device), mask.to(device)
     position = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    results: list[tuple[list[int], list[float]]] = [([], []) for _ in prompts]
+    results: list[Decoded] = [([], []) for _ in prompts]
     rows = torch.arange(len(prompts))  # of the prompts still in the batch
     done = torch.zeros(len(prompts), dtype=torch.bool)
     prefix = torch.tensor([prompts[0][:shared]], device=device)
@@ -50,9 +60,12 @@ def decode(
             if not finished:
                 results[row][0].append(token)
                 results[row][1].append(log_prob)
-        done |= (chosen == end).cpu()
+        ended = (chosen == end).cpu() & ~done
+        if ended.any():
+            yield [(row, results[row]) for row in rows[ended].tolist()]
+        done |= ended
         if done.all():
-            break
+            return
         if (~done).float().mean() <= COMPACT_BELOW:
             keep = (~done).nonzero()[:, 0]
             cache.batch_select_indices(keep.to(device))
@@ -61,7 +74,7 @@ def decode(
         ids = chosen[:, None]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         position = position[:, -1:] + 1
-    return results
+    yield [(row, results[row]) for row in rows[~done].tolist()]
 
 
 def common_prefix(prompts: list[list[int]]) -> int:

@@ -136,6 +136,7 @@ class Generate(Section):
     top_p: PositiveFraction
     num_samples: SmallCount
     batch_size: Count
+    batch_tokens: Count
     required_capabilities: list[Literal["logprobs", "temperature", "seed", "usage"]]
     budget_usd: Positive | None
     max_failed_fraction: Fraction

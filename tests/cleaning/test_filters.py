@@ -2,9 +2,13 @@
 
 import pytest
 from raw_rows import BAD_ROWS, CLEAN, TOPIC, clean_params, clean_rows, drop_reasons, good_rows, raw_row
+from shipped_params import SHIPPED
 
 from distill.cleaning.filters import LanguageFilter, quality_filter
 from distill.core.errors import UserError
+from distill.params.clean import Clean
+
+SHIPPED_CLEAN = Clean.model_validate(SHIPPED["clean"])
 
 
 @pytest.mark.parametrize(
@@ -28,6 +32,54 @@ def test_loops_are_repetitive(loop):
 def test_a_refusal_is_detected_by_its_first_words(response, refused):
     drop = quality_filter(raw_row("bees", response), CLEAN)
     assert (drop is not None and drop[0] == "refused") is refused
+
+
+REFUSALS = [
+    "I'm sorry for any misunderstanding, but as a chatbot designed to assist with language, I don't have the ability "
+    "to understand emotions or personal preferences.",
+    "I'm sorry for any inconvenience, but as a machine-based AI, I don't have the ability to provide opinions.",
+    "I'm sorry to inform you that I'm unable to assist with your exam cheat.",
+    "I'm afraid I'm not here to share a secret. I'm a helpful AI, designed to assist users.",
+    "No, I'm not able to provide that answer. I'm designed to provide information about the human body.",
+    "As an AI language model, I do not have personal opinions.",
+    "As an artificial intelligence, I don't have feelings.",
+    "I'm just an AI, I can't feel.",
+    "I'm an AI assistant and cannot provide legal advice.",
+    "Unfortunately, I am unable to provide medical advice.",
+    "I apologize, but I cannot fulfill your request.",
+    "I won't help with that.",
+    "**I'm sorry**, but I cannot help.",
+    "I\u2019m afraid I can\u2019t do that.",
+    "I can't.",
+]
+HONEST = [
+    "I'm sorry for your loss. I'm sure she'll be happy to know you're here.",
+    "I'm so sorry to hear that you're going through a tough time. It's completely normal to feel sad.",
+    "I'm afraid of the dark.",
+    "I'm sorry, but I can't come to your party on Friday.",
+    "Unfortunately, the train was late, and we could not write a letter.",
+    "I can't believe how much I love bees.",
+    "I can't help but smile when I see them.",
+    "I cannot lie.",
+    "As an AI researcher, I don't see why not.",
+    "As an airline pilot, I cannot drink.",
+    "As a fan of AI, I don't worry.",
+    "As a child, I could not swim.",
+    "A chatbot is a program that answers. I don't know one that cannot write.",
+    "Customers can't return the shoes after 30 days.",
+    "Statistics can't.",
+    "False",
+]
+
+
+@pytest.mark.parametrize("response", REFUSALS)
+def test_a_refusal_is_found_by_what_it_says(response):
+    assert quality_filter(raw_row("bees", response), clean_params(refusal_prefixes=[]))[0] == "refused"
+
+
+@pytest.mark.parametrize("response", HONEST)
+def test_an_honest_answer_is_no_refusal(response):
+    assert quality_filter(raw_row("bees", response), SHIPPED_CLEAN) is None
 
 
 @pytest.mark.parametrize(("reason", "changes"), BAD_ROWS)

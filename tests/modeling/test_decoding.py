@@ -16,8 +16,12 @@ def requests(seed: int = 0) -> list[Request]:
     return [Request(f"r{place}", [{"role": "user", "content": text}], seed + place) for place, text in enumerate(texts)]
 
 
+def limits(rows: int, tokens: int = 10**9, new: int = 10) -> local.BatchLimits:
+    return local.BatchLimits(rows, tokens, new)
+
+
 def answers(model, tokenizer, size: int, sampling: Sampling = GREEDY, seed: int = 0) -> dict:
-    batches = local.split_batches(tokenizer, requests(seed), size)
+    batches = local.split_batches(tokenizer, requests(seed), limits(size))
     return {one.id: one for some in local.complete(model, tokenizer, batches, sampling) for one in some}
 
 
@@ -103,8 +107,33 @@ def test_an_answer_that_hit_the_limit_says_so(model, tokenizer):
 
 
 def test_batches_depend_on_all_requests_and_are_sorted_by_length(tokenizer):
-    batches = local.split_batches(tokenizer, requests(), 3)
+    batches = local.split_batches(tokenizer, requests(), limits(3))
     lengths = [len(chat.prompt_ids(tokenizer, item.messages)) for batch in batches for item in batch]
     assert lengths == sorted(lengths)
     assert [len(batch) for batch in batches] == [3, 1]
-    assert batches == local.split_batches(tokenizer, requests()[::-1], 3)
+    assert batches == local.split_batches(tokenizer, requests()[::-1], limits(3))
+
+
+def test_batches_hold_their_padded_tokens_and_each_request_once(tokenizer):
+    lengths = {item.id: len(chat.prompt_ids(tokenizer, item.messages)) for item in requests()}
+    longest = max(lengths.values()) + 10
+    for most in (1, longest, 2 * longest, 3 * longest - 1, 100 * longest):
+        batches = local.split_batches(tokenizer, requests(), limits(99, most))
+        assert sorted(item.id for batch in batches for item in batch) == sorted(lengths)
+        for batch in batches:
+            assert len(batch) == 1 or len(batch) * (max(lengths[item.id] for item in batch) + 10) <= most
+    assert [len(batch) for batch in batches] == [4]
+    assert [len(batch) for batch in local.split_batches(tokenizer, requests(), limits(99, 1))] == [1] * 4
+
+
+def test_rows_are_yielded_as_they_finish(model, tokenizer):
+    prompts = [chat.prompt_ids(tokenizer, request.messages) for request in requests()]
+    free = decoding.decode(model, prompts, [0] * 4, end=len(tokenizer) - 1, sampling=GREEDY)
+    end = free[0][0][3]
+    steps = list(decoding.decode_rows(model, prompts, [0] * 4, end, GREEDY))
+    assert len(steps) > 1
+    counts = [len(tokens) for step in steps for _, (tokens, _) in step]
+    assert counts == sorted(counts)
+    assert [row for _, row in sorted(item for step in steps for item in step)] == decoding.decode(
+        model, prompts, [0] * 4, end, GREEDY
+    )
