@@ -34,7 +34,7 @@ from distill.students.runs import TRAINED, Run, require_model, weights_hash
 from distill.targets import store
 from distill.training import phases, plan, trackers
 from distill.training.checkpoints import checkpoint_folder
-from distill.training.data import SFT, TrainingContext, TrainingData, load_training_data
+from distill.training.data import SFT, TrainingContext, TrainingData, load_training_data, require_short_rows
 from distill.training.fit import FitConfig
 from distill.training.outcome import loss_table, make_record, save_students
 from distill.training.validation import Validation
@@ -112,13 +112,13 @@ def train(params: Params, student: Student, rows: list[Row], losses: Distilled, 
         targets=StoredTargets.find(TARGETS, params.targets, params.teachers, config.dtype),
         losses=losses,
     )
+    require_short_rows(context)
 
     def load_data(phase: plan.Phase, model: PreTrainedModel, teacher: Path | None, seed: int) -> TrainingData:
         return load_training_data(context, model, teacher, phase.is_final, seed)
 
     ema_decay = generations.ema_decay if generations and losses.loss.needs_teacher else None
-    planned = plan.plan_phases(sizes, params.train)
-    return phases.run_phases(planned, student, rows, config, load_data, ema_decay)
+    return phases.run_phases(plan.plan_phases(sizes, params.train), student, rows, config, load_data, ema_decay)
 
 
 def main() -> None:

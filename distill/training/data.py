@@ -7,10 +7,12 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from distill.core.errors import UserError
 from distill.core.files import Row
 from distill.losses.hidden_states import HiddenStateLoss, prepare_hidden_loss
 from distill.modeling import loading
-from distill.modeling.chat import end_of_turn
+from distill.modeling.chat import encode, end_of_turn, prompt_ids
+from distill.modeling.class_labels import encode_labels
 from distill.modeling.sampling import Sampling
 from distill.params.targets import OnPolicyTargets, Targets
 from distill.params.train import CrossEntropyLoss, Distilled
@@ -47,6 +49,33 @@ class TrainingContext:
     class_labels: Sequence[str] | None
     targets: StoredTargets | None
     losses: Distilled
+
+
+def require_short_rows(context: TrainingContext) -> None:
+    """Prints how many rows `max_length` cuts, if any. Raises UserError where these are most rows."""
+    lengths, limit = _row_lengths(context), context.max_length
+    longer = [prompt + response for prompt, response in lengths if prompt + response > limit]
+    if not longer:
+        return
+    prompts = sum(prompt + min(response, limit - 1) > limit for prompt, response in lengths)
+    responses = sum(response > limit - 1 for _, response in lengths)
+    text = (
+        f"train.optimization.max_length: {len(longer)} of {len(lengths)} rows have more than {limit} tokens, at most "
+        f"{max(longer)}: {prompts} are learnt without the beginning of their prompt, {responses} without the end of "
+        "their response."
+    )
+    if 2 * len(longer) > len(lengths):
+        raise UserError(f"{text} These are most rows. Raise max_length, or give shorter prompts and responses.")
+    print(text)
+
+
+def _row_lengths(context: TrainingContext) -> list[tuple[int, int]]:
+    """The student's tokens of each row's prompt, and of its response or the longest class label."""
+    rows, tokenizer = context.rows, context.tokenizer
+    if context.class_labels is None:
+        return [(len(example.prompt), len(example.response)) for example in (encode(tokenizer, row) for row in rows)]
+    longest = max(map(len, encode_labels(tokenizer, context.class_labels)))
+    return [(len(prompt_ids(tokenizer, row["messages"])), longest) for row in rows]
 
 
 def load_training_data(

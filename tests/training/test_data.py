@@ -8,6 +8,7 @@ import torch
 
 from distill.core.errors import UserError
 from distill.modeling import loading
+from distill.modeling.chat import encode
 from distill.params.loading import check_params
 from distill.params.train import Distilled
 from distill.students.build import StoredTargets
@@ -131,3 +132,42 @@ def test_class_labels_take_the_place_of_all_else(folder, tmp_path):
     for sample in found.samples:
         assert isinstance(sample.targets, ClassTargets)
         assert (sample.targets.label, sample.targets.log_probs) == (0, [-0.1, -2.5])
+
+
+def with_limit(folder, tokens: int, **changes) -> data.TrainingContext:
+    """The context with this max_length."""
+    return replace(context(folder, folder / "none"), max_length=tokens, **changes)
+
+
+def test_rows_that_are_cut_are_counted(folder, capsys):
+    tokenizer = tiny.tokenizer()
+    long_prompt = tiny.weighted("maple", "People like maple.", 1.0)
+    long_prompt["messages"] = [{"role": "system", "content": "Be brief. " * 30}, *long_prompt["messages"]]
+    long_answer = tiny.weighted("north", "people like what " * 60, 1.0)
+    rows = [*ROWS, long_prompt, long_answer]
+    longest = max(len(example.prompt) + len(example.response) for example in (encode(tokenizer, row) for row in rows))
+    assert longest > 100
+    data.require_short_rows(with_limit(folder, 100, rows=rows))
+    assert capsys.readouterr().out == (
+        f"train.optimization.max_length: 2 of 6 rows have more than 100 tokens, at most {longest}: 2 are learnt "
+        "without the beginning of their prompt, 1 without the end of their response.\n"
+    )
+    data.require_short_rows(with_limit(folder, longest, rows=rows))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_limit_that_cuts_most_rows_is_refused(folder):
+    with pytest.raises(
+        UserError, match=r"4 of 4 rows have more than 16 tokens, .* These are most rows\. Raise max_length"
+    ):
+        data.require_short_rows(with_limit(folder, 16))
+
+
+def test_class_labels_count_with_the_longest_label(folder, capsys):
+    tokenizer = tiny.tokenizer()
+    prompt = max(len(encode(tokenizer, row).prompt) for row in ROWS)
+    label = max(len(tokenizer(text).input_ids) + 1 for text in ("good", "very bad"))
+    data.require_short_rows(with_limit(folder, prompt + label, class_labels=["good", "very bad"]))
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UserError, match=f"4 of 4 rows have more than {prompt + label - 1} tokens"):
+        data.require_short_rows(with_limit(folder, prompt + label - 1, class_labels=["good", "very bad"]))
