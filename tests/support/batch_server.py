@@ -4,7 +4,7 @@ import email
 import email.policy
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +19,8 @@ class BatchServer:
 
     The first request of the kind `hold` (upload, create, poll, download) is handled but gets no reply; then `held` is
     set. `refused` are prompts whose line is an error. `sent` are the prompts of all lines of all batches, and `live`
-    the bodies of live requests.
+    the bodies of live requests. `pages` gives the pages of the list of batches, `raw` the replies by kind, and with
+    `hold_create` no batch is created.
     """
 
     url: str = ""
@@ -34,6 +35,9 @@ class BatchServer:
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     num_polls: dict[str, int] = field(default_factory=dict)
     lines: list[dict[str, Any]] = field(default_factory=list)
+    pages: Callable[[], dict[str, Any]] | None = None
+    hold_create: bool = False
+    raw: dict[str, str] = field(default_factory=dict)
 
     def upload(self, text: str) -> dict[str, Any]:
         name = f"file-{len(self.files)}"
@@ -104,8 +108,9 @@ def batch_server(**options: Any) -> Iterator[BatchServer]:
                 self.rfile.read(1)  # returns when the client is gone
                 self.close_connection = True
                 return
+            value = state.raw.get(kind, value)
             data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
-            self.send_response(200)
+            self.send_response(503 if kind == "create" and state.hold_create else 200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -120,7 +125,11 @@ def batch_server(**options: Any) -> Iterator[BatchServer]:
                 elif len(parts) > 3:
                     value, kind = state.retrieve(parts[3]), "poll"
                 else:
-                    value, kind = {"object": "list", "data": list(state.batches.values()), "has_more": False}, "list"
+                    value = state.pages and state.pages()
+                    value, kind = (
+                        value or {"object": "list", "data": list(state.batches.values()), "has_more": False},
+                        "list",
+                    )
             self.reply(value, kind)
 
         def do_POST(self) -> None:
@@ -133,6 +142,8 @@ def batch_server(**options: Any) -> Iterator[BatchServer]:
                     )
                     files = [part for part in form.iter_parts() if part.get_filename()]  # type: ignore[attr-defined]
                     value, kind = state.upload(files[0].get_payload(decode=True).decode()), "upload"
+                elif self.path == "/v1/batches" and state.hold_create:
+                    value, kind = {}, "create"
                 elif self.path == "/v1/batches":
                     value, kind = state.create(json.loads(data)), "create"
                 else:

@@ -31,13 +31,17 @@ WORDS = (
 
 @dataclass
 class Reply:
-    """A reply in place of a response, after `hang` seconds. With `drop` the connection is closed without a reply."""
+    """A reply in place of a response, after `hang` seconds. With `drop` the connection is closed without a reply.
+
+    With `pause`, not None, the body is sent for ever, with that many seconds in between.
+    """
 
     status: int = 200
-    body: str = ""
+    body: str | bytes = ""
     headers: dict[str, str] = field(default_factory=dict)
     hang: float = 0.0
     drop: bool = False
+    pause: float | None = None
 
 
 def api_teacher(url: str, **changes: Any) -> dict[str, Any]:
@@ -125,13 +129,19 @@ def chat_server(script: Script = lambda number, body: None, delay: float = 0.0) 
                     self.close_connection = True
                     self.connection.close()
                     return
-                data = reply.body.encode()
+                data = reply.body.encode() if isinstance(reply.body, str) else reply.body
                 self.send_response(reply.status)
-                headers = {"Content-Type": "application/json", "Content-Length": str(len(data))} | reply.headers
+                headers = {
+                    "Content-Type": "application/json",
+                    "Content-Length": str(len(data) if reply.pause is None else 10**12),
+                } | reply.headers
                 for name, value in headers.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(data)
+                while reply.pause is not None:
+                    time.sleep(reply.pause)
+                    self.wfile.write(data)
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True
 

@@ -14,9 +14,7 @@ MIN_PILE = 10  # failures of one class stop a run if they are more than half of 
 OUT_OF_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "insufficient_balance")
 REFUSED_FIELDS = ("http_400", "http_422")
 ADVICE = {
-    "http_400": "Leave out a field that the server refuses by null in extra_body, such as {seed: null}.",
-    "http_422": "Leave out a field that the server refuses by null in extra_body, such as {seed: null}.",
-    "empty": "Raise the limit of new tokens, or switch the model's thinking off by a field of extra_body.",
+    **dict.fromkeys(REFUSED_FIELDS, "Leave out a field that the server refuses: null in extra_body, as {seed: null}."),
     "timeout": "Raise timeout_s or lower concurrency.",
     "rate_limit": "Lower requests_per_minute, tokens_per_minute or concurrency.",
 }

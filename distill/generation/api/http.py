@@ -35,7 +35,7 @@ class BoundedClient(httpx2.AsyncClient):
         """The reply to a request, read to its end.
 
         Raises httpx2.ReadTimeout if it takes too long and UserError if it is a redirect to another host. A reply that
-        is too large is cut off there, so that it cannot be parsed.
+        is too large is replaced by a note, which is no JSON; of a long error its start is kept.
         """
         options |= {"stream": True, "follow_redirects": False}
         is_file = request.url.path.endswith(FILE_PATHS)
@@ -61,19 +61,21 @@ class BoundedClient(httpx2.AsyncClient):
         return httpx2.Response(response.status_code, headers=headers, content=content, request=request)
 
     async def _read(self, response: httpx2.Response, is_file: bool) -> bytes:
-        limit = MAX_ERROR_BYTES if response.is_error else MAX_FILE_BYTES if is_file else MAX_REPLY_BYTES
+        limit = MAX_FILE_BYTES if is_file else MAX_REPLY_BYTES
         start, content = asyncio.get_running_loop().time(), bytearray()
         try:
             async for chunk in response.aiter_bytes():
                 content += chunk
-                late = asyncio.get_running_loop().time() - start - self._teacher.timeout_s
-                if len(content) > limit:
+                if response.is_error and len(content) > MAX_ERROR_BYTES:
                     break
+                if len(content) > limit:
+                    return f"(more than {limit:,} bytes)".encode()
+                late = asyncio.get_running_loop().time() - start - self._teacher.timeout_s
                 if late > len(content) / MIN_FILE_BYTES_PER_S:
                     raise TimeoutError
         except httpx2.DecodingError:
             return b"(compressed, and broken)"
-        return bytes(content[: limit + 1])
+        return bytes(content[:MAX_ERROR_BYTES] if response.is_error else content)
 
     def _require_own_host(self, response: httpx2.Response) -> None:
         """Raises UserError if a redirect leads to another host: it would get the prompts, and answer as the teacher."""
