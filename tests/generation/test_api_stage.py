@@ -108,3 +108,33 @@ def test_each_sample_has_its_own_request_seed_and_row(tmp_path):
     assert all(body.get("n", 1) == 1 for body in sent)
     rows = [json.loads(line) for line in (folder / "data/raw/responses.jsonl").read_text().splitlines()]
     assert [row["sample"] for row in rows] == [0, 1, 2] * PROMPTS
+
+
+@pytest.mark.parametrize("end", ["\n", "\u00e9"])
+def test_a_key_that_no_header_takes_is_refused_unseen(tmp_path, end):
+    with chat_server() as server:
+        folder = experiment(tmp_path, teacher(server.url))
+        done = stage(folder, TINY_KEY=query_run.KEY + end)
+    assert done.returncode == 1
+    assert "the environment variable TINY_KEY must hold the key" in done.stderr
+    assert "Nothing was sent" in done.stderr
+    assert server.bodies == []
+    places = [done.stdout, done.stderr, *(path.read_text(errors="replace") for path in files(folder))]
+    assert not any(query_run.KEY in place for place in places)
+
+
+def test_many_failures_are_no_success_and_write_no_rows(tmp_path):
+    def script(_, body):
+        return Reply(400, '{"error": {"message": "too long"}}') if "0003" in str(body["messages"]) else None
+
+    with chat_server(script) as server:
+        folder = experiment(tmp_path, teacher(server.url))
+        value = yaml.safe_load((folder / "params.yaml").read_text())
+        (folder / "params.yaml").write_text(
+            yaml.safe_dump(value | {"generate": value["generate"] | {"max_failed_fraction": 0.05}})
+        )
+        done = stage(folder)
+        assert done.returncode == 1
+        assert "got 1 failures of 12 (http_400 1). One of them: too long" in done.stderr
+        assert not (folder / "data/raw/responses.jsonl").exists()
+    assert len(server.bodies) == PROBES + PROMPTS

@@ -1,5 +1,6 @@
 """The journal: truncated lines, kills, locks and billed tokens."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from distill.core.errors import UserError
-from distill.generation.completions import Completion, Request, failed_completion
+from distill.generation.completions import TOKENS, Completion, Request, failed_completion
 from distill.generation.journal import Journal
 
 SETTINGS = {"model": "m", "seed": 1}
@@ -68,6 +69,69 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
     path.write_bytes(path.read_bytes() + b'{"id": 3}\n')
     with pytest.raises(UserError, match="line 3 is broken"):
         Journal(path, SETTINGS)
+
+
+def test_any_changed_letter_is_noticed(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, SETTINGS) as journal:
+        journal.record_sent("a", {"prompt_tokens": 5, "completion_tokens": 5})
+        journal.append([completion("a", "honey"), completion("b", "bees")])
+    good = path.read_bytes()
+    second = good.index(b"\n", good.index(b"\n") + 1) + 1
+    for place in range(second, len(good) - 1):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.raises(UserError, match=r"line [345] is broken"):
+            Journal(path, SETTINGS)
+    path.write_bytes(good)
+    with Journal(path, SETTINGS) as journal:
+        assert journal.completed == {"a", "b"}
+
+
+def test_the_advice_for_a_broken_line_costs_that_line_alone(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, SETTINGS) as journal:
+        journal.append([completion("a"), completion("b", "honey"), completion("c")])
+    path.write_bytes(path.read_bytes().replace(b"honey", b"money"))
+    with pytest.raises(UserError, match="line 3 is broken") as error:
+        Journal(path, SETTINGS)
+    assert "sed -i 3d" in str(error.value)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2] + lines[3:]))
+    with Journal(path, SETTINGS) as journal:
+        assert journal.completed == {"a", "c"}
+
+
+@pytest.mark.parametrize(
+    "header", [b"", b"garbage\n", b'{"schema": 2, "sett\xffngs": {"model": "m"}}\n', b"[]\n", b"7\n"]
+)
+def test_a_broken_header_costs_no_completion(tmp_path, header):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, SETTINGS) as journal:
+        journal.append([completion("a"), completion("b")])
+    path.write_bytes(header + path.read_bytes().partition(b"\n")[2])
+    for name in ("c", "d"):
+        with Journal(path, SETTINGS) as journal:
+            assert journal.completed >= {"a", "b"}
+            assert journal.latest["a"] == completion("a")
+            journal.append([completion(name)])
+    with Journal(path, SETTINGS) as journal:
+        assert journal.completed == {"a", "b", "c", "d"}
+
+
+def test_a_journal_of_an_earlier_version_is_read(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    lines = [
+        {"schema": 2, "settings": SETTINGS},
+        vars(completion("a")),
+        {"sent": "b", "tokens": dict.fromkeys(TOKENS, 9)},
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with Journal(path, SETTINGS) as journal:
+        assert dict(journal.latest) == {"a": completion("a")}
+        assert dict(journal.billed) == dict.fromkeys(TOKENS, 9)
+        journal.append([completion("c")])
+    with Journal(path, SETTINGS) as journal:
+        assert journal.completed == {"a", "c"}
 
 
 def test_a_second_writer_is_refused(tmp_path):

@@ -198,3 +198,28 @@ def test_an_empty_account_keeps_responses_in_flight(complete):
 def test_the_key_is_in_no_completion(complete):
     with chat_server(lambda *_: Reply(400, f'{{"error": {{"message": "key {KEY} is odd"}}}}')) as server:
         assert KEY not in repr(complete(server.url))
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_to_another_host_is_refused(complete, status):
+    with (
+        chat_server() as other,
+        chat_server(lambda *_: Reply(status, "", {"Location": f"{other.url}/chat/completions"})) as server,
+        pytest.raises(UserError, match=r"redirects .* to another host") as error,
+    ):
+        complete(server.url, count=5)
+    assert other.bodies == []
+    assert str(other.url.removesuffix("/v1")) in str(error.value)
+
+
+def test_a_redirect_within_the_host_is_followed(complete):
+    with chat_server(lambda number, _: Reply(307, "", {"Location": "/v2/chat"}) if number == 0 else None) as server:
+        assert complete(server.url)["r0"].error is None
+    assert server.bodies[0] == server.bodies[1]
+
+
+def test_a_redirect_without_end_is_one_message(complete):
+    with chat_server(lambda *_: Reply(308, "", {"Location": "/v1/chat"})) as server:
+        with pytest.raises(UserError, match="redirects without end"):
+            complete(server.url)
+        assert len(server.bodies) == 6

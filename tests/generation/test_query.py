@@ -1,9 +1,11 @@
 """Queries that cost money: killed, refused, delayed, out of budget. Each response is kept and paid once."""
 
 import json
+import os
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -191,3 +193,41 @@ def test_a_journal_in_use_stops_a_second_run(tmp_path):
         ):
             query(api, requests(api, context, 1), query_run.SAMPLING, context)
     assert server.bodies == []
+
+
+@pytest.mark.parametrize("key", ["k\n", "\rk", "k k", "\tk", "k\x00", "k\u00e9", "k" * 5000])
+def test_a_key_that_no_header_takes_is_refused_unseen(tmp_path, key):
+    with chat_server() as server:
+        context = replace(query_context(tmp_path, teacher(server.url)), environment={"TINY_KEY": key * 3})
+        with pytest.raises(UserError, match="TINY_KEY must hold the key") as error:
+            query(teacher(server.url), requests(teacher(server.url), context, 1), query_run.SAMPLING, context)
+    assert key.strip() * 3 not in str(error.value)
+    assert str(error.value).isprintable()
+    assert server.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "proxy", "words"),
+    [
+        ("all_proxy", "socks5://127.0.0.1:9", "through the proxy in ALL_PROXY: a SOCKS proxy needs the package"),
+        ("http_proxy", "http://user:secret@127.0.0.1:9", "through the proxy in HTTP_PROXY, which may be wrong"),
+        ("http_proxy", "what://user:secret@127.0.0.1:9", "through the proxy in HTTP_PROXY"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_named(tmp_path, monkeypatch, variable, proxy, words):
+    for name in ("all_proxy", "http_proxy", "no_proxy"):
+        monkeypatch.setenv(name, proxy if name == variable else "")
+    with chat_server() as server:
+        api = teacher(server.url, max_retries=0)
+
+        def send() -> None:
+            context = replace(query_context(tmp_path, api), environment=os.environ | {"TINY_KEY": query_run.KEY})
+            query(api, requests(api, context, 1), query_run.SAMPLING, context)
+
+        with pytest.raises(UserError, match=words) as error:
+            send()
+        assert "secret" not in str(error.value)
+        assert server.bodies == []
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        send()
+    assert len(server.bodies) == PROBES + 1

@@ -17,7 +17,7 @@ from distill.generation.completions import Request
 URL: Final = "/v1/chat/completions"  # every endpoint uses this path, whatever its base URL
 MAX_PAGES = 1000  # of 100 batches, in the list of all
 
-Identifier = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\w.:/=+-]+$")]
+Identifier = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\w:=+-]+([./][\w:=+-]+)*$")]
 
 
 class File(BaseModel):

@@ -26,8 +26,11 @@ PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 class BoundedClient(httpx2.AsyncClient):
     """The client of a teacher's endpoint. Every byte of every reply passes `send`."""
 
-    def __init__(self, teacher: ApiTeacher, key: str) -> None:
-        super().__init__(timeout=teacher.timeout_s, limits=openai.DEFAULT_CONNECTION_LIMITS, follow_redirects=False)
+    def __init__(self, teacher: ApiTeacher, key: str, has_proxy: bool) -> None:
+        limits = openai.DEFAULT_CONNECTION_LIMITS
+        # with a transport of its own, the client reads no proxies, which it would refuse even where none applies
+        transport = None if has_proxy else httpx2.AsyncHTTPTransport(limits=limits)
+        super().__init__(timeout=teacher.timeout_s, limits=limits, transport=transport)
         self._teacher, self._key = teacher, key
         self._origin = _origin(httpx2.URL(teacher.base_url))
 
@@ -94,7 +97,7 @@ class BoundedClient(httpx2.AsyncClient):
 def bounded_client(teacher: ApiTeacher, key: str, proxies: str) -> BoundedClient:
     """The client. Raises UserError if a proxy of the environment or the address cannot be used."""
     try:
-        return BoundedClient(teacher, key)
+        return BoundedClient(teacher, key, bool(proxies))
     except (ImportError, ValueError, httpx2.InvalidURL) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         if isinstance(error, ImportError):
@@ -114,14 +117,14 @@ def proxy_variables(teacher: ApiTeacher, environment: Mapping[str, str]) -> str:
     url = urlsplit(teacher.base_url)
     host = url.hostname or ""
     exempt = [name.strip().lstrip(".") for name in _variable(environment, "NO_PROXY").split(",") if name.strip()]
-    if "*" in exempt or any(host == name or host.endswith(f".{name}") for name in exempt):
+    if "*" in exempt or any(name in (host, url.netloc) or host.endswith(f".{name}") for name in exempt):
         return ""
     names = [name for name in PROXY_VARIABLES if name in (f"{url.scheme.upper()}_PROXY", "ALL_PROXY")]
     return " or ".join(name for name in names if _variable(environment, name))
 
 
 def _variable(environment: Mapping[str, str], name: str) -> str:
-    return environment.get(name) or environment.get(name.lower()) or ""
+    return environment.get(name.lower(), environment.get(name, ""))
 
 
 def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
