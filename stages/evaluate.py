@@ -23,6 +23,7 @@ from distill.core.errors import run_main
 from distill.core.files import atomic_file, file_hash, read_rows, write_json, write_rows
 from distill.core.home import home
 from distill.core.numbers import round_numbers
+from distill.evaluation import benchmarks
 from distill.evaluation.goals import few_items_warning
 from distill.evaluation.held_out import sample_held_out
 from distill.evaluation.latency import measure_latency
@@ -59,6 +60,7 @@ def main() -> None:
     datasets.disable_progress_bars()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
+    benchmarks.require_safe(evaluate.benchmarks)
     pool = list(read_rows(TEST, "stage clean"))
     held_out = sample_held_out(pool, evaluate.max_samples, evaluate.max_generations, seed)
     dtype = runtime.compute_dtype(params.runtime.dtype)

@@ -6,6 +6,7 @@ from typing import Any
 
 from distill.core.files import read_rows
 from distill.core.lm_eval_tasks import loading_errors, task_manager
+from distill.core.task_code import require_safe_task, task_name
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -32,7 +33,8 @@ def task_texts(name: str) -> Iterator[str]:
         "Otherwise remove the task from params.yaml, or put its texts into a JSONL file and name that in "
         "clean.evaluation_texts."
     )
+    require_safe_task("clean.evaluation_tasks", name)
     with loading_errors("clean.evaluation_tasks", name, remedy):
-        for task in task_manager().load(name)["tasks"].values():
+        for task in task_manager().load(task_name(name))["tasks"].values():
             for document in task.eval_docs:
                 yield from strings(document)

@@ -1,5 +1,6 @@
 """Benchmarks of lm-eval, and of YAML files of tasks, on one model by lm-eval's own model class."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from distill.core.files import Row, file_hash, value_hash
 from distill.core.lm_eval_tasks import loading_errors, task_manager
 from distill.core.numbers import round_number
+from distill.core.task_code import require_safe_task, task_name
 from distill.evaluation.lm_eval_run import run_benchmark, to_json, truncated_tasks
 from distill.params.evaluate import Benchmark
 
 BATCH_SIZE = 8
+PARAM = "evaluate.benchmarks"
+
+
+def require_safe(benchmarks: Sequence[Benchmark]) -> None:
+    """Raises UserError for a benchmark that would run Python which params do not allow, or a model's code."""
+    for benchmark in benchmarks:
+        require_safe_task(PARAM, benchmark.task)
 
 
 def load_tasks(benchmark: Benchmark) -> list[Any]:
@@ -21,7 +30,8 @@ def load_tasks(benchmark: Benchmark) -> list[Any]:
     Raises UserError where the task is unknown or its data cannot be loaded. A group is refused where a revision is
     given, since each of its tasks has its own data set.
     """
-    with loading_errors("evaluate.benchmarks", benchmark.task, "Otherwise remove it from evaluate.benchmarks."):
+    require_safe_task(PARAM, benchmark.task)
+    with loading_errors(PARAM, benchmark.task, "Otherwise remove it from evaluate.benchmarks."):
         return list(task_manager().load(_spec(benchmark))["tasks"].values())
 
 
@@ -31,10 +41,11 @@ def data_hash(benchmark: Benchmark) -> str:
     for task in load_tasks(benchmark):
         config = {key: value for key, value in task.dump_config().items() if key != "fewshot_config"}  # repeats others
         parts.append([to_json(config), to_json(list(task.eval_docs)), to_json(list(task.fewshot_docs() or []))])
-    if Path(benchmark.task).is_file():
-        folder = Path(benchmark.task).parent
-        files = [path for pattern in ("*.yaml", "*.py") for path in folder.glob(pattern)]
-        parts += [[path.name, file_hash(path)] for path in sorted(files)]
+    path = Path(task_name(benchmark.task))
+    if path.is_file():
+        folder = path.parent
+        files = [file for pattern in ("*.yaml", "*.py") for file in folder.glob(pattern)]
+        parts += [[file.name, file_hash(file)] for file in sorted(files)]
     return value_hash(parts)
 
 
@@ -87,9 +98,9 @@ def split_limited(scores: dict[str, dict[str, Row]]) -> tuple[dict[str, dict[str
 def _spec(benchmark: Benchmark) -> str | dict[str, Any]:
     """What lm-eval loads: the name or path, or the configuration of a single task with its data pinned."""
     if benchmark.revision is None:
-        return benchmark.task
+        return task_name(benchmark.task)
     entry = task_manager().task_index.get(benchmark.task)
-    path = entry.yaml_path if entry else Path(benchmark.task)
+    path = entry.yaml_path if entry else Path(task_name(benchmark.task))
     if path is None or not Path(path).is_file():
         raise KeyError(f"{benchmark.task} must be a single task of a YAML file, for a revision to pin its data")
     config = load_yaml(path)
