@@ -62,15 +62,14 @@ def test_a_model_with_weights_that_are_not_finite_is_not_saved(tmp_path):
 
 def test_a_learning_rate_of_a_million_keeps_the_old_student(finished, tmp_path):
     folder = copy_repository(finished, tmp_path / "repository")
-    edit_params(folder, {"train.optimization.learning_rate": 1e6, "train.optimization.num_train_epochs": 40})
+    edit_params(folder, {"train.optimization.learning_rate": 1e6})
     files = [*folder.glob("models/sft-7/*"), *folder.glob("metrics/train/sft-7*")]
     before = {path: path.read_bytes() for path in files}
     assert len(before) > 5
     done = stage(folder, "train sft 7", check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "must be finite, got nan at step" in done.stderr
-    assert "Lower learning_rate (1e+06)" in done.stderr
+    assert "train.optimization.learning_rate" in done.stderr
     assert {path: path.read_bytes() for path in files} == before
 
 
