@@ -119,6 +119,7 @@ def _samples(task: str, rows: list[Row]) -> list[Row]:
             "doc": to_json(row["doc"]),
             "target": to_json(row["target"]),
             "arguments": to_json(row["arguments"]),
+            "resps": to_json(row["resps"]),
             "filtered_resps": to_json(row["filtered_resps"]),
             "scores": {name: to_json(row[name]) for name in row["metrics"]},
         }

@@ -7,6 +7,7 @@ import datasets
 import pytest
 import tiny
 
+from distill.core import lm_eval_tasks
 from distill.core.errors import UserError
 from distill.evaluation import benchmarks
 from distill.params.evaluate import Benchmark
@@ -103,6 +104,37 @@ def test_a_task_that_cannot_be_loaded_is_a_message(model, tmp_path):
     (tmp_path / "task/test.jsonl").unlink()
     with pytest.raises(UserError, match=r"evaluate\.benchmarks.*colours\.yaml.*reach its data"):
         run(model, path)
+
+
+def test_the_task_on_local_files_of_the_docs_works_and_keeps_invalid_texts(model, tmp_path, monkeypatch):
+    path = tiny.ROOT / "experiments/tasks/gsm8k_local.yaml"
+    folder = tmp_path / "data/tasks"
+    folder.mkdir(parents=True)
+    for split, count in (("train", 2), ("test", 1)):
+        rows = [
+            {"question": f"{split} {number}: 2 + {number}?", "answer": f"It is {2 + number}. #### {2 + number}"}
+            for number in range(count)
+        ]
+        (folder / f"gsm8k_{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    scores, (sample,) = run(model, path, num_fewshot=2)
+    prompt = sample["arguments"][0][0]
+    assert prompt.startswith("Question: train 0: 2 + 0?\nAnswer: It is 2. #### 2\n\nQuestion: train 1")
+    assert prompt.endswith("Question: test 0: 2 + 0?\nAnswer:")
+    assert scores["gsm8k_local"]["scores"] == {"exact_match,strict-match": 0.0}
+    assert sample["filtered_resps"] == ["[invalid]"]
+    assert len(sample["resps"][0][0]) > 0
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    assert lm_eval_tasks.work_offline_if_unreachable.__wrapped__()
+    assert constants.HF_HUB_OFFLINE
+    assert datasets.config.HF_HUB_OFFLINE
 
 
 def test_examples_as_turns_need_a_chat_template():

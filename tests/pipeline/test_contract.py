@@ -31,6 +31,7 @@ PACKAGES = {
     "ruamel": "ruamel.yaml",
     "sklearn": "scikit_learn",
     "huggingface_hub": "transformers",
+    "httpx2": "transformers",
     "scmrepo": "dvclive",
 }
 
