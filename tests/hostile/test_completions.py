@@ -250,7 +250,7 @@ def test_a_list_of_batches_without_end_ends(tmp_path, monkeypatch, pages):
     served: list[int] = []
     with batch_server(polls=0) as server:
         server.pages = lambda: served.append(0) or endless_list(len(served) if pages == "new" else 0)
-        api = teacher(server.url, mode="batch")
+        api = teacher(server.url, mode="batch", timeout_s=60.0)  # a time-out would list again
         server.hold_create = True
         with pytest.raises(UserError):
             query_teacher(tmp_path, api, 2)
