@@ -38,9 +38,9 @@ UNABLE = (
 )
 DEED = (
     r"(?:to )?(?:(?:directly|really|actually|currently|personally|further) )?"
-    r"(?:help(?:ing)?(?! but\b| it\b| myself\b| feeling\b| wondering\b| thinking\b)|assist\w*|provid(?:e|ing)|fulfil\w*"
-    r"|comply\w*|answer\w*|respond\w*|generat(?:e|ing)|creat(?:e|ing)|writ(?:e|ing)|produc(?:e|ing)|shar(?:e|ing)"
-    r"|offer\w*|access\w*|support\w*|engag(?:e|ing)|discuss\w*|recommend\w*|predict\w*|complet(?:e|ing)|process\w*"
+    r"(?:help(?:ing)?(?! but\b| it\b| myself\b| feeling\b| wondering\b| thinking\b)|assist\w*|provide|providing|fulfil\w*"
+    r"|comply\w*|answer\w*|respond\w*|generate|generating|creat(?:e|ing)|writ(?:e|ing)|produc(?:e|ing)|shar(?:e|ing)"
+    r"|offer\w*|access\w*|support\w*|engag(?:e|ing)|discuss\w*|recommend\w*|predict\w*|complete|completing|process\w*"
     r"|perform\w*|brows(?:e|ing)|view\w*|display\w*|translat(?:e|ing)|verify\w*|continue\b|participat(?:e|ing)"
     r"|(?:do|doing) (?:that|this|so|it|what)\b"
     r"|give (?:you )?(?:any |an |a |the )?\w*\s?(?:advice|information|opinion|answer|instructions))"
