@@ -38,8 +38,8 @@ UNABLE = (
 )
 DEED = (
     r"(?:to )?(?:(?:directly|really|actually|currently|personally|further) )?"
-    r"(?:help(?:ing)?(?! but\b| it\b| myself\b| feeling\b| wondering\b| thinking\b)|assist\w*|provide|providing|fulfil\w*"
-    r"|comply\w*|answer\w*|respond\w*|generate|generating|creat(?:e|ing)|writ(?:e|ing)|produc(?:e|ing)|shar(?:e|ing)"
+    r"(?:help(?:ing)?(?! but\b| it\b| myself\b| feeling\b| wondering\b| thinking\b)|assist\w*|provide|providing"
+    r"|fulfil\w*|comply\w*|answer\w*|respond\w*|generate|generating|creat(?:e|ing)|writ(?:e|ing)|produc(?:e|ing)|shar(?:e|ing)"
     r"|offer\w*|access\w*|support\w*|engag(?:e|ing)|discuss\w*|recommend\w*|predict\w*|complete|completing|process\w*"
     r"|perform\w*|brows(?:e|ing)|view\w*|display\w*|translat(?:e|ing)|verify\w*|continue\b|participat(?:e|ing)"
     r"|(?:do|doing) (?:that|this|so|it|what)\b"

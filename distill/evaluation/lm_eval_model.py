@@ -10,9 +10,10 @@ from lm_eval.api.model import LM
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from distill.modeling.chat import end_of_turn
+from distill.modeling.chat import end_of_turn, response_spans
 from distill.modeling.continuations import Candidates, score_candidates
 from distill.modeling.decoding import decode
+from distill.modeling.encoding import text_ids
 from distill.modeling.sampling import Sampling
 from distill.modeling.scoring import Score
 
@@ -49,8 +50,7 @@ def token_positions(tokenizer: PreTrainedTokenizerFast, text: str) -> tuple[list
     """
     end_id = end_of_turn(tokenizer)
     response = text.removesuffix(str(tokenizer.decode([end_id])))
-    encoded = tokenizer(response, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-    ids, spans = encoded.input_ids, [tuple(span) for span in encoded.offset_mapping]
+    ids, spans = response_spans(tokenizer, response)
     if response != text:
         ids, spans = [*ids, end_id], [*spans, (len(response), len(text))]
     counts, seen = Counter(spans), Counter[Any]()
@@ -94,7 +94,7 @@ class DistillLM(LM):
         candidates, texts = [], []
         for context, continuations in contexts.items():
             encoded = [token_positions(self.hf_tokenizer, continuation) for continuation in continuations]
-            prompt = self.hf_tokenizer(context, add_special_tokens=False).input_ids
+            prompt = text_ids(self.hf_tokenizer, context)
             candidates.append(Candidates(prompt, [ids for ids, _ in encoded]))
             texts.append((context, list(zip(continuations, [positions for _, positions in encoded], strict=True))))
         progress = tqdm(total=len(candidates), desc="scores", unit="prompt", leave=False)
@@ -118,7 +118,7 @@ class DistillLM(LM):
         no decoding (speculative decoding, Leviathan et al. 2023).
         """
         end = end_of_turn(self.hf_tokenizer)
-        prompts = [self.hf_tokenizer(request.args[0], add_special_tokens=False).input_ids for request in requests]
+        prompts = [text_ids(self.hf_tokenizer, request.args[0]) for request in requests]
         responses = [self.greedy_prefixes.get(request.args[0], [])[: self.max_new_tokens] for request in requests]
         unfinished = [
             index

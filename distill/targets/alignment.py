@@ -18,7 +18,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from distill.core.errors import UserError
 from distill.modeling import few_shot
-from distill.modeling.chat import chat_format, end_of_turn
+from distill.modeling.chat import chat_format, end_of_turn, response_ids
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def token_bytes(tokenizer: PreTrainedTokenizerFast) -> TokenBytes:
     if chat_format(tokenizer).several_ends:
         ends = few_shot.end_tokens(tokenizer, tokens)
         return TokenBytes(tokens, special, few_shot.end_token(tokenizer), True, tuple(ends))
-    first = b"".join(tokens[number] for number in tokenizer("a", add_special_tokens=False).input_ids)
+    first = b"".join(tokens[number] for number in response_ids(tokenizer, "a", ended=False))
     return TokenBytes(tokens, special, end_of_turn(tokenizer), first == b" a")
 
 

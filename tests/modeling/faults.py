@@ -33,9 +33,9 @@ FAULTS = [
     ),
     Fault(
         "an end of turn that the teacher spells out ends the response",
-        "distill/modeling/chat.py",
-        "tokenizer(response, add_special_tokens=False, split_special_tokens=True)",
-        "tokenizer(response, add_special_tokens=False)",
+        "distill/modeling/encoding.py",
+        "marked = mark_text(tokenizer, text)",
+        "marked = text",
         "modeling/test_chat.py::test_an_end_of_turn_that_the_teacher_spells_out_is_text_and_not_an_end[stop]",
     ),
     Fault(
@@ -104,8 +104,8 @@ FAULTS = [
     Fault(
         "two BOS",
         "distill/modeling/chat.py",
-        "tokenizer(render(tokenizer, messages), add_special_tokens=False)",
-        "tokenizer(render(tokenizer, messages))",
+        "ids = text_ids(tokenizer, render(tokenizer, messages))",
+        "ids = tokenizer(render(tokenizer, messages)).input_ids",
         "modeling/test_chat.py::test_there_is_at_most_one_bos_even_where_the_tokenizer_adds_its_own",
     ),
     Fault(
@@ -118,8 +118,8 @@ FAULTS = [
     Fault(
         "all but the last message is dropped",
         "distill/modeling/chat.py",
-        "apply_chat_template(messages, tokenize",
-        "apply_chat_template(messages[-1:], tokenize",
+        "for turn in messages]",
+        "for turn in messages[-1:]]",
         "modeling/test_chat.py::test_every_message_is_in_the_prompt_in_its_turn",
     ),
 ]

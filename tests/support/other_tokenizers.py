@@ -11,6 +11,10 @@ from distill.modeling import few_shot
 from distill.students.vocabulary import select_tokens, trim_tokenizer
 
 TEACHER = tiny.tokenizer()
+LLAMA = (  # a template as Llama 2's, which writes a space between the prompt and the response
+    "{% for message in messages %}{% if message.role == 'assistant' %} {{ message.content }}</s>"
+    "{% else %}<s>[INST] {{ message.content }} [/INST]{% endif %}{% endfor %}"
+)
 TEXT = "the quick brown fox, ants and honey 😀 naïve\n\t<|im_end|> Ω"
 
 
@@ -57,7 +61,7 @@ def sentencepiece(size: int = 500) -> PreTrainedTokenizerFast:
     spec["added_tokens"] = [token for token in spec["added_tokens"] if token["content"] not in single]
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(spec)),
-        chat_template=tiny.TEMPLATE.replace("<|im_end|>", "</s>"),
+        chat_template=LLAMA,
         eos_token="</s>",
     )
 
