@@ -49,10 +49,11 @@ def read_prompts(source: Prompts) -> list[Prompt]:
         return from_jsonl(source)
     if source.source == "folder":
         return from_folder(source)
-    from distill.generation.hub_prompts import from_dataset  # takes a second to import, and files do not need it
+    from distill.generation import hub_prompts  # takes a second to import, and files do not need it
 
-    prompts, num_skipped = from_dataset(source)
-    print(f"{source.name}: {len(prompts)} prompts; {num_skipped} rows without a prompt or with a repeated one skipped")
+    prompts, skipped = hub_prompts.from_dataset(source)
+    reasons = hub_prompts.skipped_rows(skipped)
+    print(f"{source.name}: {len(prompts)} prompts; {skipped.total()} rows skipped: {reasons}")
     return prompts
 
 

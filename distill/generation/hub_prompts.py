@@ -1,5 +1,6 @@
 """Prompts from a Hugging Face data set: a hub's at a pinned revision, or local files."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,26 +12,24 @@ from datasets.exceptions import DatasetsError
 
 from distill.core.errors import UserError
 from distill.core.files import Row, value_hash
-from distill.generation.prompts import ROLES, Prompt
-from distill.modeling.chat import Messages
+from distill.generation.conversations import ROLES, is_text, read_messages
+from distill.generation.prompts import Prompt
 from distill.params.generate import BUILDERS, DatasetPrompts
 
-SHARE_GPT_ROLES = {"system": "system", "human": "user", "gpt": "assistant"}  # by the value of `from`
 
-
-def from_dataset(source: DatasetPrompts) -> tuple[list[Prompt], int]:
-    """The prompts by id, and the number of skipped rows: those without a prompt or with a repeated one.
+def from_dataset(source: DatasetPrompts) -> tuple[list[Prompt], Counter[str]]:
+    """The prompts by id, and the numbers of skipped rows by reason: those without a prompt or with a repeated one.
 
     An id is a hash of the messages: it does not change when rows move, and equal prompts are one. Raises UserError
     if the data set cannot be loaded, lacks a column, or has no prompt.
     """
     prompts: dict[str, Prompt] = {}
-    num_skipped = 0
+    skipped: Counter[str] = Counter()
     try:
         for row in _rows(source):
-            prompt = to_prompt(row, source)
+            prompt, reason = to_prompt(row, source)
             if prompt is None or prompt["id"] in prompts:
-                num_skipped += 1
+                skipped[reason or "a repeated prompt"] += 1
                 continue
             prompts[prompt["id"]] = prompt
             if len(prompts) == source.limit:
@@ -45,46 +44,33 @@ def from_dataset(source: DatasetPrompts) -> tuple[list[Prompt], int]:
     if not prompts:
         raise UserError(
             f"no row of data set {source.name!r} has a prompt in column {source.column!r}: a text, or messages with "
-            f"`role` ({', '.join(ROLES)}) and `content`. {num_skipped} rows were skipped."
+            f"`role` ({', '.join(ROLES)}) and `content`. {skipped.total()} rows were skipped: "
+            f"{skipped_rows(skipped)}."
         )
-    return [prompts[name] for name in sorted(prompts)], num_skipped
+    return [prompts[name] for name in sorted(prompts)], skipped
 
 
-def to_prompt(row: Row, source: DatasetPrompts) -> Prompt | None:
-    """The prompt of a row; None if its column or its topic is empty. Raises UserError for an unknown column."""
+def skipped_rows(skipped: Counter[str]) -> str:
+    """The reasons for which rows were skipped, the most frequent first: `3 with an empty message`."""
+    return ", ".join(f"{count} with {reason}" for reason, count in skipped.most_common()) or "none"
+
+
+def to_prompt(row: Row, source: DatasetPrompts) -> tuple[Prompt | None, str]:
+    """The prompt of a row, or None and the reason why it has none. Raises UserError for an unknown column."""
     for column in (source.column, source.topic):
         if isinstance(column, str) and column not in row:
             raise UserError(f"data set {source.name!r} has no column {column!r}; it has {', '.join(sorted(row))}.")
-    messages = to_messages(row[source.column])
-    if not messages:
-        return None
+    messages, reason = read_messages(row[source.column])
+    if reason:
+        return None, reason
     name = value_hash(messages)[:16]
     if isinstance(source.topic, int):
         topic = f"bucket-{int(name, 16) % source.topic}"
     else:
         topic = "" if row[source.topic] is None else str(row[source.topic]).strip()
-    return {"id": name, "topic": topic, "messages": messages} if topic else None
-
-
-def to_messages(value: Any) -> Messages:
-    """The messages in a column's value, up to the last of the user; [] if there are none.
-
-    A text is one message of the user. A list has turns with `role` and `content`, or `from` and `value`.
-    """
-    if isinstance(value, str):
-        return [{"role": "user", "content": value.strip()}] if value.strip() else []
-    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
-        return []
-    messages = []
-    for turn in value:
-        role = turn.get("role") or SHARE_GPT_ROLES.get(turn.get("from") or "")
-        content = turn.get("content") or turn.get("value")
-        if role not in ROLES or not isinstance(content, str) or not content.strip():
-            return []
-        messages.append({"role": role, "content": content.strip()})
-    while messages and messages[-1]["role"] != "user":
-        messages.pop()
-    return messages
+    if not topic or not is_text(topic):
+        return None, "no topic"
+    return {"id": name, "topic": topic, "messages": messages}, ""
 
 
 def _rows(source: DatasetPrompts) -> Iterator[Row]:

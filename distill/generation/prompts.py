@@ -11,45 +11,37 @@ from pathlib import Path
 from distill.core.errors import UserError
 from distill.core.files import Row, read_rows
 from distill.core.text import split_by_words, words
+from distill.generation.conversations import is_text, not_a_prompt, prompt_of_row
 from distill.params.generate import FewShotExample, FolderPrompts, JsonlPrompts
 from distill.params.teachers import Teacher
 
-ROLES = ("system", "user", "assistant")
 PARAGRAPH_END = re.compile(r"\n\s*\n")
 Prompt = Row
 
 
 def from_jsonl(source: JsonlPrompts) -> list[Prompt]:
-    """The prompts of a JSONL file by id. Raises UserError for an invalid row, a repeated id and an empty file."""
+    """The prompts of a JSONL file by id; equal prompts without an id are one.
+
+    Raises UserError for an invalid row, a repeated id and an empty file.
+    """
     prompts: dict[str, Prompt] = {}
+    num_repeated = 0
     for number, row in enumerate(read_rows(Path(source.path), "you or git"), start=1):
-        prompt = check_prompt(row, number, source.path)
-        if prompt["id"] in prompts:
+        try:
+            prompt = prompt_of_row(row)
+        except ValueError as error:
+            raise not_a_prompt(f"{source.path}, row {number} ({ascii(row.get('id'))[:60]})", str(error)) from None
+        if prompt["id"] not in prompts:
+            prompts[prompt["id"]] = prompt
+        elif "id" in row:
             raise UserError(f"ids in {source.path} must be unique, got two prompts with the id {prompt['id']!r}.")
-        prompts[prompt["id"]] = prompt
+        else:
+            num_repeated += 1
     if not prompts:
         raise UserError(f"{source.path} has no prompts.")
+    if num_repeated:
+        print(f"{source.path}: {len(prompts)} prompts; {num_repeated} rows that repeat one skipped")
     return [prompts[name] for name in sorted(prompts)]
-
-
-def check_prompt(row: Row, number: int, source: str) -> Prompt:
-    """The row, if it is a prompt: id, topic, and messages that end with the user's. Raises UserError otherwise."""
-    messages = row.get("messages")
-    valid = (
-        all(isinstance(row.get(key), str) and row[key] for key in ("id", "topic"))
-        and isinstance(messages, list)
-        and messages
-        and all(isinstance(turn, dict) and turn.get("role") in ROLES for turn in messages)
-        and all(isinstance(turn.get("content"), str) and turn["content"].strip() for turn in messages)
-        and messages[-1]["role"] == "user"
-    )
-    if not valid:
-        raise UserError(
-            f"{source}, row {number} ({row.get('id')!r}) is not a prompt. Each line must be like "
-            '{"id": "bees/fact", "topic": "bees", "messages": [{"role": "user", "content": "..."}]}, '
-            f"with roles {ROLES} and the user last."
-        )
-    return row
 
 
 def from_folder(source: FolderPrompts) -> list[Prompt]:
@@ -64,6 +56,10 @@ def from_folder(source: FolderPrompts) -> list[Prompt]:
     prompts = []
     for path in files:
         name = path.relative_to(folder).as_posix()
+        if not is_text(name):
+            raise UserError(
+                f"the name of {name!a} in {folder} must be UTF-8, since it is the topic of prompts. Rename it."
+            )
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:

@@ -10,6 +10,7 @@ import tiny
 
 from distill.core.errors import UserError
 from distill.generation import hub_prompts, prompts
+from distill.generation.conversations import BUCKETS, read_messages
 from distill.params.generate import DatasetPrompts, FewShotExample, FolderPrompts, JsonlPrompts
 from distill.params.loading import check_params
 from distill.params.teachers import LocalTeacher
@@ -44,6 +45,50 @@ def test_an_invalid_prompt_is_named_by_its_row(tmp_path, change):
     source = write_jsonl(tmp_path / "p.jsonl", PROMPT, PROMPT | {"id": "b"} | change)
     with pytest.raises(UserError, match="row 2"):
         prompts.from_jsonl(source)
+
+
+def test_a_prompt_alone_is_enough(tmp_path, capsys):
+    """The usual file: a text in each line, without ids or topics; ids and topics stay when rows are added."""
+    texts = [f"What is {number}?" for number in range(300)]
+    rows = [{"prompt": text} for text in texts]
+    found = prompts.from_jsonl(write_jsonl(tmp_path / "p.jsonl", *rows, {"prompt": "What is 7?"}))
+    assert sorted(row["messages"][0]["content"] for row in found) == sorted(texts)
+    assert "1 rows that repeat one skipped" in capsys.readouterr().out
+    assert {row["topic"] for row in found} <= {f"bucket-{number}" for number in range(BUCKETS)}
+    assert len({row["topic"] for row in found}) > BUCKETS / 2
+    more = prompts.from_jsonl(write_jsonl(tmp_path / "q.jsonl", {"prompt": "New?"}, *rows[::-1]))
+    assert [row for row in more if row["messages"][0]["content"] != "New?"] == found
+
+
+def test_a_prompt_may_lack_its_topic_or_its_id(tmp_path):
+    messages = [user("What are ants?  ")]
+    (row,) = prompts.from_jsonl(write_jsonl(tmp_path / "p.jsonl", {"messages": messages, "id": "a", "label": "x"}))
+    assert (row["id"], row["messages"], row["label"]) == ("a", messages, "x")
+    assert row["topic"].startswith("bucket-")
+    (row,) = prompts.from_jsonl(write_jsonl(tmp_path / "p.jsonl", {"messages": messages, "topic": "ants"}))
+    assert (row["topic"], len(row["id"])) == ("ants", 16)
+
+
+def test_an_empty_system_message_costs_no_row(tmp_path):
+    messages = [{"role": "system", "content": ""}, user("Hi.")]
+    (row,) = prompts.from_jsonl(write_jsonl(tmp_path / "p.jsonl", {"messages": messages}))
+    assert row["messages"] == [user("Hi.")]
+    assert read_messages(messages) == ([user("Hi.")], "")
+
+
+def test_what_a_row_lacks_is_said(tmp_path):
+    for row, words in (
+        ({"question": "Why?", "answer": "So."}, "must have prompt or messages, got the keys 'question', 'answer'"),
+        ({"prompt": "  "}, "got an empty message"),
+        ({"prompt": 7}, "got no text and no list of messages"),
+        ({"prompt": "x", "topic": 7}, "topic must be a text or missing, got 7"),
+        ({"messages": [user("x"), {"role": "assistant", "content": "y"}]}, "last of messages must be the user's"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "a role that is none of system, user, assistant"),
+    ):
+        with pytest.raises(UserError) as caught:
+            prompts.from_jsonl(write_jsonl(tmp_path / "p.jsonl", row))
+        assert words in str(caught.value)
+        assert '{"prompt": "..."}' in str(caught.value)
 
 
 def test_repeated_ids_and_empty_files_are_refused(tmp_path):
@@ -155,10 +200,10 @@ def test_words_of_a_csv_file_stay_as_they_stand(tmp_path, streaming):
         writer = csv.writer(file)
         writer.writerow(["q", "about", "score"])
         writer.writerows([word or "empty topic", word, 1] for word in words)
-    found, num_skipped = hub_prompts.from_dataset(dataset(path, "csv", topic="about", streaming=streaming))
+    found, skipped = hub_prompts.from_dataset(dataset(path, "csv", topic="about", streaming=streaming))
     texts = sorted((row["messages"][0]["content"], row["topic"]) for row in found)
     assert texts == sorted((word.strip(), word.strip()) for word in words if word)
-    assert num_skipped == 1
+    assert skipped == {"no topic": 1}
 
 
 def test_prompts_of_json_csv_and_parquet_are_the_same(tmp_path):
@@ -168,10 +213,10 @@ def test_prompts_of_json_csv_and_parquet_are_the_same(tmp_path):
         for streaming in (False, True)
     ]
     assert all(variant == variants[0] for variant in variants)
-    found, num_skipped = variants[0]
+    found, skipped = variants[0]
     assert sorted(row["messages"][0]["content"] for row in found) == sorted(QUESTIONS)
     assert [row["id"] for row in found] == sorted(row["id"] for row in found)
-    assert num_skipped == 0
+    assert not skipped
 
 
 def test_a_row_keeps_its_id_when_rows_are_inserted(tmp_path):
@@ -195,9 +240,10 @@ def test_topics_may_be_a_column_and_rows_limited(tmp_path):
 def test_rows_without_a_new_prompt_are_skipped_and_counted(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"q": text}) + "\n" for text in ["One?", " ", None, "One? ", "Two?"]))
-    found, num_skipped = hub_prompts.from_dataset(dataset(path))
+    found, skipped = hub_prompts.from_dataset(dataset(path))
     assert sorted(row["messages"][0]["content"] for row in found) == ["One?", "Two?"]
-    assert num_skipped == 3
+    assert skipped == {"an empty message": 1, "no text and no list of messages": 1, "a repeated prompt": 1}
+    assert hub_prompts.skipped_rows(skipped).startswith("1 with an empty message, 1 with ")
     path.write_text('{"q": ""}\n')
     with pytest.raises(UserError, match="no row of data set 'json' has a prompt in column 'q'"):
         hub_prompts.from_dataset(dataset(path))
@@ -212,11 +258,11 @@ def test_a_folder_of_files_is_read_in_the_order_of_their_names(tmp_path):
 
 def test_a_conversation_ends_with_its_last_question():
     says = {"role": "assistant", "content": "Hello."}
-    assert hub_prompts.to_messages([user("Hi."), says, user("Why? "), says]) == [user("Hi."), says, user("Why?")]
+    assert read_messages([user("Hi."), says, user("Why? "), says])[0] == [user("Hi."), says, user("Why?")]
     share_gpt = [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hello."}]
-    assert hub_prompts.to_messages(share_gpt) == [user("Hi.")]
+    assert read_messages(share_gpt)[0] == [user("Hi.")]
     for none in ([], [says], [user(" ")], [{"role": "tool", "content": "x"}], ["text"], 3, None):
-        assert hub_prompts.to_messages(none) == []
+        assert read_messages(none)[0] == []
 
 
 @pytest.mark.parametrize(
