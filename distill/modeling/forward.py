@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from distill.core.errors import UserError
 from distill.modeling import packing
 from distill.modeling.batches import PaddedBatch, padded_batches
 from distill.modeling.chat import Example
@@ -98,6 +99,18 @@ def logits_at(model: PreTrainedModel, positions: torch.Tensor) -> Iterator[None]
         after.remove()
 
 
+def layer_stack(model: PreTrainedModel) -> tuple[str, torch.nn.ModuleList]:
+    """The name and the list of a model's layers, such as `model.layers` or `transformer.h`.
+
+    Raises UserError for a model without one list of them all.
+    """
+    total = model.config.get_text_config().num_hidden_layers
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == total:
+            return name, module
+    raise UserError(f"A {model.config.model_type} model has no list of its {total} layers. Choose another model.")
+
+
 def _last_feed_forward(model: PreTrainedModel) -> torch.nn.Module | None:
     """The feed-forward block of the last layer, which computes token by token; None for layers without one."""
     layers = getattr(model.get_decoder(), "layers", None)
@@ -179,7 +192,7 @@ def _layers_at(
 
     with ExitStack() as stack:
         for layer in layers:
-            hook = model.get_decoder().layers[layer].register_forward_hook(partial(keep, layer))
+            hook = layer_stack(model)[1][layer].register_forward_hook(partial(keep, layer))
             stack.callback(hook.remove)
         stack.enter_context(logits_at(model, positions if logits else torch.zeros_like(positions)))
         yield

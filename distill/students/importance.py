@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from distill.core.errors import UserError
 from distill.modeling.batches import padded_batches
 from distill.modeling.chat import Example
+from distill.modeling.forward import layer_stack
 
 BATCH_TOKENS = 4096  # padded tokens of one batch
 
@@ -22,16 +23,17 @@ def block_influence(model: PreTrainedModel, examples: Sequence[Example]) -> list
 
     A layer that changes nothing has 0.
     """
-    layers = model.get_decoder().layers
+    _, layers = layer_stack(model)
     sums = torch.zeros(len(layers), dtype=torch.float64)
 
     def add_hook(number: int, mask: list[torch.Tensor]) -> RemovableHandle:
-        def hook(_: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            before, after = inputs[0].float(), (output[0] if isinstance(output, tuple) else output).float()
+        def hook(_: torch.nn.Module, inputs: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
+            states = inputs[0] if inputs else options["hidden_states"]
+            before, after = states.float(), (output[0] if isinstance(output, tuple) else output).float()
             cosine = torch.cosine_similarity(before, after, dim=-1)
             sums[number] += (1 - cosine)[mask[0]].double().sum().cpu()
 
-        return layers[number].register_forward_hook(hook)
+        return layers[number].register_forward_hook(hook, with_kwargs=True)
 
     tokens = _pass(model, examples, lambda mask: [add_hook(number, mask) for number in range(len(layers))])
     return (sums / tokens).tolist()
@@ -44,15 +46,15 @@ def activations(model: PreTrainedModel, examples: Sequence[Example]) -> tuple[to
     norm of its output, summed over the query heads that share the key-value head. So does Minitron (Muralidharan et al.
     2024), with the mean over batch and sequence. Raises UserError for a model whose layers have other names.
     """
-    layers = model.get_decoder().layers
+    _, layers = layer_stack(model)
     try:
         downs, outs = [layer.mlp.down_proj for layer in layers], [layer.self_attn.o_proj for layer in layers]
+        queries, groups = model.config.num_attention_heads, model.config.num_key_value_heads
     except AttributeError as error:
         raise UserError(
             f"init: a {model.config.model_type} model cannot be pruned by intermediate_size or num_key_value_heads "
             f"({error}). Leave both null."
         ) from None
-    queries, groups = model.config.num_attention_heads, model.config.num_key_value_heads
     neurons = torch.zeros(len(layers), downs[0].in_features, dtype=torch.float64)
     heads = torch.zeros(len(layers), groups, dtype=torch.float64)
 

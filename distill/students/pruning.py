@@ -3,7 +3,6 @@
 import copy
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,22 +10,20 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from distill.core.errors import UserError
 from distill.modeling.chat import Example
+from distill.modeling.forward import layer_stack
 from distill.params.init import PrunedStudent
 from distill.students import importance
+from distill.students.comparison import require_same_logits
+from distill.students.pruned_config import KeptParts, pruned_config, remap_token_ids
 
-LAYER = re.compile(r"(?<=\blayers\.)\d+(?=\.)")
-TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "decoder_start_token_id")
-ROWS = {"gate_proj": "neurons", "up_proj": "neurons", "q_proj": "queries", "k_proj": "keys", "v_proj": "keys"}
-COLUMNS = {"down_proj": "neurons", "o_proj": "queries"}
-
-
-@dataclass(frozen=True)
-class KeptParts:
-    """The ascending indices of what a student keeps; `neurons` and `kv_heads` have a list for each kept layer."""
-
-    layers: list[int]
-    neurons: list[list[int]] | None = None  # of the MLP; None: all
-    kv_heads: list[list[int]] | None = None  # key-value heads, each with the query heads that share it; None: all
+ROWS = {
+    **dict.fromkeys(("gate_proj", "up_proj"), ("neurons",)),
+    "q_proj": ("queries",),
+    **dict.fromkeys(("k_proj", "v_proj"), ("keys",)),
+    "gate_up_proj": ("neurons", "neurons"),  # fused: one block of rows after the other
+    "qkv_proj": ("queries", "keys", "keys"),
+}
+COLUMNS = {"down_proj": ("neurons",), "o_proj": ("queries",)}
 
 
 def select_parts(
@@ -94,25 +91,40 @@ def _require_at_most(number: Any, total: int, name: str, section: str) -> int:
 def prune(model: PreTrainedModel, parts: KeptParts, kept: Sequence[int]) -> PreTrainedModel:
     """A model of the same architecture with these parts and the embedding rows `kept`, in fp32.
 
-    With all parts kept its logits are the model's at the kept ids.
+    Its logits are those of the model that skips the other parts, at the kept ids. Raises UserError for an architecture
+    that cannot be pruned like this.
     """
-    config = _pruned_config(model.config, parts, kept)
+    try:
+        student = _with_weights(model, parts, kept)
+        require_same_logits(model, student, parts, kept)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"init: a {model.config.model_type} model cannot be pruned to these layers and sizes ({reason}). Keep all "
+            "neurons and heads (intermediate_size and num_key_value_heads null), or choose another teacher."
+        ) from None
+    student.generation_config = remap_token_ids(copy.deepcopy(model.generation_config), kept)
+    return student
+
+
+def _with_weights(model: PreTrainedModel, parts: KeptParts, kept: Sequence[int]) -> PreTrainedModel:
+    """The student with the model's weights."""
+    config = pruned_config(model.config, parts, kept)
     student = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     source = model.state_dict()
     rows = torch.tensor(list(kept), device=model.device)
-    vocabularies = {
-        _weight_name(model, module) for module in (model.get_input_embeddings(), model.get_output_embeddings())
-    }
+    matrices = [module for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module]
+    vocabularies = {f"{name}." for name, module in model.named_modules() if any(module is one for one in matrices)}
+    layer_name = re.compile(rf"(?<=^{re.escape(layer_stack(model)[0])}\.)\d+(?=\.)")
     state = {}
     for name in student.state_dict():
-        match = LAYER.search(name)
+        match = layer_name.search(name)
         layer = int(match.group()) if match else 0
-        value = source[LAYER.sub(str(parts.layers[layer]), name)]
-        value = value[rows] if name in vocabularies else _slice_weight(value, name, layer, parts, config)
-        state[name] = value.float().cpu()
+        value = source[layer_name.sub(str(parts.layers[layer]), name)]
+        in_vocabulary = name.startswith(tuple(vocabularies))
+        state[name] = (value[rows] if in_vocabulary else _slice_weight(value, name, layer, parts, config)).float().cpu()
     student.load_state_dict(state)
     student.tie_weights()
-    student.generation_config = _remap_token_ids(copy.deepcopy(model.generation_config), kept)
     return student.eval()
 
 
@@ -120,53 +132,22 @@ def _slice_weight(value: torch.Tensor, name: str, layer: int, parts: KeptParts, 
     """A weight or bias of the kept layer number `layer`, its rows or columns those of the kept neurons and heads."""
     module, _, kind = name.rpartition(".")
     module = module.rpartition(".")[2]
-    unit = ROWS.get(module) or (COLUMNS.get(module) if kind == "weight" else None)
-    if unit is None or (parts.neurons if unit == "neurons" else parts.kv_heads) is None:
+    units = ROWS.get(module) or (COLUMNS.get(module) if kind == "weight" else None)
+    if units is None or (parts.neurons if units[0] == "neurons" else parts.kv_heads) is None:
         return value
-    if unit == "neurons":
-        assert parts.neurons is not None
-        index = torch.tensor(parts.neurons[layer])
-    else:
-        assert parts.kv_heads is not None
-        group = config.num_attention_heads // config.num_key_value_heads if unit == "queries" else 1
-        size = group * config.head_dim
-        index = (torch.tensor(parts.kv_heads[layer])[:, None] * size + torch.arange(size)).flatten()
-    return value.index_select(0 if module in ROWS else 1, index.to(value.device))
+    dim = 0 if module in ROWS else 1
+    return value.index_select(dim, _kept_indices(units, value.shape[dim], layer, parts, config).to(value.device))
 
 
-def _pruned_config(config: Any, parts: KeptParts, kept: Sequence[int]) -> Any:
-    result = copy.deepcopy(config)
-    total = config.num_hidden_layers
-    for name, value in vars(config).items():
-        if isinstance(value, list) and len(value) == total and name.startswith("layer"):
-            setattr(result, name, [value[layer] for layer in parts.layers])
-    result.num_hidden_layers = len(parts.layers)
-    if parts.neurons is not None:
-        result.intermediate_size = len(parts.neurons[0])
-    if parts.kv_heads is not None:
-        # fewer heads of the old size: without head_dim a configuration takes hidden_size / num_attention_heads
-        result.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        result.num_key_value_heads = len(parts.kv_heads[0])
-        result.num_attention_heads = (
-            config.num_attention_heads // config.num_key_value_heads * result.num_key_value_heads
-        )
-    result.vocab_size = len(kept)
-    result.name_or_path = ""
-    result.dtype = torch.float32
-    return _remap_token_ids(result, kept)
-
-
-def _remap_token_ids(settings: Any, kept: Sequence[int]) -> Any:
-    """The configuration with its token ids in the student's numbering; an id that was not kept becomes None."""
-    new = {old: token for token, old in enumerate(kept)}
-    for name in TOKEN_IDS:
-        value = getattr(settings, name, None)
-        if isinstance(value, int):
-            setattr(settings, name, new.get(value))
-        elif isinstance(value, list):
-            setattr(settings, name, [new[old] for old in value if old in new])
-    return settings
-
-
-def _weight_name(model: PreTrainedModel, module: torch.nn.Module) -> str:
-    return next(f"{name}.weight" for name, other in model.named_modules() if other is module)
+def _kept_indices(units: tuple[str, ...], total: int, layer: int, parts: KeptParts, config: Any) -> torch.Tensor:
+    """The indices, of `total`, of the kept neurons and heads in blocks of these units."""
+    group = config.num_attention_heads // config.num_key_value_heads if parts.kv_heads else 1
+    shares = [group if unit == "queries" else 1 for unit in units]
+    start, blocks = 0, []
+    for unit, share in zip(units, shares, strict=True):
+        size = 1 if unit == "neurons" else share * config.head_dim
+        own = parts.neurons if unit == "neurons" else parts.kv_heads
+        assert own is not None
+        blocks.append(start + (torch.tensor(own[layer])[:, None] * size + torch.arange(size)).flatten())
+        start += total * share // sum(shares)
+    return torch.cat(blocks)

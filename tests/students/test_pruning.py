@@ -1,11 +1,12 @@
 import pytest
 import tiny
 import torch
-from small_models import EXAMPLES, FAMILIES, IDS, small_model
+from small_models import EXAMPLES, FAMILIES, IDS, OTHER_FAMILIES, other_model, small_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distill.core.errors import UserError
 from distill.modeling import loading
+from distill.modeling.forward import layer_stack
 from distill.params.init import PrunedStudent
 from distill.students import importance
 from distill.students.pruning import KeptParts, prune, select_layers, select_parts, top_indices
@@ -174,3 +175,58 @@ def test_tied_weights_stay_tied_and_count_once():
     assert student.get_input_embeddings().weight is student.get_output_embeddings().weight
     untied = prune(small_model("llama untied"), KeptParts([0, 5]), range(60))
     assert loading.parameter_count(untied) - loading.parameter_count(student) == 60 * 32
+
+
+@pytest.mark.parametrize("family", OTHER_FAMILIES)
+def test_every_architecture_keeps_the_layers_it_is_asked_for(family, tmp_path):
+    model = other_model(family)
+    student = prune(model, KeptParts([0, 3, 5]), range(50))
+    student.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    _, layers = layer_stack(loaded)
+    _, original = layer_stack(model)
+    for kept, old in zip(layers, [0, 3, 5], strict=True):
+        assert all(torch.equal(value, original[old].state_dict()[name]) for name, value in kept.state_dict().items())
+    hooks = [
+        original[layer].register_forward_hook(
+            lambda _, inputs, options, output: (inputs[0], *output[1:]) if isinstance(output, tuple) else inputs[0],
+            with_kwargs=True,
+        )
+        for layer in (1, 2, 4)
+    ]
+    ids = torch.tensor([[1, 5, 7, 30]])
+    expected = model(ids, use_cache=False).logits[..., :50]
+    for hook in hooks:
+        hook.remove()
+    assert torch.allclose(loaded(ids).logits, expected, atol=1e-4)
+
+
+def test_layers_without_rope_stay_without_it():
+    assert prune(other_model("smollm3"), KeptParts([0, 3, 4, 5]), range(60)).config.no_rope_layers == [1, 0, 1, 0]
+    assert prune(other_model("qwen3_moe"), KeptParts([0, 3, 4]), range(60)).config.mlp_only_layers == [1]
+
+
+def test_layers_that_depend_on_their_number_are_refused():
+    model = other_model("gpt2", scale_attn_by_inverse_layer_idx=True)
+    prune(model, ALL, range(60))
+    with pytest.raises(UserError, match="must have the logits of the model that skips the same layers"):
+        prune(model, KeptParts([0, 3, 5]), range(60))
+
+
+def test_fused_projections_are_pruned_in_width():
+    model = other_model("phi3")
+    parts = select_parts(model, sizes(intermediate_size=20, num_key_value_heads=1), EXAMPLES)
+    student = prune(model, parts, range(60))
+    mlp = student.get_decoder().layers[2].mlp.gate_up_proj.weight
+    whole = model.get_decoder().layers[2].mlp.gate_up_proj.weight
+    assert torch.equal(mlp, whole[[*parts.neurons[2], *(48 + neuron for neuron in parts.neurons[2])]])
+    assert student.get_decoder().layers[0].self_attn.qkv_proj.weight.shape == (2 * 8 + 8 + 8, 32)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"), [("olmo2", {"num_key_value_heads": 1}), ("gpt2", {"intermediate_size": 9})]
+)
+def test_widths_that_an_architecture_cannot_have_are_refused(family, changes):
+    model = other_model(family)
+    with pytest.raises(UserError, match="cannot be pruned"):
+        prune(model, select_parts(model, sizes(**changes), EXAMPLES), range(60))

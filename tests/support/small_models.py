@@ -2,6 +2,8 @@
 
 import torch
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     LlamaConfig,
@@ -27,6 +29,26 @@ FAMILIES = {
     "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"tie_word_embeddings": False}),
     "gemma3": (Gemma3ForCausalLM, Gemma3TextConfig, {"sliding_window": 4}),
 }
+# architectures whose layers have other names, lists by layer or fused matrices
+OTHER_FAMILIES: dict[str, dict[str, object]] = {
+    "bloom": {},
+    "falcon": {},
+    "gpt2": {},
+    "gpt_neo": {"attention_types": [[["global", "local"], 3]]},
+    "gptj": {"rotary_dim": 4},
+    "llama4_text": {"num_local_experts": 2, "intermediate_size_mlp": 48, "attention_chunk_size": 4, "head_dim": 8},
+    "mpt": {},
+    "olmo2": {},
+    "phi3": {"sliding_window": 4},
+    "qwen3_moe": {
+        "head_dim": 8,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "mlp_only_layers": [1, 3],
+    },
+    "smollm3": {"no_rope_layers": [1, 1, 1, 0, 1, 0]},
+}
 IDS = torch.tensor([[1, 5, 7, 30, 41, 2]])
 EXAMPLES = [Example("a", [1, 5, 7], [30, 41, 2]), Example("b", [1, 9], [12, 2])]
 
@@ -36,3 +58,12 @@ def small_model(family: str) -> PreTrainedModel:
     torch.manual_seed(0)
     model_class, config, options = FAMILIES[family]
     return model_class(config(**SHAPE, **options)).eval()
+
+
+def other_model(family: str, **changes: object) -> PreTrainedModel:
+    """A random model of one of OTHER_FAMILIES."""
+    torch.manual_seed(0)
+    shape = {name: value for name, value in SHAPE.items() if name != "head_dim"}
+    return AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(family, **shape, **OTHER_FAMILIES[family] | changes)
+    ).eval()
