@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from distill.core.errors import UserError
 from distill.core.files import value_hash
 from distill.generation.budget import Budget, cost
 from distill.generation.journal import Journal
-from distill.params.teachers import Teacher
+from distill.params.teachers import LocalTeacher, Teacher
 
 
 def endpoint(teacher: Teacher) -> str:
@@ -33,3 +34,20 @@ def remaining_budget(limit: float | None, teachers: Iterable[Teacher], folder: P
             with open_journal(teacher, folder) as journal:
                 spent += cost(teacher.price, journal.billed)
     return Budget(limit, spent)
+
+
+def file_hash(teacher: LocalTeacher, known: dict[str, str], is_dry_run: bool) -> str | None:
+    """The hash of the files of a local teacher, computed once and kept in `known`.
+
+    A dry run needs no files: the result is None where there are none. Raises UserError otherwise.
+    """
+    if teacher.name not in known:
+        from distill.modeling import loading  # torch takes seconds to import, and APIs do not need it
+
+        try:
+            known[teacher.name] = loading.identity(teacher)
+        except UserError:
+            if not is_dry_run:
+                raise
+            return None
+    return known[teacher.name]

@@ -6,6 +6,7 @@ from itertools import takewhile
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from distill.core.errors import UserError
 from distill.modeling.sampling import Sampling
 
 COMPACT_BELOW = 0.8  # fraction of unfinished rows in the batch at which finished ones leave it
@@ -52,8 +53,14 @@ def decode_rows(
             .logits[:, -1]
             .float()
         )
+        normalizer = logits.logsumexp(-1)
+        if not normalizer.isfinite().all():
+            raise UserError(
+                "A model must have finite logits, got nan or infinity. "
+                "Check its weights, or set runtime.dtype to float32."
+            )
         chosen = _sample(logits, [generators[row] for row in rows.tolist()], sampling)
-        log_probs = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
+        log_probs = logits.gather(1, chosen[:, None])[:, 0] - normalizer
         for row, finished, token, log_prob in zip(
             rows.tolist(), done.tolist(), chosen.tolist(), log_probs.tolist(), strict=True
         ):

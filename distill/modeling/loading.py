@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from distill.core.errors import UserError
-from distill.core.files import file_hash
-from distill.modeling import few_shot
+from distill.core.files import file_hash, value_hash
+from distill.modeling import checks, few_shot
 from distill.modeling.runtime import device
 from distill.params.teachers import LocalTeacher
 
@@ -49,10 +49,12 @@ def load_model(
     network, report = _from_pretrained(
         AutoModelForCausalLM, source, model, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
     )
-    _require_all_weights(model, network, report)
+    checks.require_all_weights(model, network, report)
     if "gguf_file" in options and hasattr(network.config, "quantization_config"):
         del network.config.quantization_config  # the weights are plain now, and must be saved as such
-    return network.to(device()).eval(), tokenizer
+    network = network.to(device()).eval()
+    checks.require_logits(model, network, len(tokenizer))
+    return network, tokenizer
 
 
 def load_tokenizer(model: str, revision: str | None = None) -> PreTrainedTokenizerFast:
@@ -88,7 +90,7 @@ def load_teacher_tokenizer(teacher: LocalTeacher) -> PreTrainedTokenizerFast:
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Writes a Hugging Face folder. Raises UserError for weights that are not finite, and for a full disk."""
-    if wrong := _not_finite(model):
+    if wrong := checks.not_finite(model):
         raise UserError(
             f"A model must have finite weights to be saved, got nan or infinity in {len(wrong)} tensors "
             f"({', '.join(wrong[:3])}). Nothing was replaced. Lower train.optimization.learning_rate, or set "
@@ -118,13 +120,24 @@ def model_files(model: str, revision: str | None) -> list[Path]:
     if not path.is_dir():
         from huggingface_hub import snapshot_download
 
-        path = Path(snapshot_download(model, revision=revision, allow_patterns=list(MODEL_FILES)))
+        try:
+            path = Path(snapshot_download(model, revision=revision, allow_patterns=list(MODEL_FILES)))
+        except (OSError, ValueError) as error:  # no such name, no network, not in the cache
+            raise checks.load_error(model, error) from None
     return sorted(file for pattern in MODEL_FILES for file in path.glob(pattern))
 
 
 def file_hashes(model: str, revision: str | None) -> dict[str, str]:
     """The hash of each file by its name."""
     return {path.name: file_hash(path) for path in model_files(model, revision)}
+
+
+def identity(teacher: LocalTeacher) -> str:
+    """The SHA-256 that params pin, else one of the teacher's files: weights, configuration, tokenizer, template.
+
+    Raises UserError for a model that cannot be found.
+    """
+    return teacher.sha256 or value_hash(file_hashes(teacher.model, teacher.revision))
 
 
 def weight_bytes(model: str, revision: str | None) -> int:
@@ -143,32 +156,9 @@ def _source(model: str, revision: str | None) -> tuple[str, dict[str, Any]]:
 
 
 def _from_pretrained(kind: Any, source: str, model: str, **options: Any) -> Any:
+    """What a loader of transformers makes. Raises UserError for whatever it raises: files of others have any fault."""
     try:
+        checks.require_files_inside(Path(source))
         return kind.from_pretrained(source, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"model {model!r} cannot be loaded: {reason} "
-            "Give a folder with config.json, tokenizer.json and safetensors, a .gguf file, or a hub name that "
-            "this machine can reach."
-        ) from None
-
-
-def _not_finite(network: PreTrainedModel) -> list[str]:
-    """Names of the weights with a value that is not finite."""
-    return [name for name, weight in network.named_parameters() if not weight.isfinite().all()]
-
-
-def _require_all_weights(model: str, network: PreTrainedModel, report: dict[str, Any]) -> None:
-    """Raises UserError for weights that were filled up at random, left out, or are not finite."""
-    faults = {
-        "missing": sorted(report["missing_keys"]),
-        "unexpected": sorted(report["unexpected_keys"]),
-        "not finite": _not_finite(network),
-    }
-    for fault, names in faults.items():
-        if names:
-            raise UserError(
-                f"model {model!r} must have exactly the weights of its config.json, all finite, got {len(names)} "
-                f"{fault}: {', '.join(names[:3])}. Give a complete checkpoint."
-            )
+    except Exception as error:  # noqa: BLE001 (tokenizers, safetensors and gguf raise classes of their own)
+        raise checks.load_error(model, error) from None

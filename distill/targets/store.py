@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distill.core.errors import UserError
 from distill.core.files import Row, file_hash, read_json, value_hash, write_json
+from distill.modeling import loading
 from distill.params.targets import Targets
 from distill.params.teachers import LocalTeacher
 from distill.targets.stored import Stored, StoredDraws, StoredStates, StoredTopK
@@ -55,7 +56,7 @@ def describe_source(
         teacher=teacher.name,
         model=teacher.model,
         revision=teacher.revision,
-        sha256=teacher.sha256,
+        sha256=loading.identity(teacher),
         tokenizer=fingerprint(tokenizer),
         template=value_hash(tokenizer.chat_template),
         data=value_hash([[row["id"], row["messages"], row["response"], row["finish_reason"]] for row in rows]),
