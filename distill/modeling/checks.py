@@ -53,7 +53,7 @@ def require_all_weights(model: str, network: PreTrainedModel, report: dict[str, 
 @torch.no_grad()
 def require_logits(model: str, network: PreTrainedModel, num_tokens: int) -> None:
     """Raises UserError for a model whose weights give no predictions: nan, infinity, or one value for all tokens."""
-    size = network.get_input_embeddings().weight.shape[0]
+    size = network.config.get_text_config().vocab_size
     if num_tokens > size:
         raise UserError(f"model {model!r} must embed the {num_tokens} tokens of its tokenizer, got {size} rows.")
     logits = network(input_ids=torch.arange(2, device=network.device)[None], use_cache=False).logits

@@ -99,7 +99,7 @@ def logits_at(model: PreTrainedModel, positions: torch.Tensor) -> Iterator[None]
         after.remove()
 
 
-def layer_stack(model: PreTrainedModel) -> tuple[str, torch.nn.ModuleList]:
+def layer_stack(model: PreTrainedModel) -> tuple[str, Any]:
     """The name and the list of a model's layers, such as `model.layers` or `transformer.h`.
 
     Raises UserError for a model without one list of them all.
