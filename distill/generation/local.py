@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distill.generation.completions import Completion, Request
-from distill.modeling.chat import chat_format, prompt_ids
+from distill.modeling.chat import chat_format, prompt_ids, stop_ids
 from distill.modeling.decoding import decode_rows
 from distill.modeling.sampling import Sampling
 
@@ -62,12 +62,17 @@ def complete(
     for batch in batches:
         prompts = [prompt_ids(tokenizer, request.messages) for request in batch]
         seeds = [request.seed for request in batch]
-        end = chat_format(tokenizer).stop_id(tokenizer)
-        for finished in decode_rows(model, prompts, seeds, end, sampling):
+        ends = stop_ids(tokenizer, model)
+        for finished in decode_rows(model, prompts, seeds, ends, sampling):
             yield [
-                _completion(tokenizer, batch[row], _Decoded(prompts[row], tokens, log_probs))
+                _completion(tokenizer, batch[row], _Decoded(prompts[row], _with_one_end(tokens, ends), log_probs))
                 for row, (tokens, log_probs) in finished
             ]
+
+
+def _with_one_end(tokens: list[int], ends: list[int]) -> list[int]:
+    """The tokens, whichever of the ends is their last, with the first of the ends, which a chat format knows."""
+    return [*tokens[:-1], ends[0]] if tokens[-1] in ends else tokens
 
 
 def _completion(tokenizer: PreTrainedTokenizerFast, request: Request, decoded: _Decoded) -> Completion:

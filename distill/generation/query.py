@@ -14,7 +14,7 @@ from distill.core.files import value_hash
 from distill.generation.budget import Budget
 from distill.generation.completions import Completion, Request
 from distill.generation.journal import Journal
-from distill.generation.teacher_journals import endpoint, file_hash, open_journal
+from distill.generation.teacher_journals import endpoint, identity, open_journal
 from distill.modeling import few_shot
 from distill.modeling.chat import Messages
 from distill.modeling.sampling import Sampling, request_seed
@@ -43,7 +43,7 @@ class QueryContext:
     dry_run: "Callable[[Teacher, list[Request], Sampling], QueryResult] | None" = None
     max_failed_fraction: float = 1.0
     batch_tokens: int = sys.maxsize
-    file_hashes: dict[str, str] = field(default_factory=dict)  # of local teachers by name, as they are needed
+    identities: dict[str, str | None] = field(default_factory=dict)  # of local teachers by name, as they are needed
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def build_request(
     else:
         depends |= {
             "revision": teacher.revision,
-            "sha256": teacher.sha256 or file_hash(teacher, context.file_hashes, context.dry_run is not None),
+            "sha256": teacher.sha256 or identity(teacher, context.identities),
             "dtype": _dtype(context.runtime),
             "batch_size": context.batch_size,
         }

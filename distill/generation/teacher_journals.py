@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from distill.core.errors import UserError
 from distill.core.files import value_hash
 from distill.generation.budget import Budget, cost
 from distill.generation.journal import Journal
@@ -36,18 +35,10 @@ def remaining_budget(limit: float | None, teachers: Iterable[Teacher], folder: P
     return Budget(limit, spent)
 
 
-def file_hash(teacher: LocalTeacher, known: dict[str, str], is_dry_run: bool) -> str | None:
-    """The hash of the files of a local teacher, computed once and kept in `known`.
-
-    A dry run needs no files: the result is None where there are none. Raises UserError otherwise.
-    """
+def identity(teacher: LocalTeacher, known: dict[str, str | None]) -> str | None:
+    """The hash of the files of a local teacher, computed once and kept in `known`; None where there are none."""
     if teacher.name not in known:
         from distill.modeling import loading  # torch takes seconds to import, and APIs do not need it
 
-        try:
-            known[teacher.name] = loading.identity(teacher)
-        except UserError:
-            if not is_dry_run:
-                raise
-            return None
+        known[teacher.name] = loading.identity(teacher)
     return known[teacher.name]

@@ -14,7 +14,7 @@ from distill.modeling import few_shot
 from distill.modeling.encoding import mark_text, spans_after, text_ids
 
 if TYPE_CHECKING:  # transformers takes seconds to import
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 Messages = list[dict[str, str]]
 _CONTEXTS: "WeakKeyDictionary[PreTrainedTokenizerFast, tuple[object, tuple[str, str]]]" = WeakKeyDictionary()
@@ -117,6 +117,14 @@ def _response_context(tokenizer: "PreTrainedTokenizerFast") -> tuple[str, str]:
     whole = _apply(tokenizer, [user, {"role": "assistant", "content": answer}])
     space = whole.removeprefix(prompt).partition(answer)[0] if whole.startswith(prompt) else ""
     return prompt.rpartition(question)[2], space if space.isspace() else ""
+
+
+def stop_ids(tokenizer: "PreTrainedTokenizerFast", model: "PreTrainedModel") -> list[int]:
+    """The ids at which decoding stops: the format's, then those that the model's generation_config adds to it."""
+    chat = chat_format(tokenizer)
+    ends = None if chat.several_ends else getattr(model.generation_config, "eos_token_id", None)
+    own = [ends] if isinstance(ends, int) else list(ends or [])
+    return list(dict.fromkeys([chat.stop_id(tokenizer), *own]))
 
 
 def encode(tokenizer: "PreTrainedTokenizerFast", row: Row, max_length: int | None = None) -> Example:

@@ -1,6 +1,6 @@
 """Batched decoding that keeps the log-probabilities, one generator a row."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
 import torch
@@ -14,7 +14,7 @@ Decoded = tuple[list[int], list[float]]  # new token ids, and their log-probabil
 
 
 def decode(
-    model: PreTrainedModel, prompts: list[list[int]], seeds: list[int], end: int, sampling: Sampling
+    model: PreTrainedModel, prompts: list[list[int]], seeds: list[int], end: int | Sequence[int], sampling: Sampling
 ) -> list[Decoded]:
     """The new token ids of each prompt with their log-probabilities. See `decode_rows`."""
     finished = (item for items in decode_rows(model, prompts, seeds, end, sampling) for item in items)
@@ -23,17 +23,18 @@ def decode(
 
 @torch.inference_mode()
 def decode_rows(
-    model: PreTrainedModel, prompts: list[list[int]], seeds: list[int], end: int, sampling: Sampling
+    model: PreTrainedModel, prompts: list[list[int]], seeds: list[int], end: int | Sequence[int], sampling: Sampling
 ) -> Iterator[list[tuple[int, Decoded]]]:
     """Yields (index of the prompt, what was decoded) of the rows that one more token finished. All are one batch.
 
     Greedy at temperature 0. Otherwise every row draws from a generator of its own seed, so that its text
-    does not depend on its neighbours. `end` is kept as the last token of a row that reaches it.
+    does not depend on its neighbours. `end`, one token or several, is kept as the last token of a row that reaches it.
     """
+    ends = torch.tensor([end] if isinstance(end, int) else list(end))
     shared = common_prefix(prompts)
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     longest = int(lengths.max())
-    ids = torch.full((len(prompts), longest - shared), end)
+    ids = torch.full((len(prompts), longest - shared), int(ends[0]))
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.tensor(prompt[shared:])
     mask = (torch.arange(longest) >= (longest - lengths)[:, None]).long()
@@ -67,7 +68,7 @@ def decode_rows(
             if not finished:
                 results[row][0].append(token)
                 results[row][1].append(log_prob)
-        ended = (chosen == end).cpu() & ~done
+        ended = torch.isin(chosen.cpu(), ends) & ~done
         if ended.any():
             yield [(row, results[row]) for row in rows[ended].tolist()]
         done |= ended

@@ -52,6 +52,7 @@ def load_model(
     checks.require_all_weights(model, network, report)
     if "gguf_file" in options and hasattr(network.config, "quantization_config"):
         del network.config.quantization_config  # the weights are plain now, and must be saved as such
+    _settle_generation_config(network)
     network = network.to(device()).eval()
     checks.require_logits(model, network, len(tokenizer))
     return network, tokenizer
@@ -132,12 +133,17 @@ def file_hashes(model: str, revision: str | None) -> dict[str, str]:
     return {path.name: file_hash(path) for path in model_files(model, revision)}
 
 
-def identity(teacher: LocalTeacher) -> str:
+def identity(teacher: LocalTeacher) -> str | None:
     """The SHA-256 that params pin, else one of the teacher's files: weights, configuration, tokenizer, template.
 
-    Raises UserError for a model that cannot be found.
+    None for a model that is not there, which cannot respond either.
     """
-    return teacher.sha256 or value_hash(file_hashes(teacher.model, teacher.revision))
+    if teacher.sha256 is not None:
+        return teacher.sha256
+    try:
+        return value_hash(file_hashes(teacher.model, teacher.revision))
+    except UserError:
+        return None
 
 
 def weight_bytes(model: str, revision: str | None) -> int:
@@ -162,3 +168,11 @@ def _from_pretrained(kind: Any, source: str, model: str, **options: Any) -> Any:
         return kind.from_pretrained(source, trust_remote_code=False, **options)
     except Exception as error:  # noqa: BLE001 (tokenizers, safetensors and gguf raise classes of their own)
         raise checks.load_error(model, error) from None
+
+
+def _settle_generation_config(network: PreTrainedModel) -> None:
+    """Lets a `generation_config` with sampling parameters sample: transformers saves no other one."""
+    try:
+        network.generation_config.validate(strict=True)
+    except ValueError:
+        network.generation_config.do_sample = True

@@ -52,6 +52,17 @@ def test_a_request_has_another_id_if_its_response_may_differ(change):
     assert request(**change).id != request().id
 
 
+def test_a_replaced_teacher_is_asked_again(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "a.gguf").write_bytes(b"weights")
+    for path in (tmp_path, tmp_path / "a.gguf"):
+        local = LOCAL.model_copy(update={"model": str(path)})
+        before = request(local).id
+        assert request(local).id == before
+        (tmp_path / "model.safetensors" if path == tmp_path else path).write_bytes(b"others")
+        assert request(local).id != before
+
+
 def test_a_request_has_its_own_seed_and_ignores_threads():
     assert request(threads=2) == request()
     assert request(sampling_temperature=0.2).seed == request().seed

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from distill.core.errors import UserError
 from distill.generation import local
 from distill.generation.completions import Request
 from distill.modeling import chat, decoding
@@ -68,6 +69,24 @@ def test_the_end_of_turn_is_no_part_of_an_answers_text(model, tokenizer, monkeyp
     assert answer.finish_reason == "stop"
     assert answer.response == tokenizer.decode(before)
     assert answer.usage["completion_tokens"] == len(answer.logprobs) == len(before) + 1
+
+
+def test_every_end_of_the_generation_config_ends_a_response(model, tokenizer, monkeypatch):
+    prompt = chat.prompt_ids(tokenizer, requests()[0].messages)
+    ((free, _),) = decoding.decode(model, [prompt], [0], end=len(tokenizer) - 1, sampling=GREEDY)
+    end = free[3]
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [len(tokenizer) - 1, end])
+    answer = answers(model, tokenizer, 1)["r0"]
+    before = free[: free.index(end)]
+    assert (answer.finish_reason, answer.response) == ("stop", tokenizer.decode(before))
+    assert answer.usage["completion_tokens"] == len(before) + 1
+
+
+def test_logits_of_nan_are_refused_and_nothing_is_answered(model, tokenizer, monkeypatch):
+    monkeypatch.setattr(model.lm_head, "forward", lambda states: states.new_full((*states.shape[:2], 300), torch.nan))
+    for sampling in (GREEDY, replace(GREEDY, temperature=1.0)):
+        with pytest.raises(UserError, match="finite logits"):
+            answers(model, tokenizer, 2, sampling)
 
 
 def test_log_probabilities_are_the_models_at_temperature_1(model, tokenizer):

@@ -1,5 +1,7 @@
 """Checkpoints that load whole or not at all."""
 
+import json
+
 import pytest
 import tiny
 import torch
@@ -63,3 +65,13 @@ def test_a_pickled_model_is_refused(tmp_path):
     torch.save(small.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match="cannot be loaded"):
         loading.load_model(str(tmp_path), torch.float32)
+
+
+def test_a_generation_config_with_a_temperature_alone_can_be_saved(checkpoint, tmp_path_factory):
+    settings = json.loads((checkpoint / "generation_config.json").read_text()) | {"temperature": 0.6, "top_p": 0.9}
+    (checkpoint / "generation_config.json").write_text(json.dumps(settings))
+    model, tokenizer = loading.load_model(str(checkpoint), torch.float32)
+    folder = tmp_path_factory.mktemp("saved")
+    loading.save_model(model, tokenizer, folder)
+    saved = json.loads((folder / "generation_config.json").read_text())
+    assert (saved["temperature"], saved["top_p"], saved["do_sample"]) == (0.6, 0.9, True)
