@@ -73,7 +73,7 @@ def test_three_samples_are_printed_or_written_into_a_file(tmp_path):
     [
         (None, TABLE, "it comes from stage evaluate"),
         ({"teacher": {}}, TABLE, "number at teacher.accuracy"),
-        ([], TABLE, "number at teacher.accuracy"),
+        ([], TABLE, "must be a JSON object, got []"),
         (METRICS, (*TABLE, "--write", "nowhere.md"), "nowhere.md is missing"),
         (None, SAMPLES, "it comes from stage evaluate"),
         (None, (*SAMPLES, "--num-samples", "0"), "--num-samples must be at least 1, got 0"),
