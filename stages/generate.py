@@ -17,14 +17,14 @@ from distill.generation.completions import Completion, Request
 from distill.generation.dry_run import DryRun
 from distill.generation.mixture import mix_responses
 from distill.generation.prompts import Prompt, check_labels, divide_prompts, from_folder, from_jsonl, with_context
-from distill.generation.query import QueryContext, QueryResult, build_request, query
+from distill.generation.query import QueryContext, QueryResult, build_request, query, require_local_prompts
 from distill.generation.rows import TeacherRows
 from distill.generation.self_instruct import self_instruct
 from distill.generation.teacher_journals import remaining_budget
 from distill.generation.usage import count_usage, usage_lines
 from distill.modeling import environment
-from distill.modeling.chat import Messages
 from distill.modeling.sampling import Sampling
+from distill.modeling.templates import Messages
 from distill.params.generate import Generate, Prompts, SelfInstruct
 from distill.params.loading import load_params
 from distill.params.schema import Params
@@ -135,6 +135,7 @@ def main() -> None:
     if generate.class_labels is not None:
         check_labels(prompts, generate.class_labels)
     prompts = [with_context(prompt, generate.system_prompt, generate.few_shot) for prompt in prompts]
+    require_local_prompts(params.teachers, [prompt["messages"] for prompt in prompts])
     sampling = response_sampling(generate, seed)
     responses = query_teachers(prompts, params, sampling, context)
     rows, mixture_calls = mix_responses(responses, generate.mixture, teachers, sampling, context)

@@ -17,7 +17,8 @@ from distill.evaluation.held_out import HeldOut
 from distill.evaluation.lm_eval_model import DistillLM, token_positions
 from distill.evaluation.lm_eval_run import require_complete, run_held_out
 from distill.evaluation.multiple_choice import CHANCE, Choices, draw_choices
-from distill.modeling.chat import end_of_turn, render
+from distill.modeling.chat import end_of_turn
+from distill.modeling.templates import render
 
 TASKS = Path(__file__).parent / "tasks"
 

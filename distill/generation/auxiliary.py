@@ -8,8 +8,8 @@ from typing import Any, Literal
 from distill.generation.budget import cost
 from distill.generation.completions import TOKENS, Completion, Request
 from distill.generation.query import QueryContext, QueryResult, build_request, query
-from distill.modeling.chat import Messages
 from distill.modeling.sampling import Sampling
+from distill.modeling.templates import Messages
 from distill.params.teachers import Teacher
 
 Task = Literal["self_instruct", "judge", "aggregator"]

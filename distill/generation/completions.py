@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Self, TypeGuard
 
-from distill.modeling.chat import Messages
+from distill.modeling.templates import Messages
 
 FINISH_REASONS = ("stop", "length", "content_filter")
 TOKENS = ("prompt_tokens", "completion_tokens")

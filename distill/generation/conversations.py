@@ -4,7 +4,7 @@ from typing import Any
 
 from distill.core.errors import UserError
 from distill.core.files import Row, value_hash
-from distill.modeling.chat import Messages
+from distill.modeling.templates import Messages
 
 ROLES = ("system", "user", "assistant")
 SHARE_GPT_ROLES = {"system": "system", "human": "user", "gpt": "assistant"}  # by the value of `from`

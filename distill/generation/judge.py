@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from distill.core.files import Row
 from distill.generation.auxiliary import AuxiliaryCall, call_auxiliary
 from distill.generation.query import QueryContext
-from distill.modeling.chat import Messages
 from distill.modeling.sampling import Sampling
+from distill.modeling.templates import Messages
 from distill.params.teachers import Teacher
 
 MIN_RATING, MAX_RATING = 1.0, 10.0

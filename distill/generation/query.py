@@ -16,8 +16,8 @@ from distill.generation.completions import Completion, Request
 from distill.generation.journal import Journal
 from distill.generation.teacher_journals import endpoint, identity, open_journal
 from distill.modeling import few_shot
-from distill.modeling.chat import Messages
 from distill.modeling.sampling import Sampling, request_seed
+from distill.modeling.templates import Messages, require_renderable
 from distill.params.schema import Runtime
 from distill.params.teachers import ApiTeacher, LocalTeacher, Teacher
 
@@ -99,6 +99,16 @@ def build_request(
     return Request(value_hash(depends)[:32], messages, seed)
 
 
+def require_local_prompts(teachers: list[Teacher], prompts: list[Messages]) -> None:
+    """Render all prompts by the templates of local teachers before any API is paid. Raises UserError for a failure."""
+    if {teacher.kind for teacher in teachers} == {"local", "openai"}:
+        from distill.modeling import loading
+
+        for teacher in teachers:
+            if teacher.kind == "local":
+                require_renderable(loading.load_teacher_tokenizer(teacher), prompts)
+
+
 def query(teacher: Teacher, requests: list[Request], sampling: Sampling, context: QueryContext) -> QueryResult:
     """Sends the requests without a completion in the teacher's journal, and those that failed.
 
@@ -138,6 +148,7 @@ def _query_local(
     modeling_runtime.prepare(context.runtime.threads, sampling.seed)
     dtype = modeling_runtime.compute_dtype(context.runtime.dtype)
     model, tokenizer = loading.load_teacher(teacher, dtype)
+    require_renderable(tokenizer, [request.messages for request in requests])
     limits = local.BatchLimits(
         context.batch_size, context.batch_tokens, sampling.max_tokens, max(1, len(sampling.labels))
     )

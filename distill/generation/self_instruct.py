@@ -12,7 +12,7 @@ from distill.core.files import value_hash
 from distill.core.text import lcs_f1, words
 from distill.generation.completions import Completion
 from distill.generation.prompts import Prompt
-from distill.modeling.chat import Messages
+from distill.modeling.templates import Messages
 from distill.params.generate import SelfInstruct
 
 # one match begins at each line at most, so that the time is linear; the last three signs are those of Chinese lists

@@ -2,25 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from jinja2 import TemplateError
-
-from distill.core.errors import UserError
 from distill.core.files import Row
 from distill.modeling import few_shot
-from distill.modeling.encoding import mark_text, spans_after, text_ids
+from distill.modeling.encoding import spans_after, text_ids
+from distill.modeling.templates import Messages, apply_template, render
 
 if TYPE_CHECKING:  # transformers takes seconds to import
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-Messages = list[dict[str, str]]
 _CONTEXTS: "WeakKeyDictionary[PreTrainedTokenizerFast, tuple[object, tuple[str, str]]]" = WeakKeyDictionary()
-# what a template, a program of its own, can throw
-THROWN = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError, MemoryError)
-DATE = datetime(2024, 7, 26)  # what a template that prints today's date prints; Llama 3's own where it has no clock
 
 
 @dataclass(frozen=True)
@@ -52,25 +45,6 @@ def chat_format(tokenizer: "PreTrainedTokenizerFast") -> ChatFormat:
     return FEW_SHOT if tokenizer.chat_template == few_shot.TEMPLATE else OWN_TEMPLATE
 
 
-def render(tokenizer: "PreTrainedTokenizerFast", messages: Messages) -> str:
-    """The prompt as text, by the tokenizer's own chat template, ready for the assistant's response.
-
-    A template that prints today's date prints DATE, so that no result depends on the day. A special token that a
-    message spells out is marked as text: encode the prompt by `encoding.text_ids`. Raises UserError for a tokenizer
-    without a chat template.
-    """
-    if not tokenizer.chat_template:
-        raise UserError(
-            f"the tokenizer of {tokenizer.name_or_path!r} has no chat template, so that messages cannot be "
-            "rendered as it was trained to read them. Choose an instruct or chat model."
-        )
-    messages = [
-        {**turn, "content": mark_text(tokenizer, turn["content"], by_user=turn["role"] != "assistant")}
-        for turn in messages
-    ]
-    return _apply(tokenizer, messages, add_generation_prompt=True)
-
-
 def prompt_ids(tokenizer: "PreTrainedTokenizerFast", messages: Messages, max_tokens: int | None = None) -> list[int]:
     """The rendered prompt as ids, with at most the one BOS of the template. Of a longer one the end is kept."""
     ids = text_ids(tokenizer, render(tokenizer, messages))
@@ -89,7 +63,7 @@ def end_of_turn(tokenizer: "PreTrainedTokenizerFast") -> int:
     """The id of the token that the chat template puts right after the assistant's text."""
     marker = "\N{SNOWMAN}"
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": marker}]
-    text = _apply(tokenizer, turns)
+    text = apply_template(tokenizer, turns)
     after = tokenizer(text.rpartition(marker)[2].lstrip(), add_special_tokens=False).input_ids
     return after[0] if after else tokenizer.eos_token_id
 
@@ -113,8 +87,8 @@ def response_context(tokenizer: "PreTrainedTokenizerFast") -> tuple[str, str]:
 def _response_context(tokenizer: "PreTrainedTokenizerFast") -> tuple[str, str]:
     question, answer = "\N{SNOWMAN}", "\N{UMBRELLA}"
     user = {"role": "user", "content": question}
-    prompt = _apply(tokenizer, [user], add_generation_prompt=True)
-    whole = _apply(tokenizer, [user, {"role": "assistant", "content": answer}])
+    prompt = apply_template(tokenizer, [user], add_generation_prompt=True)
+    whole = apply_template(tokenizer, [user, {"role": "assistant", "content": answer}])
     space = whole.removeprefix(prompt).partition(answer)[0] if whole.startswith(prompt) else ""
     return prompt.rpartition(question)[2], space if space.isspace() else ""
 
@@ -149,24 +123,6 @@ def _finish(tokenizer: "PreTrainedTokenizerFast", ids: list[int]) -> tuple[int, 
     if ids[-1] != end_of_turn(tokenizer):
         return None
     return len(ids), str(tokenizer.decode(ids[:-1], skip_special_tokens=False))
-
-
-def _apply(tokenizer: "PreTrainedTokenizerFast", messages: Messages, add_generation_prompt: bool = False) -> str:
-    """The messages by the chat template, on DATE. Raises UserError for whatever a template throws."""
-    try:
-        if "strftime_now" in tokenizer.get_chat_template():
-            from transformers.utils.chat_template_utils import _compile_jinja_template  # the compiled one is kept
-
-            _compile_jinja_template(tokenizer.get_chat_template()).globals["strftime_now"] = DATE.strftime
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
-    except THROWN as error:
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
-        roles = ", ".join(str(turn.get("role")) for turn in messages)[:200]
-        raise UserError(
-            f"the chat template of {tokenizer.name_or_path!r} must render every conversation, got "
-            f"{type(error).__name__}: {reason or 'no reason'} for one with the roles {roles}. Change the messages "
-            "(generate.system_prompt null if it refuses system messages), or choose another model."
-        ) from None
 
 
 OWN_TEMPLATE = ChatFormat(_response_ids, end_of_turn, _finish, several_ends=False)

@@ -7,8 +7,9 @@ import numpy as np
 from scipy.special import log_softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from distill.modeling.chat import Messages, prompt_ids, response_ids
+from distill.modeling.chat import prompt_ids, response_ids
 from distill.modeling.continuations import Candidates, score_candidates
+from distill.modeling.templates import Messages
 
 
 def label_log_probs(

@@ -6,10 +6,11 @@ from held_out_rows import ROWS, documents
 from lm_eval.api.instance import Instance
 
 from distill.evaluation.lm_eval_model import DistillLM, token_positions
-from distill.modeling.chat import encode, render
+from distill.modeling.chat import encode
 from distill.modeling.decoding import decode
 from distill.modeling.sampling import Sampling
 from distill.modeling.scoring import score_examples
+from distill.modeling.templates import render
 
 
 def lm_of(model, tokenizer, max_new_tokens: int = 5) -> DistillLM:

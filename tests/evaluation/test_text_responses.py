@@ -9,8 +9,9 @@ from distill.core.errors import UserError
 from distill.evaluation.lm_eval_model import DistillLM, token_positions
 from distill.evaluation.tasks import scores as task_scores
 from distill.evaluation.text_responses import text_items
-from distill.modeling.chat import encode, render
+from distill.modeling.chat import encode
 from distill.modeling.scoring import score_examples
+from distill.modeling.templates import render
 from distill.students.vocabulary import select_tokens, trim_tokenizer
 
 

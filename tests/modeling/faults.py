@@ -117,7 +117,7 @@ FAULTS = [
     ),
     Fault(
         "all but the last message is dropped",
-        "distill/modeling/chat.py",
+        "distill/modeling/templates.py",
         "for turn in messages]",
         "for turn in messages[-1:]]",
         "modeling/test_chat.py::test_every_message_is_in_the_prompt_in_its_turn",

@@ -3,7 +3,7 @@ import tiny
 from other_tokenizers import LLAMA, OTHER, PIECES, without_chat_template
 
 from distill.core.errors import UserError
-from distill.modeling import chat
+from distill.modeling import chat, templates
 from distill.modeling.encoding import TEXT_MARK, spans_after, text_ids, text_spans
 
 MESSAGES = [{"role": "user", "content": "What are bees?"}]
@@ -20,7 +20,7 @@ def row(response: str, finish: str = "stop") -> dict:
 
 def test_the_prompt_is_the_rendered_template_ready_for_the_answer(tokenizer):
     text = "<|im_start|>user\nWhat are bees?<|im_end|>\n<|im_start|>assistant\n"
-    assert chat.render(tokenizer, MESSAGES) == text
+    assert templates.render(tokenizer, MESSAGES) == text
     assert tokenizer.decode(chat.prompt_ids(tokenizer, MESSAGES)) == text
 
 
@@ -79,7 +79,7 @@ def test_a_tokenizer_without_a_template_is_refused():
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = None
     with pytest.raises(UserError, match="has no chat template"):
-        chat.render(tokenizer, MESSAGES)
+        templates.render(tokenizer, MESSAGES)
 
 
 def test_the_end_of_turn_is_the_templates_own_and_not_the_tokenizers_end_of_text():
@@ -166,7 +166,7 @@ def test_spans_after_a_text_begin_at_zero():
 
 def test_a_template_that_prints_today_prints_the_same_date_on_each_day(tokenizer):
     dated = with_template(tokenizer, "{{ strftime_now('%d %b %Y') }} " + tiny.TEMPLATE)
-    assert chat.render(dated, MESSAGES).startswith("26 Jul 2024 ")
+    assert templates.render(dated, MESSAGES).startswith("26 Jul 2024 ")
     assert chat.response_ids(dated, "Bees fly.", ended=True) == chat.response_ids(tokenizer, "Bees fly.", ended=True)
 
 
@@ -178,7 +178,7 @@ def test_a_template_that_prints_today_prints_the_same_date_on_each_day(tokenizer
 )  # fmt: skip
 def test_whatever_a_template_throws_is_one_message(tokenizer, template):
     with pytest.raises(UserError, match=r"chat template of .* must render every conversation, got"):
-        chat.render(with_template(tokenizer, template), MESSAGES)
+        templates.render(with_template(tokenizer, template), MESSAGES)
 
 
 def test_a_token_of_the_template_that_is_not_special_is_text_only_for_users(tokenizer):

@@ -12,8 +12,9 @@ from distill.core.errors import UserError
 from distill.generation import local
 from distill.generation.completions import Request
 from distill.modeling import few_shot, loading
-from distill.modeling.chat import prompt_ids, render
+from distill.modeling.chat import prompt_ids
 from distill.modeling.sampling import Sampling
+from distill.modeling.templates import render
 from distill.params import loading as params_loading
 from distill.params import teachers
 from tools import gemma
