@@ -6,22 +6,23 @@ FAULTS = [
     Fault(
         "a spelled-out end of turn ends the response in the evaluation",
         "distill/evaluation/lm_eval_model.py",
-        "split_special_tokens=True, return",
-        "return",
+        "ids, spans = response_spans(tokenizer, response)",
+        "encoded = tokenizer(response, add_special_tokens=False, return_offsets_mapping=True); "
+        "ids, spans = encoded.input_ids, encoded.offset_mapping",
         "evaluation/test_text_responses.py::test_a_document_has_the_prompt_and_response_of_training",
     ),
     Fault(
         "two BOS in the evaluation",
         "distill/evaluation/lm_eval_model.py",
-        "self.hf_tokenizer(context, add_special_tokens=False)",
-        "self.hf_tokenizer(context)",
+        "text_ids(self.hf_tokenizer, context)",
+        "self.hf_tokenizer(context).input_ids",
         "evaluation/test_lm_eval_model.py::test_prompts_have_one_bos_where_the_tokenizer_adds_its_own",
     ),
     Fault(
         "two BOS in texts generated for the evaluation",
         "distill/evaluation/lm_eval_model.py",
-        "self.hf_tokenizer(request.args[0], add_special_tokens=False)",
-        "self.hf_tokenizer(request.args[0])",
+        "text_ids(self.hf_tokenizer, request.args[0])",
+        "self.hf_tokenizer(request.args[0]).input_ids",
         "evaluation/test_lm_eval_model.py::test_prompts_have_one_bos_where_the_tokenizer_adds_its_own",
     ),
     Fault(

@@ -118,8 +118,8 @@ FAULTS = [
     Fault(
         "all but the last message is dropped",
         "distill/modeling/templates.py",
-        "for turn in messages]",
-        "for turn in messages[-1:]]",
+        "for turn in messages\n    ]",
+        "for turn in messages[-1:]\n    ]",
         "modeling/test_chat.py::test_every_message_is_in_the_prompt_in_its_turn",
     ),
 ]
