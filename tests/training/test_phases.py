@@ -136,7 +136,8 @@ def test_a_run_killed_in_each_phase_ends_with_the_same_bytes(finished, tmp_path)
     folder = changed(
         copy_repository(finished, tmp_path / "repository"), progressive=PROGRESSIVE, self_distillation=generations
     )
-    stage(folder, "train distilled 7")
+    for name in ("init", "train distilled 7"):
+        stage(folder, name)
     whole = written(folder, "distilled-7")
     assert len(whole) > 10
     for name in ("intermediate-1", "generation-1", "generation-2"):
