@@ -100,11 +100,15 @@ def build_request(
 
 
 def require_local_prompts(teachers: list[Teacher], prompts: list[Messages]) -> None:
-    """Render all prompts by the templates of local teachers before any API is paid. Raises UserError for a failure."""
-    if {teacher.kind for teacher in teachers} == {"local", "openai"}:
+    """Render all prompts by the templates of local teachers before any API is paid. Raises UserError for a failure.
+
+    A teacher without prompts is not loaded.
+    """
+    queried = [teacher for teacher in teachers if teacher.prompt_fraction > 0]
+    if {teacher.kind for teacher in queried} == {"local", "openai"}:
         from distill.modeling import loading
 
-        for teacher in teachers:
+        for teacher in queried:
             if teacher.kind == "local":
                 require_renderable(loading.load_teacher_tokenizer(teacher), prompts)
 
