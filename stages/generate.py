@@ -17,7 +17,8 @@ from distill.generation.completions import Completion, Request
 from distill.generation.dry_run import DryRun
 from distill.generation.mixture import mix_responses
 from distill.generation.prompts import Prompt, check_labels, divide_prompts, from_folder, from_jsonl, with_context
-from distill.generation.query import QueryContext, QueryResult, build_request, query, require_local_prompts
+from distill.generation.query import QueryResult, query, require_local_prompts
+from distill.generation.requests import QueryContext, build_request
 from distill.generation.rows import TeacherRows
 from distill.generation.self_instruct import self_instruct
 from distill.generation.teacher_journals import remaining_budget
@@ -38,9 +39,8 @@ def query_context(params: Params, journals: Path, dry_run: DryRun | None) -> Que
     """Settings of this run for all teachers."""
     generate = params.generate
     budget = remaining_budget(generate.budget_usd, params.teachers, journals)
-    required = tuple(generate.required_capabilities)
-    limits = (budget, dry_run, generate.max_failed_fraction, generate.batch_tokens)
-    return QueryContext(params.runtime, generate.batch_size, os.environ, journals, required, *limits)
+    options = (tuple(generate.required_capabilities), budget, dry_run, generate.max_failed_fraction)
+    return QueryContext(params.runtime, generate.batch_size, os.environ, journals, *options, generate.batch_tokens)
 
 
 def read_prompts(source: Prompts) -> list[Prompt]:

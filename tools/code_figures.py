@@ -13,7 +13,7 @@ from distill.core.errors import UserError, run_main
 
 ROOT = Path(__file__).parents[1]
 CODE = ("distill", "stages", "tools")
-MAX_FILES, MAX_ARGUMENTS, MAX_MAIN_LINES, MAX_STAGE_LINES = 20, 6, 40, 150
+MAX_FILES, MAX_ARGUMENTS, MAX_MAIN_LINES, MAX_STAGE_LINES, MAX_MODULE_LINES = 20, 6, 40, 150, 200
 TYPED = ("tokenizer", "model", "network")  # arguments of these names, alone or after an underscore, are never `Any`
 
 # the library that fixes the arguments of a function, by file:function
@@ -80,6 +80,7 @@ def figures(root: Path) -> list[Figure]:
     code = {path: str(path.relative_to(root)) for path in sources(root)}
     named = [(f"{place}:{name}", function) for path, place in code.items() for name, function in functions(path)]
     folders = {path.parent for path in sources(root, (*CODE, "tests"))}
+    lines = {place: len(path.read_text().splitlines()) for path, place in code.items()}
     untyped = {name: sum(map(is_untyped, arguments(function))) for name, function in named}
     return [
         figure(
@@ -104,8 +105,9 @@ def figures(root: Path) -> list[Figure]:
         figure(
             "lines of a stage script",
             MAX_STAGE_LINES,
-            {place: len(path.read_text().splitlines()) for path, place in code.items() if place.startswith("stages/")},
+            {place: number for place, number in lines.items() if place.startswith("stages/")},
         ),
+        figure("lines of a module", MAX_MODULE_LINES, lines),
         figure("tokenizer and model arguments of type Any in a function", 0, untyped),
     ]
 

@@ -1,9 +1,7 @@
 """Refusals in English, told from answers by what they say rather than by their first words.
 
 A refusal says in its opening that an assistant speaks, or is sorry, and that it does not do what it was told to do.
-An answer that is sorry ("I'm sorry for your loss") or that speaks of machines alone is none. The patterns were
-tried on 390 answers of the default teacher to real prompts (they find 14 refusals and no other answer), on its 5,200
-answers of the default run and on 2,271 texts of benchmarks (they find none).
+An answer that is sorry ("I'm sorry for your loss") or that speaks of machines alone is none.
 """
 
 import regex

@@ -10,8 +10,8 @@ DVC_COPIES = (".dvc", "tmp", "exps")  # the folder below which DVC copies the re
 def home(environment: Mapping[str, str], folder: Path) -> Path:
     """The path in the environment variable DISTILL_HOME, else `.distill` in the repository at `folder`.
 
-    `dvc exp run --temp` and `--queue` run in a copy of the repository below its .dvc/tmp/exps, without the files
-    that git ignores. From such a copy the result is `.distill` of the original repository.
+    `dvc exp run --temp` and `--queue` run in a copy of the repository below DVC_COPIES, without the files that git
+    ignores. From such a copy the result is `.distill` of the original repository.
     """
     if environment.get(VARIABLE):
         return Path(environment[VARIABLE])

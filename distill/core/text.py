@@ -36,6 +36,11 @@ def normalise(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def is_text(value: str) -> bool:
+    """Whether a text can be written as UTF-8: half an emoji (a lone surrogate) cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def words(text: str) -> list[str]:
     """The words of the normalised text, without punctuation: `I can't.` gives `i`, `can't`.
 

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from distill.core.files import Row
 from distill.generation.auxiliary import AuxiliaryCall, call_auxiliary
-from distill.generation.query import QueryContext
+from distill.generation.requests import QueryContext
 from distill.modeling.sampling import Sampling
 from distill.modeling.templates import Messages
 from distill.params.teachers import Teacher

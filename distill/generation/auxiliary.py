@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from distill.generation.budget import cost
 from distill.generation.completions import TOKENS, Completion, Request
-from distill.generation.query import QueryContext, QueryResult, build_request, query
+from distill.generation.query import QueryResult, query
+from distill.generation.requests import QueryContext, build_request
 from distill.modeling.sampling import Sampling
 from distill.modeling.templates import Messages
 from distill.params.teachers import Teacher

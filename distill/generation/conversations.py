@@ -4,6 +4,7 @@ from typing import Any
 
 from distill.core.errors import UserError
 from distill.core.files import Row, value_hash
+from distill.core.text import is_text
 from distill.modeling.templates import Messages
 
 ROLES = ("system", "user", "assistant")
@@ -38,11 +39,6 @@ def read_messages(value: Any) -> tuple[Messages, str]:
     while messages and messages[-1]["role"] != "user":
         messages.pop()
     return messages, "" if messages else "no message of the user"
-
-
-def is_text(value: str) -> bool:
-    """Whether a text can be written as UTF-8: half an emoji (a lone surrogate) cannot."""
-    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def prompt_of_row(row: Row) -> Row:

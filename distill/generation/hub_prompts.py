@@ -12,7 +12,8 @@ from datasets.exceptions import DatasetsError
 
 from distill.core.errors import UserError
 from distill.core.files import Row, value_hash
-from distill.generation.conversations import ROLES, is_text, read_messages
+from distill.core.text import is_text
+from distill.generation.conversations import ROLES, read_messages
 from distill.generation.prompts import Prompt
 from distill.params.generate import BUILDERS, DatasetPrompts
 

@@ -8,7 +8,7 @@ from distill.core.files import Row
 from distill.generation.aggregator import fuse
 from distill.generation.auxiliary import AuxiliaryCall
 from distill.generation.judge import rate_responses
-from distill.generation.query import QueryContext
+from distill.generation.requests import QueryContext
 from distill.generation.rows import with_fused, with_scores
 from distill.modeling.sampling import Sampling
 from distill.params.generate import Mixture

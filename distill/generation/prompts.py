@@ -10,8 +10,8 @@ from pathlib import Path
 
 from distill.core.errors import UserError
 from distill.core.files import Row, read_rows
-from distill.core.text import split_by_words, words
-from distill.generation.conversations import is_text, not_a_prompt, prompt_of_row
+from distill.core.text import is_text, split_by_words, words
+from distill.generation.conversations import not_a_prompt, prompt_of_row
 from distill.params.generate import FewShotExample, FolderPrompts, JsonlPrompts
 from distill.params.teachers import Teacher
 

@@ -1,7 +1,7 @@
 """The rules between the sections of params.yaml: each yields its mistakes, with the dotted path first."""
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 
 from distill.params.init import PrunedStudent
 from distill.params.schema import Params
@@ -171,9 +171,8 @@ def progressive_students_shrink(params: Params) -> Mistakes:
                 "train.progressive to null for a student without intermediate ones"
             )
             return
-    for name, (larger, smaller) in zip(names[1:], pairwise(students), strict=True):
-        for size in SIZES:
-            yield from _not_smaller(f"{name}.{size}", getattr(larger, size), getattr(smaller, size))
+    for (name, (larger, smaller)), size in product(zip(names[1:], pairwise(students), strict=True), SIZES):
+        yield from _not_smaller(f"{name}.{size}", getattr(larger, size), getattr(smaller, size))
 
 
 def _not_smaller(key: str, larger: int | list[int] | None, smaller: int | list[int] | None) -> Mistakes:

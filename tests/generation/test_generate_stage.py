@@ -9,7 +9,7 @@ from chat_server import api_teacher
 from distill.core.home import home
 from distill.generation.budget import Budget
 from distill.generation.completions import Request
-from distill.generation.query import QueryContext, build_request
+from distill.generation.requests import QueryContext, build_request
 from distill.params.generate import Generate
 from distill.params.schema import Runtime
 from distill.params.teachers import ApiTeacher, LocalTeacher, Teacher

@@ -16,7 +16,8 @@ from query_run import query_context, query_teacher, requests, response_rows, tea
 from distill.core.errors import UserError
 from distill.generation.api import capabilities
 from distill.generation.journal import Journal
-from distill.generation.query import build_request, query
+from distill.generation.query import query
+from distill.generation.requests import build_request
 from distill.generation.teacher_journals import journal_path, open_journal, remaining_budget
 from distill.modeling.sampling import Sampling
 from tools.bench.load_server import load_server

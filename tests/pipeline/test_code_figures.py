@@ -28,7 +28,7 @@ def test_the_code_keeps_its_limits():
 
 def test_a_project_within_all_limits_passes(project):
     assert excesses(project) == []
-    assert [result.largest for result in figures(project)] == [1, 6, 2, 2, 0]
+    assert [result.largest for result in figures(project)] == [1, 6, 2, 2, 2, 0]
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,7 @@ def test_a_project_within_all_limits_passes(project):
         ("tools/b.py", LONG_MAIN, "lines of a main function", "tools/b.py:main: 41"),
         ("distill/b.py", SEVEN, "arguments of a function", "distill/b.py:A.f: 7"),
         ("stages/b.py", "print()\n" * 151, "lines of a stage script", "stages/b.py: 151"),
+        ("distill/b.py", "print()\n" * 201, "lines of a module", "distill/b.py: 201"),
         ("stages/b.py", UNTYPED, "tokenizer and model arguments of type Any in a function", "stages/b.py:f: 2"),
     ],
 )

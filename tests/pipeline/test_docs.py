@@ -1,5 +1,6 @@
 """The README and the pages of docs/: links, mentioned files and examples."""
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -96,6 +97,31 @@ def test_pages_that_the_code_mentions_exist():
         page, _, anchor = found.partition("#")
         assert Path(page) in PAGES, (path, found)
         assert not anchor or anchor in anchors(Path(page)), (path, found)
+
+
+def read_result(name: str) -> dict:
+    return json.loads((tiny.ROOT / "metrics" / name).read_text())
+
+
+def test_figures_in_the_text_are_those_of_the_results():
+    bench, table, evaluated = (read_result(name) for name in ("bench.json", "metrics.json", "evaluate.json"))
+    methods = (tiny.ROOT / "metrics/methods.csv").read_text().splitlines()[1:]
+    same, default = ("stored_full_vocabulary", "stored")
+    readme = " ".join((tiny.ROOT / README).read_text().split())
+    for fact in (
+        f"{bench['train'][f'{same}_speedup']:.2g} times the tokens per second of TRL's GKDTrainer for the same student",
+        f"with {bench['train'][f'{same}_memory_fraction']:.2g} of its memory; "
+        f"{bench['train'][f'{default}_speedup']:.2g} times and {bench['train'][f'{default}_memory_fraction']:.2g} for",
+        f"paired over the {evaluated['items']} held-out responses",
+        f"[{len(methods)} methods with three seeds each]",
+    ):
+        assert fact in readme
+    sft, distilled = table["sft"], table["distilled"]
+    results = " ".join((tiny.ROOT / "docs/results.md").read_text().split())
+    assert (
+        f"`sft` has accuracy {sft['accuracy']:.3f} and perplexity {sft['perplexity']:.2f}, `distilled` "
+        f"{distilled['accuracy']:.3f} and {distilled['perplexity']:.2f}."
+    ) in results
 
 
 def test_the_readme_links_every_page():

@@ -8,7 +8,8 @@ import chat_server
 import forks
 
 from distill.generation.completions import Request
-from distill.generation.query import QueryContext, QueryResult, build_request, query
+from distill.generation.query import QueryResult, query
+from distill.generation.requests import QueryContext, build_request
 from distill.generation.rows import response_row
 from distill.generation.teacher_journals import remaining_budget
 from distill.modeling.sampling import Sampling

@@ -15,6 +15,7 @@ import openai
 from distill.generation import query
 from distill.generation.budget import Budget
 from distill.generation.completions import Request
+from distill.generation.requests import QueryContext, build_request
 from distill.modeling.sampling import Sampling
 from distill.params.schema import Runtime
 from distill.params.teachers import ApiTeacher
@@ -41,16 +42,16 @@ def resident_mb() -> float:
     return pages * 4096 / 1e6
 
 
-def requests(api: ApiTeacher, context: query.QueryContext, count: int) -> list[Request]:
+def requests(api: ApiTeacher, context: QueryContext, count: int) -> list[Request]:
     """Requests with short prompts."""
     prompts = ((f"p{number}", [{"role": "user", "content": f"What is {number}?"}]) for number in range(count))
-    return [query.build_request(api, SAMPLING, context, name, messages) for name, messages in prompts]
+    return [build_request(api, SAMPLING, context, name, messages) for name, messages in prompts]
 
 
 def pipeline(url: str, count: int, folder: Path) -> dict[str, float]:
     """Requests a second of the stage's code, and the growth of memory in MB from the first responses to the last."""
     api = teacher(url)
-    context = query.QueryContext(RUNTIME, 1, {"KEY": "none"}, folder, (), Budget(None, 0.0))
+    context = QueryContext(RUNTIME, 1, {"KEY": "none"}, folder, (), Budget(None, 0.0))
     items = requests(api, context, count)
     first = min(2000, count // 10)
     query.query(api, items[:first], SAMPLING, context)  # warm up: capability probe, connections, code

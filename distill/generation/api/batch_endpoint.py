@@ -9,8 +9,9 @@ import openai
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from distill.core.errors import UserError
-from distill.generation.api.client import QueryJob, sdk_client
+from distill.generation.api.client import QueryJob
 from distill.generation.api.failures import failure, fatal_message
+from distill.generation.api.http import sdk_client
 from distill.generation.api.secrets import shown
 from distill.generation.completions import Request
 

@@ -1,11 +1,8 @@
 """Requests to one teacher's endpoint through the openai SDK: pace, retries and cost of each attempt."""
 
 import asyncio
-import random
-import time
 from collections import Counter
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
@@ -13,8 +10,8 @@ import openai
 from tqdm import tqdm
 
 from distill.core.errors import UserError
-from distill.generation.api.http import bounded_client
 from distill.generation.api.rate_limits import AdaptiveConcurrency, RateLimiter
+from distill.generation.api.retries import may_pass, reconnect_pause, retry_after, retry_pause
 from distill.generation.budget import Budget, cost, estimated_prompt_tokens, max_prompt_tokens
 from distill.generation.completions import MAX_COUNT, TOKENS, Request, is_count
 from distill.generation.journal import Journal
@@ -27,11 +24,6 @@ LENGTH_FIELDS = ("max_tokens", "max_completion_tokens")
 EXCESS_NOTE = "tokens beyond the maximum"  # in the journal
 EXCESS_MARGIN = 2  # of the largest excess seen, since thinking is longer for some prompts than for others
 NO_TOKENS = dict.fromkeys(TOKENS, 0)
-RETRIED_STATUSES = (408, 409, 429)  # and those from 500 on, like the SDK
-# AdaptiveConcurrency slows all requests together, so one need not wait as long as in the SDK, which doubles from 0.5 s.
-FIRST_RETRY_S, RETRY_FACTOR = 0.25, 1.5
-FIRST_RECONNECT_S, RECONNECT_FACTOR = 0.5, 2.0  # a server that restarts takes a while
-MAX_RETRY_S = 8.0
 MAX_PAUSE_S = 120.0  # a request that is told to wait longer fails
 
 
@@ -140,18 +132,15 @@ class RequestScheduler:
                 self.book_lost(request)
             if isinstance(error, openai.APITimeoutError):
                 return 0.0
-            return _backoff(FIRST_RECONNECT_S, RECONNECT_FACTOR, request.attempts)
+            return reconnect_pause(request.attempts)
         if not isinstance(error, openai.APIStatusError) or "insufficient_quota" in error.response.text:
             return None  # a retry would not help
-        wait = _retry_after(error.response)
+        wait = retry_after(error.response)
         if error.status_code == 429:
             self.concurrency.on_rate_limited(None if wait is None else min(wait, MAX_PAUSE_S))
-        advice = error.response.headers.get("x-should-retry")
-        is_retried = error.status_code in RETRIED_STATUSES or error.status_code >= 500
-        may_pass = advice == "true" or (advice != "false" and is_retried)
-        if not may_pass or (wait is not None and wait > MAX_PAUSE_S):
+        if not may_pass(error.response) or (wait is not None and wait > MAX_PAUSE_S):
             return None
-        return _backoff(FIRST_RETRY_S, RETRY_FACTOR, request.attempts) if wait is None else wait
+        return retry_pause(request.attempts) if wait is None else wait
 
     async def reserve(self, request: InFlightRequest) -> None:
         """Reserves the maximum cost of an attempt, after a wait if necessary, and journals it. Raises UserError."""
@@ -198,38 +187,3 @@ class RequestScheduler:
 
     def _with_excess(self, bounds: dict[str, int]) -> dict[str, int]:
         return {key: min(MAX_COUNT, bound + EXCESS_MARGIN * self.excess[key]) for key, bound in bounds.items()}
-
-
-def sdk_client(job: QueryJob) -> openai.AsyncOpenAI:
-    """The SDK's client for a teacher's endpoint."""
-    teacher = job.teacher
-    return openai.AsyncOpenAI(
-        api_key=job.key,
-        base_url=teacher.base_url,
-        timeout=teacher.timeout_s,
-        max_retries=teacher.max_retries,
-        http_client=bounded_client(teacher, job.key, job.proxies),
-    )
-
-
-def _backoff(first: float, factor: float, attempts: int) -> float:
-    """Seconds after that many attempts, reduced by up to a quarter at random, so that retries are spread out."""
-    return min(first * factor ** (attempts - 1), MAX_RETRY_S) * (1 - random.random() / 4)
-
-
-def _retry_after(response: httpx2.Response) -> float | None:
-    """Seconds to wait, from retry-after-ms or Retry-After (seconds or a date); None without either."""
-    seconds = None
-    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        value = response.headers.get(name)
-        if value is None:
-            continue
-        try:
-            seconds = float(value) / unit
-        except ValueError:
-            try:
-                seconds = parsedate_to_datetime(value).timestamp() - time.time()
-            except (ValueError, TypeError, OverflowError):
-                continue
-        break
-    return seconds if seconds is not None and seconds > 0 else None

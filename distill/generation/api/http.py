@@ -9,6 +9,7 @@ import httpx2
 import openai
 
 from distill.core.errors import UserError
+from distill.generation.api.client import QueryJob
 from distill.generation.api.secrets import hide_key
 from distill.params.teachers import ApiTeacher
 
@@ -110,6 +111,18 @@ def bounded_client(teacher: ApiTeacher, key: str, proxies: str) -> BoundedClient
             + (f"Set {proxies} to an http:// proxy, or NO_PROXY to the host, and run again. " if proxies else "")
             + "Nothing was sent."
         ) from None
+
+
+def sdk_client(job: QueryJob) -> openai.AsyncOpenAI:
+    """The SDK's client for a teacher's endpoint."""
+    teacher = job.teacher
+    return openai.AsyncOpenAI(
+        api_key=job.key,
+        base_url=teacher.base_url,
+        timeout=teacher.timeout_s,
+        max_retries=teacher.max_retries,
+        http_client=bounded_client(teacher, job.key, job.proxies),
+    )
 
 
 def proxy_variables(teacher: ApiTeacher, environment: Mapping[str, str]) -> str:

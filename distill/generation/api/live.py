@@ -8,8 +8,9 @@ from typing import Any
 import openai
 
 from distill.core.errors import UserError
-from distill.generation.api.client import QueryJob, RequestScheduler, sdk_client
+from distill.generation.api.client import QueryJob, RequestScheduler
 from distill.generation.api.failures import FailureCounts, failure
+from distill.generation.api.http import sdk_client
 from distill.generation.api.parsing import from_content
 from distill.generation.completions import Request, failed_completion
 
